@@ -1,0 +1,181 @@
+//! Stored elements to f32, bit for bit as gguf-py has them. Blocks as in llama.cpp's `ggml-common.h`.
+
+/// How a tensor's elements are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DataType {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of single precision.
+    Bf16,
+    /// Blocks of 32 signed bytes times a half-precision scale.
+    Q8_0,
+    /// Blocks of 32 nibbles, less 8, times a half-precision scale.
+    Q4_0,
+    /// Blocks of 32 nibbles times a half-precision scale, plus a half-precision minimum.
+    Q4_1,
+}
+
+impl DataType {
+    /// The name that files and people use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+            Self::Q8_0 => "Q8_0",
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+        }
+    }
+
+    /// Elements in a block, and bytes that a block takes.
+    pub fn block(self) -> (usize, usize) {
+        match self {
+            Self::F32 => (1, 4),
+            Self::F16 | Self::Bf16 => (1, 2),
+            Self::Q8_0 => (32, 34),
+            Self::Q4_0 => (32, 18),
+            Self::Q4_1 => (32, 20),
+        }
+    }
+
+    /// Bytes that `elements` take, unless they don't fill whole blocks or the number overflows.
+    pub fn bytes(self, elements: usize) -> Option<usize> {
+        let (per_block, size) = self.block();
+        if !elements.is_multiple_of(per_block) {
+            return None;
+        }
+        (elements / per_block).checked_mul(size)
+    }
+
+    /// The elements that `bytes` (whole blocks) hold.
+    pub fn to_f32(self, bytes: &[u8]) -> Vec<f32> {
+        let (per_block, size) = self.block();
+        let mut out = Vec::with_capacity(bytes.len() / size * per_block);
+        match self {
+            Self::F32 => {
+                let (elements, _) = bytes.as_chunks::<4>();
+                out.extend(elements.iter().map(|&b| f32::from_le_bytes(b)));
+            }
+            Self::F16 => {
+                let (elements, _) = bytes.as_chunks::<2>();
+                out.extend(elements.iter().map(|&b| f32_from_f16(u16::from_le_bytes(b))));
+            }
+            Self::Bf16 => {
+                let (elements, _) = bytes.as_chunks::<2>();
+                out.extend(elements.iter().map(|&b| f32::from_bits((u16::from_le_bytes(b) as u32) << 16)));
+            }
+            Self::Q8_0 => {
+                let (blocks, _) = bytes.as_chunks::<34>();
+                for block in blocks {
+                    let scale = half(block, 0);
+                    out.extend(block[2..].iter().map(|&q| q as i8 as f32 * scale));
+                }
+            }
+            Self::Q4_0 => {
+                let (blocks, _) = bytes.as_chunks::<18>();
+                for block in blocks {
+                    let scale = half(block, 0);
+                    nibbles(&block[2..], &mut out, |q| (q as f32 - 8.0) * scale);
+                }
+            }
+            Self::Q4_1 => {
+                let (blocks, _) = bytes.as_chunks::<20>();
+                for block in blocks {
+                    let (scale, minimum) = (half(block, 0), half(block, 2));
+                    nibbles(&block[4..], &mut out, |q| q as f32 * scale + minimum);
+                }
+            }
+        }
+        out
+    }
+}
+
+/// A block's first 16 elements are the low nibbles, its last 16 the high ones.
+fn nibbles(bytes: &[u8], out: &mut Vec<f32>, value: impl Fn(u8) -> f32) {
+    out.extend(bytes.iter().map(|b| value(b & 15)));
+    out.extend(bytes.iter().map(|b| value(b >> 4)));
+}
+
+fn half(block: &[u8], at: usize) -> f32 {
+    f32_from_f16(u16::from_le_bytes([block[at], block[at + 1]]))
+}
+
+/// IEEE half precision to single, exactly.
+pub fn f32_from_f16(half: u16) -> f32 {
+    let sign = (half as u32 & 0x8000) << 16;
+    let exponent = (half >> 10) as u32 & 31;
+    let fraction = half as u32 & 0x3ff;
+    let magnitude = match exponent {
+        // Subnormal: the fraction counts units of 2^-24, which single precision has as a normal number.
+        0 => (fraction as f32 * f32::from_bits((127 - 24) << 23)).to_bits(),
+        31 => 0x7f80_0000 | fraction << 13,
+        _ => (exponent + 112) << 23 | fraction << 13,
+    };
+    f32::from_bits(sign | magnitude)
+}
+
+/// Single precision to its upper half, to nearest even; what is not a number stays so.
+pub fn bf16_from_f32(x: f32) -> u16 {
+    let bits = x.to_bits();
+    if x.is_nan() {
+        return (bits >> 16) as u16 | 0x40;
+    }
+    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_is_its_arithmetic_value() {
+        for half in 0..=u16::MAX {
+            let (exponent, fraction) = ((half >> 10 & 31) as i32, (half & 0x3ff) as f64);
+            let magnitude = match exponent {
+                0 => fraction * 2f64.powi(-24),
+                31 if fraction == 0.0 => f64::INFINITY,
+                31 => f64::NAN,
+                e => (1024.0 + fraction) * 2f64.powi(e - 25),
+            };
+            let expected = if half & 0x8000 == 0 { magnitude } else { -magnitude };
+            let actual = f32_from_f16(half) as f64;
+            assert!(actual == expected || actual.is_nan() && expected.is_nan(), "{half:#x}");
+            assert_eq!(actual.is_sign_negative(), half & 0x8000 != 0);
+        }
+    }
+
+    #[test]
+    fn rounding_to_bf16_goes_to_the_nearest_and_ties_to_even() {
+        for (bits, expected) in [
+            (0x3f80_0000, 0x3f80),
+            (0x3f80_8000, 0x3f80),
+            (0x3f80_8001, 0x3f81),
+            (0x3f81_8000, 0x3f82),
+            (0x7f7f_ffff, 0x7f80),
+            (0xff80_0000, 0xff80),
+        ] {
+            assert_eq!(bf16_from_f32(f32::from_bits(bits)), expected, "{bits:#x}");
+        }
+        assert!(f32::from_bits((bf16_from_f32(f32::from_bits(0x7f80_0001)) as u32) << 16).is_nan());
+    }
+
+    #[test]
+    fn blocks_hold_low_nibbles_first() {
+        // scale 0.5, minimum -1
+        let mut block = vec![0x00, 0x38, 0x00, 0xbc];
+        block.extend([0x21; 16]);
+        let values = DataType::Q4_1.to_f32(&block);
+        assert_eq!(values, [[-0.5f32; 16], [0.0; 16]].concat());
+        block.drain(2..4);
+        assert_eq!(DataType::Q4_0.to_f32(&block), [[-3.5f32; 16], [-3.0; 16]].concat());
+        let mut block = vec![0x00, 0x38];
+        block.extend((0..32).map(|i| (i - 16) as u8));
+        let expected: Vec<f32> = (0..32).map(|i| (i - 16) as f32 / 2.0).collect();
+        assert_eq!(DataType::Q8_0.to_f32(&block), expected);
+        assert_eq!(DataType::Q4_0.bytes(33), None);
+        assert_eq!(DataType::Q4_0.bytes(64), Some(36));
+    }
+}
