@@ -69,7 +69,7 @@ def deepseek(**kw):
 
 
 # name: (configuration, how it is written). `layout` is "single" or "sharded", `keys` the major version of transformers
-# whose configuration keys are written, `dtype` that of the file, `long` adds a sequence of 131 tokens.
+# whose configuration keys are written, `dtype` that of the file, `long` adds a sequence of 131 tokens, `chat` a tokenizer.
 CASES = {
     "llama": (llama(), dict(long=True)),
     "llama-tied": (
@@ -82,6 +82,7 @@ CASES = {
     "llama-sharded": (llama(**SMALL), dict(layout="sharded")),
     "qwen2": (qwen2(hidden_size=36, intermediate_size=44, vocab_size=71, num_hidden_layers=3, tie_word_embeddings=True), dict()),
     "qwen2-untied": (qwen2(hidden_size=36, intermediate_size=44, vocab_size=71), dict(keys=4)),
+    "llama-chat": (llama(hidden_size=24, intermediate_size=36, vocab_size=300, bos_token_id=0, eos_token_id=2), dict(chat=True)),
     "deepseek_v3": (deepseek(num_hidden_layers=3), dict(long=True)),
     "deepseek_v3-qlora": (
         deepseek(hidden_size=36, q_lora_rank=18, kv_lora_rank=8, qk_nope_head_dim=12, v_head_dim=10, n_routed_experts=16, num_experts_per_tok=4,
@@ -190,8 +191,42 @@ def write_expected(out, sequences, meta):
     if margin is not None:
         meta = meta | dict(router_margin=margin, tokens_where_masking_with_zero_is_wrong=zero_masked)
     write_json(out / "expected.json", dict(tokens=[s.tolist() for s in sequences], loss=losses, **meta))
-    for f in out.iterdir():
-        f.chmod(0o644)
+
+
+CORPUS = """The whale lifted its head above the water and thought for a while before it answered. What is 17 plus 25? First the tens:
+10 and 20 are 30; then the ones: 7 and 5 are 12; so 30 + 12 = 42. The answer is 42. What is the answer? That is what the other whale
+wanted to know, and the first one said that it did not know what the answer was, but that it would think about it."""
+CHAT_TEMPLATE = (
+    r"{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] | trim + '<|im_end|>' + '\n' }}{% endfor %}"
+    r"{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+CONVERSATIONS = [
+    [dict(role="user", content="What is 17 plus 25?")],
+    [dict(role="system", content="Answer briefly."), dict(role="user", content=" Hello "), dict(role="assistant", content="<think>\n</think>Hi!"),
+     dict(role="user", content="naïve café 東京 🐋")],
+]
+TEXTS = ["", " ", "The whale thought about the answer.", "  two  spaces   three", "line\n\nbreaks\r\n\ttab ", "it's we'll I'D can't", "1234 12.5 ½ ²", "naïve café e\u0301",
+         "東京 🐋👨‍👩‍👧 ру́сский", "<|im_start|>user\nhi<|im_end|>", "<think>17+25=42</think>", "<|im_start |> <think", "\x00\x7f\u200b\u00a0\ufeff", "x" * 33]
+
+
+def write_tokenizer(out, vocab_size):
+    """A byte-level BPE of every byte, three control tokens, two added plain ones, and merges learned from CORPUS; with a chat template."""
+    tok = Tokenizer(tokenizer_models.BPE())
+    tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tok.decoder = decoders.ByteLevel()
+    added = ["<think>", "</think>"]
+    tok.train_from_iterator([CORPUS], trainers.BpeTrainer(
+        vocab_size=vocab_size - len(added), show_progress=False, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"]))
+    tok.add_tokens(added)
+    assert tok.get_vocab_size() == vocab_size
+    hf = PreTrainedTokenizerFast(tokenizer_object=tok, bos_token="<|endoftext|>", eos_token="<|im_end|>", unk_token="<|endoftext|>")
+    hf.chat_template = CHAT_TEMPLATE
+    hf.save_pretrained(out)
+    render = lambda c, g: dict(messages=c, add_generation_prompt=g, text=hf.apply_chat_template(c, tokenize=False, add_generation_prompt=g))
+    write_json(out / "expected-text.json", dict(
+        tokens=[dict(text=t, ids=hf(t).input_ids, decoded=hf.decode(hf(t).input_ids)) for t in TEXTS],
+        chat=[render(c, g) for c in CONVERSATIONS for g in (True, False)]))
 
 
 def make_models(root):
@@ -199,7 +234,7 @@ def make_models(root):
         out, rng, how = root / "models" / name, generator(name), dict(how)
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
-        lengths = [40, 5] + ([131] if how.pop("long", False) else [])
+        lengths, chat = [40, 5] + ([131] if how.pop("long", False) else []), how.pop("chat", False)
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", experts_implementation="eager").eval()
         # Draw again until no router is so nearly undecided that rounding in another implementation could flip its choice.
         for draw in range(2000):
@@ -211,11 +246,120 @@ def make_models(root):
         else:
             raise RuntimeError(f"{name}: no draw has clear routing margins")
         save_model(model, out, **how)
+        if chat:
+            write_tokenizer(out, config.vocab_size)
         write_expected(out, sequences, dict(draw=draw))
         print(f"{name}: draw {draw}, {sum(f.stat().st_size for f in out.iterdir()) / 1e3:.0f} kB")
 
 
-PARTS = dict(models=make_models)
+# ------------------------------------------------------------------------------------------------------ gguf
+
+METADATA = dict(UINT8=200, INT8=-100, UINT16=60000, INT16=-30000, UINT32=4000000000, INT32=-2000000000, FLOAT32=0.5, BOOL=True, STRING="naïve 🐋",
+                UINT64=2**63 + 1, INT64=-(2**62), FLOAT64=0.1)
+ARRAYS = dict(strings=["a", "", "ü"], ints=[1, -2, 3], floats=[0.5, -1.5], bools=[True, False], empty_text=[""])
+BLOCK = {"q8_0": (32, 34), "q4_0": (32, 18), "q4_1": (32, 20)}  # values, bytes
+
+
+def edge_blocks(kind, rng):
+    """Raw blocks that a quantiser would hardly write: every nibble or byte at random, scales from zero to the largest f16."""
+    scales = np.array([0.0, -0.0, 6e-8, -6e-8, 6e-5, 1.0, -1.0, 0.1, 65504.0, -65504.0], dtype=np.float16)
+    raw = rng.integers(0, 256, (2 * len(scales), BLOCK[kind][1]), dtype=np.uint8)
+    raw[:, 0:2] = np.concatenate([scales, scales])[:, None].view(np.uint8)
+    if kind == "q4_1":
+        raw[:, 2:4] = np.concatenate([scales[::-1], np.roll(scales, 3)])[:, None].view(np.uint8)
+    return raw.reshape(4, -1)
+
+
+def gguf_types(out):
+    """One tensor of each type, with what gguf-py makes of it in f32; and a metadata value of each type."""
+    rng = np.random.default_rng(7)
+    normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+    w = gguf.GGUFWriter(out / "types.gguf", "golden")
+    w.add_custom_alignment(64)
+    for kind, value in METADATA.items():
+        w.add_key_value(f"golden.{kind.lower()}", value, gguf.GGUFValueType[kind])
+    for key, value in ARRAYS.items():
+        w.add_array(f"golden.array.{key}", value)
+    tensors = {}
+
+    def add(name, kind, raw):
+        w.add_tensor(name, raw, raw_dtype=None if kind in ("f32", "f16") else gguf.GGMLQuantizationType[kind.upper()])
+        tensors[name] = torch.from_numpy(np.array(gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[kind.upper()]), dtype=np.float32))
+
+    f32, f16 = normal(5, 7), normal(3, 33).astype(np.float16)
+    f32[0] = [0.0, -0.0, 1e-45, -1e-40, 3.4028235e38, -3.4028235e38, 1.1754944e-38]
+    f16[0, :8] = [0.0, -0.0, 6e-8, -6e-8, 6.1e-5, 65504.0, -65504.0, 0.1]
+    bf16 = (normal(3, 17).view(np.uint32) >> 16).astype(np.uint16)
+    bf16[0, :6] = [0x0000, 0x8000, 0x0001, 0x8001, 0x7F7F, 0xFF7F]
+    add("f32", "f32", f32)
+    add("f16", "f16", f16)
+    add("bf16", "bf16", bf16.view(np.uint8))
+    for kind in BLOCK:
+        quantise = lambda x: gguf.quants.quantize(x, gguf.GGMLQuantizationType[kind.upper()])
+        rows = normal(4, 96)
+        rows[1] *= 1e-4
+        rows[2, :32], rows[2, 32:64], rows[3, :32] = 0.0, 1.0, -np.abs(rows[3, :32]) * 1000
+        add(kind, kind, quantise(rows))
+        add(f"{kind}.edge", kind, edge_blocks(kind, rng))
+        add(f"{kind}.stacked", kind, quantise(normal(2, 3, 32)))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    assert all(torch.isfinite(t).all() for t in tensors.values())
+    save_file(tensors, out / "types.safetensors")
+    write_json(out / "types.json", {f"golden.{k.lower()}": v for k, v in METADATA.items()} | {f"golden.array.{k}": v for k, v in ARRAYS.items()})
+
+
+def gguf_model(source, path):
+    """The model of `source` as llama.cpp's converter would write it: its names, its order of the rotated rows of q and k."""
+    from safetensors.torch import load_file
+
+    c, tok = json.loads((source / "config.json").read_text()), json.loads((source / "tokenizer.json").read_text())
+    w = gguf.GGUFWriter(path, "llama")
+    w.add_name("golden llama")
+    w.add_file_type(gguf.LlamaFileType.ALL_F32)
+    w.add_block_count(c["num_hidden_layers"])
+    w.add_context_length(c["max_position_embeddings"])
+    w.add_embedding_length(c["hidden_size"])
+    w.add_feed_forward_length(c["intermediate_size"])
+    w.add_head_count(c["num_attention_heads"])
+    w.add_head_count_kv(c["num_key_value_heads"])
+    w.add_layer_norm_rms_eps(c["rms_norm_eps"])
+    w.add_rope_freq_base(c["rope_parameters"]["rope_theta"])
+    w.add_rope_dimension_count(c["head_dim"])
+    w.add_vocab_size(c["vocab_size"])
+    ids = tok["model"]["vocab"] | {t["content"]: t["id"] for t in tok["added_tokens"]}
+    kind = {t["id"]: gguf.TokenType.CONTROL if t["special"] else gguf.TokenType.USER_DEFINED for t in tok["added_tokens"]}
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre("gpt-2")
+    w.add_token_list(sorted(ids, key=ids.get))
+    w.add_token_types([kind.get(i, gguf.TokenType.NORMAL) for i in range(len(ids))])
+    w.add_token_merges([" ".join(m) for m in tok["model"]["merges"]])
+    w.add_bos_token_id(c["bos_token_id"])
+    w.add_eos_token_id(c["eos_token_id"])
+    w.add_add_bos_token(False)
+    w.add_chat_template((source / "chat_template.jinja").read_text())
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c["num_hidden_layers"])
+    for name, t in load_file(source / "model.safetensors").items():
+        for key, heads in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
+            if key in name:  # halves (0..d/2, d/2..d) to pairs (2i, 2i+1)
+                t = t.reshape(c[heads], 2, c["head_dim"] // 2, -1).transpose(1, 2).reshape(t.shape)
+        w.add_tensor(names.get_name(name, try_suffixes=(".weight",)), t.contiguous().numpy())
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def make_gguf(root):
+    out = root / "gguf"
+    out.mkdir(parents=True, exist_ok=True)
+    gguf_types(out)
+    gguf_model(root / "models" / "llama-chat", out / "llama-chat.gguf")
+
+
+PARTS = dict(models=make_models, gguf=make_gguf)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -224,3 +368,5 @@ if __name__ == "__main__":
     args = parser.parse_args()
     for part in args.only:
         PARTS[part](args.out)
+    for f in args.out.rglob("*.safetensors"):
+        f.chmod(0o644)
