@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use crate::config::Config;
+use crate::dequantize::DataType;
 use crate::error::{Error, Result, quoted};
-use crate::families;
+use crate::families::{self, gguf};
+use crate::gguf::Gguf;
 use crate::huggingface::HuggingFace;
 
 /// An open model. Tensors go by their Hugging Face names in every format.
@@ -12,10 +14,19 @@ use crate::huggingface::HuggingFace;
 pub enum Checkpoint {
     /// A directory with `config.json` and safetensors.
     HuggingFace(HuggingFace),
+    /// A `.gguf` file, and the configuration read from it.
+    Gguf(Gguf, Config),
+}
+
+/// One tensor as it is stored.
+#[derive(Clone, Copy, Debug)]
+struct Stored<'a> {
+    dtype: DataType,
+    bytes: &'a [u8],
 }
 
 impl Checkpoint {
-    /// Opens the model at `path`: a Hugging Face directory or a `.gguf` file.
+    /// Opens the model at `path`: a Hugging Face directory or a GGUF file.
     ///
     /// What the configuration asks for is all there when this returns: every tensor, in its shape and a type that is
     /// read. So the sizes in a [`Config`] from here are vouched for by the size of the files, except `max_positions`.
@@ -27,10 +38,12 @@ impl Checkpoint {
         let checkpoint = if about.is_dir() {
             Self::HuggingFace(HuggingFace::open(path)?)
         } else {
-            return Err(Error::new("the model is neither a directory nor a GGUF file"));
+            let file = Gguf::open(path)?;
+            let config = families::config_from_gguf(&file)?;
+            Self::Gguf(file, config)
         };
         for (name, shape) in families::tensor_shapes(checkpoint.config()) {
-            checkpoint.check(&name, &shape)?;
+            checkpoint.stored(&name, &shape)?;
         }
         Ok(checkpoint)
     }
@@ -39,6 +52,7 @@ impl Checkpoint {
     pub fn config(&self) -> &Config {
         match self {
             Self::HuggingFace(directory) => directory.config(),
+            Self::Gguf(_, config) => config,
         }
     }
 
@@ -46,13 +60,15 @@ impl Checkpoint {
     pub fn has(&self, name: &str) -> bool {
         match self {
             Self::HuggingFace(directory) => directory.get(name).is_some(),
+            Self::Gguf(file, _) => gguf::tensor_name(name).is_some_and(|name| file.tensor(&name).is_some()),
         }
     }
 
-    /// Names of all tensors.
+    /// Names of all tensors that have one in Hugging Face files.
     pub fn names(&self) -> Vec<String> {
         match self {
             Self::HuggingFace(directory) => directory.names().map(str::to_string).collect(),
+            Self::Gguf(file, _) => file.names().filter_map(gguf::tensor_name_in_hugging_face).collect(),
         }
     }
 
@@ -61,38 +77,93 @@ impl Checkpoint {
     /// # Errors
     /// When there is no such tensor, or its shape is not `shape`, or its type is not one that is read.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        self.check(name, shape)?;
-        match self {
-            Self::HuggingFace(directory) => {
-                let stored = directory.get(name).ok_or_else(|| missing(name))?;
-                let dtype = stored.dtype.map_err(|dtype| unread(name, dtype))?;
-                Ok(dtype.to_f32(stored.bytes))
-            }
-        }
+        let stored = self.stored(name, shape)?;
+        let values = stored.dtype.to_f32(stored.bytes);
+        Ok(match self {
+            Self::Gguf(_, config) => match gguf::interleaved_heads(config, name) {
+                Some(heads) => gguf::deinterleave_rows(&values, heads, shape[0]),
+                None => values,
+            },
+            Self::HuggingFace(_) => values,
+        })
     }
 
-    /// Checks that a tensor is there, in this shape and a type that is read.
-    fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
+    /// Finds a tensor, and checks that it has this shape and a type that is read.
+    fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
+        let missing = |name: &str| Error::new(format!("tensor {name} is missing; the configuration asks for it"));
+        let misshapen = |name: &str, actual: &[usize]| {
+            Error::new(format!("tensor {name} has shape {actual:?}, but the configuration asks for {shape:?}"))
+        };
         match self {
             Self::HuggingFace(directory) => {
                 let stored = directory.get(name).ok_or_else(|| missing(name))?;
                 if stored.shape != shape {
-                    return Err(misshapen(name, shape, stored.shape));
+                    return Err(misshapen(name, stored.shape));
                 }
-                stored.dtype.map(drop).map_err(|dtype| unread(name, dtype))
+                let dtype = stored.dtype.map_err(|dtype| {
+                    Error::new(format!(
+                        "tensor {name} has type {}, which is not read; convert it to BF16",
+                        quoted(dtype)
+                    ))
+                })?;
+                Ok(Stored { dtype, bytes: stored.bytes })
+            }
+            Self::Gguf(file, _) => {
+                let ours = gguf::tensor_name(name).ok_or_else(|| missing(name))?;
+                let tensor = file.tensor(&ours).ok_or_else(|| missing(&ours))?;
+                if tensor.shape != shape {
+                    return Err(misshapen(&ours, &tensor.shape));
+                }
+                let dtype = tensor.dtype.map_err(|_| {
+                    Error::new(format!(
+                        "tensor {ours} has type {}, which is not read; the types that are read are F32, F16, BF16, \
+                         Q8_0, Q4_0 and Q4_1",
+                        tensor.type_name()
+                    ))
+                })?;
+                Ok(Stored { dtype, bytes: file.bytes(tensor) })
             }
         }
     }
 }
 
-fn missing(name: &str) -> Error {
-    Error::new(format!("tensor {name} is missing; the configuration asks for it"))
+/// What `minke models` says of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The family's name, as `config.json` has it.
+    pub family: &'static str,
+    /// Parameters, tied embeddings counted once.
+    pub parameters: u64,
+    /// The type that most parameters are stored in.
+    pub dtype: DataType,
+    /// Bytes of all the tensors that the model uses.
+    pub bytes: u64,
 }
 
-fn misshapen(name: &str, expected: &[usize], actual: &[usize]) -> Error {
-    Error::new(format!("tensor {name} has shape {actual:?}, but the configuration asks for {expected:?}"))
-}
-
-fn unread(name: &str, dtype: &str) -> Error {
-    Error::new(format!("tensor {name} has type {}, which is not read; convert it to BF16", quoted(dtype)))
+impl Checkpoint {
+    /// Counts what the model is made of.
+    ///
+    /// # Errors
+    /// None that [`Self::open`] would not have found.
+    pub fn describe(&self) -> Result<Description> {
+        let (mut parameters, mut bytes) = (0, 0);
+        let mut types: Vec<(DataType, u64)> = Vec::new();
+        for (name, shape) in families::tensor_shapes(self.config()) {
+            let stored = self.stored(&name, &shape)?;
+            let elements = shape.iter().product::<usize>() as u64;
+            parameters += elements;
+            bytes += stored.bytes.len() as u64;
+            match types.iter_mut().find(|(dtype, _)| *dtype == stored.dtype) {
+                Some((_, count)) => *count += elements,
+                None => types.push((stored.dtype, elements)),
+            }
+        }
+        let most = types.into_iter().max_by_key(|&(_, count)| count);
+        Ok(Description {
+            family: self.config().family.name(),
+            parameters,
+            dtype: most.map_or(DataType::F32, |(dtype, _)| dtype),
+            bytes,
+        })
+    }
 }

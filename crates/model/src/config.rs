@@ -13,6 +13,17 @@ pub enum Family {
     DeepseekV3,
 }
 
+impl Family {
+    /// The name that `config.json` has under `model_type`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Qwen2 => "qwen2",
+            Self::DeepseekV3 => "deepseek_v3",
+        }
+    }
+}
+
 /// Sizes and switches of a transformer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {

@@ -2,6 +2,7 @@
 //! tensors. What a model computes is in [`crate::transformer`], the same for all.
 
 mod deepseek_v3;
+pub(crate) mod gguf;
 mod keys;
 mod llama;
 mod qwen2;
@@ -11,6 +12,8 @@ use serde_json::{Value, json};
 use crate::config::{Attention, Config, Family, Rope, RopeScaling};
 use crate::error::{Error, Result, quoted};
 use keys::Keys;
+
+pub use gguf::config_from_gguf;
 
 /// Model types that load, as `config.json` writes them.
 const MODEL_TYPES: &str = "llama, mistral, qwen2 and deepseek_v3";
@@ -45,6 +48,7 @@ pub fn config_from_json(json: &Value) -> Result<Config> {
 /// Writes the `config.json` that transformers 4 and 5 both read: the rotary keys in the words of each.
 pub fn config_to_json(config: &Config) -> Value {
     let mut json = json!({
+        "model_type": config.family.name(),
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,

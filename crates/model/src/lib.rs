@@ -6,6 +6,7 @@ pub mod config;
 pub mod dequantize;
 pub mod error;
 pub mod families;
+pub mod gguf;
 pub mod huggingface;
 pub mod mmap;
 pub mod safetensors;

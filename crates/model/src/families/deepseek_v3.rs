@@ -39,7 +39,6 @@ pub(super) fn from_json(keys: Keys<'_>) -> Result<Config> {
 pub(super) fn to_json(config: &Config) -> Value {
     let mut json = json!({
         "architectures": ["DeepseekV3ForCausalLM"],
-        "model_type": "deepseek_v3",
         "num_key_value_heads": config.heads,
         "attention_bias": false,
         "rope_interleave": config.rope.interleaved,

@@ -29,7 +29,6 @@ pub(super) fn from_mistral_json(keys: Keys<'_>) -> Result<Config> {
 pub(super) fn to_json(config: &Config) -> Value {
     let mut json = json!({
         "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
         "attention_bias": false,
         "mlp_bias": false,
     });

@@ -20,7 +20,6 @@ pub(super) fn from_json(keys: Keys<'_>) -> Result<Config> {
 pub(super) fn to_json(config: &Config) -> Value {
     let mut json = json!({
         "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
         "use_sliding_window": false,
     });
     if let Attention::Grouped { kv_heads, head_dim, .. } = config.attention {
