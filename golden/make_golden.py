@@ -359,7 +359,133 @@ def make_gguf(root):
     gguf_model(root / "models" / "llama-chat", out / "llama-chat.gguf")
 
 
-PARTS = dict(models=make_models, gguf=make_gguf)
+# ---------------------------------------------------------------------------------------------------- losses
+
+GROUPS, GENERATIONS, LONGEST = 4, 4, 10
+REWARDS = [1, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1, 1, 0.5, -0.25, 2, 0]  # the third group has no variance
+LENGTHS = [3, 10, 1, 7, 10, 4, 5, 2, 6, 6, 6, 6, 9, 1, 8, 10]
+SETTINGS = [dict(loss_type=t, scale_rewards=s, epsilon=0.2, epsilon_high=0.28) for t in ("grpo", "bnpo", "dr_grpo", "dapo") for s in ("group", "none")]
+SETTINGS += [dict(loss_type=t, scale_rewards="none", epsilon=0.1, epsilon_high=0.3, micro_batches=2) for t in ("grpo", "bnpo", "dr_grpo", "dapo")]
+SETTINGS += [dict(loss_type="dapo", scale_rewards="batch", epsilon=0.2, epsilon_high=0.28)]
+SETTINGS += [dict(loss_type="dr_grpo", scale_rewards="none", epsilon=0.2, epsilon_high=0.2, beta=0.04, use_bias_correction_kl=b) for b in (False, True)]
+
+
+def make_losses(root):
+    """TRL's GRPOTrainer itself, on completions, rewards and log-probabilities that are given to it; only the model is replaced."""
+    import warnings
+    warnings.filterwarnings("ignore")
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+    from trl.trainer.grpo_trainer import split_tensor_dict
+
+    rng = generator("losses")
+    shape = (GROUPS * GENERATIONS, LONGEST)
+    mask = (torch.arange(LONGEST) < torch.tensor(LENGTHS)[:, None]).int()
+    old = -torch.rand(shape, generator=rng) * 4
+    ref = old + 0.2 * torch.randn(shape, generator=rng)
+    # The logps of successive updates over one batch of rollouts: at first the ratio is 1 everywhere, then it drifts past both clips.
+    updates = [old, old + 0.15 * torch.randn(shape, generator=rng), old + 0.5 * torch.randn(shape, generator=rng)]
+
+    class Scripted(GRPOTrainer):
+        """A trainer whose model returns the log-probabilities it is told to."""
+
+        def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
+            return self.scripted_ref if model is self.ref_model else self.scripted, torch.zeros(self.scripted.shape), None
+
+    def trainer(source, work, setting):
+        micro = setting.pop("micro_batches", 1)
+        config = GRPOConfig(
+            output_dir=work, use_cpu=True, bf16=False, report_to=[], per_device_train_batch_size=GROUPS * GENERATIONS // micro, gradient_accumulation_steps=micro,
+            steps_per_generation=micro, num_iterations=len(updates), num_generations=GENERATIONS, max_completion_length=LONGEST, **setting)
+        scripted_rollouts = lambda prompts, t: dict(
+            prompt_ids=[[5, 6]] * len(prompts), completion_ids=[[7] * n for n in LENGTHS], logprobs=[[0.0] * n for n in LENGTHS])
+        t = Scripted(model=str(source), args=config, train_dataset=Dataset.from_list([dict(prompt="a")] * GROUPS),
+                     reward_funcs=lambda completions, **kw: REWARDS, rollout_func=scripted_rollouts)
+        t.model.train()
+        t.current_gradient_accumulation_steps = micro
+        return t, micro
+
+    cases = []
+    with tempfile.TemporaryDirectory() as work:
+        for setting in SETTINGS:
+            t, micro = trainer(root / "models" / "llama-chat", work, dict(setting))
+            t.scripted, t.scripted_ref = old, ref
+            batch = t._generate_and_score_completions([dict(prompt="a")] * GROUPS * GENERATIONS)
+            assert torch.equal(batch["completion_mask"], mask) and torch.equal(batch["old_per_token_logps"], old)
+            results = []
+            for logps in updates:
+                loss, grads = 0.0, []
+                for part, piece in zip(split_tensor_dict(batch, micro), logps.chunk(micro)):
+                    t.scripted = piece.clone().requires_grad_()
+                    value = t._compute_loss(t.model, part)
+                    value.backward()
+                    loss, grads = loss + value.detach(), grads + [t.scripted.grad]
+                results.append(dict(loss=floats(loss), grad=floats(torch.cat(grads))))
+            cases.append(setting | dict(advantages=floats(batch["advantages"]), updates=results))
+    out = root / "losses"
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "grpo.json", dict(
+        num_generations=GENERATIONS, max_completion_length=LONGEST, rewards=REWARDS, mask=mask.tolist(), old_logps=floats(old), ref_logps=floats(ref),
+        logps=[floats(u) for u in updates], **{f"case.{i}": c for i, c in enumerate(cases)}))
+
+
+# ----------------------------------------------------------------------------------------------------- adamw
+
+def make_adamw(root):
+    """Steps of torch.optim.AdamW in f32 on one vector, with weight decay, a changing learning rate and, in the last case, clipping."""
+    rng = generator("adamw")
+    start, grads = torch.randn(11, generator=rng), torch.randn(6, 11, generator=rng) * torch.tensor([1.0, 1e-4, 30.0, 1.0, 0.0, 1.0])[:, None]
+    rates = [1e-2, 1e-2, 3e-2, 3e-3, 1e-2, 1e-1]
+    cases = [dict(betas=[0.9, 0.999], eps=1e-8, weight_decay=0.01), dict(betas=[0.9, 0.95], eps=1e-8, weight_decay=0.1),
+             dict(betas=[0.9, 0.95], eps=1e-6, weight_decay=0.0), dict(betas=[0.9, 0.95], eps=1e-8, weight_decay=0.1, max_grad_norm=1.0)]
+    for case in cases:
+        p = torch.nn.Parameter(start.clone())
+        optimiser = torch.optim.AdamW([p], lr=1.0, betas=tuple(case["betas"]), eps=case["eps"], weight_decay=case["weight_decay"], foreach=False)
+        steps = []
+        for rate, g in zip(rates, grads):
+            p.grad, step = g.clone(), {}
+            if "max_grad_norm" in case:
+                step["grad_norm"] = floats(torch.nn.utils.clip_grad_norm_([p], case["max_grad_norm"]))
+            optimiser.param_groups[0]["lr"] = rate
+            optimiser.step()
+            steps.append(dict(weights=floats(p.detach())) | step)
+        case["steps"] = steps
+    out = root / "adamw"
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "adamw.json", dict(start=floats(start), rates=rates, grads=floats(grads), **{f"case.{i}": c for i, c in enumerate(cases)}))
+
+
+# ------------------------------------------------------------------------------------------------------- moe
+
+def sequence_balance_loss(logits, chosen, top_k, alpha):
+    """DeepSeek-V3 (arXiv 2412.19437) equations 17 to 20 for one sequence: logits [tokens, experts], chosen 0/1 of the same shape."""
+    tokens, experts = logits.shape
+    s = logits.sigmoid()
+    f = experts / (top_k * tokens) * chosen.sum(0)  # 18; counts, no gradient
+    p = (s / s.sum(-1, keepdim=True)).mean(0)  # 19 and 20
+    return alpha * (f * p).sum()  # 17
+
+
+def make_moe(root):
+    """The balance loss of two sequences, averaged, and its gradient. The paper counts the top k of the bare affinities
+    (`chosen_by: affinity`); `given` has counts as a router with biases and groups would make them."""
+    rng = generator("moe")
+    top_k, alpha, cases = 3, 0.5, []
+    for lengths, chosen_by in (([9, 4], "affinity"), ([9, 4], "given"), ([1], "affinity")):
+        logits = [(1.5 * torch.randn(n, 8, generator=rng) + torch.linspace(-1, 1, 8)).requires_grad_() for n in lengths]
+        by = logits if chosen_by == "affinity" else [torch.rand(x.shape, generator=rng) for x in logits]
+        chosen = [torch.zeros(x.shape).scatter_(1, b.detach().topk(top_k, dim=-1)[1], 1.0) for x, b in zip(logits, by)]
+        losses = [sequence_balance_loss(x, c, top_k, alpha) for x, c in zip(logits, chosen)]
+        loss = torch.stack(losses).mean()
+        loss.backward()
+        cases.append(dict(chosen_by=chosen_by, logits=[floats(x.detach()) for x in logits], chosen=[c.int().tolist() for c in chosen],
+                          loss_per_sequence=[floats(l.detach()) for l in losses], loss=floats(loss.detach()), grad=[floats(x.grad) for x in logits]))
+    out = root / "moe"
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "sequence_balance.json", dict(top_k=top_k, alpha=alpha, **{f"case.{i}": c for i, c in enumerate(cases)}))
+
+
+PARTS = dict(models=make_models, gguf=make_gguf, losses=make_losses, adamw=make_adamw, moe=make_moe)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
