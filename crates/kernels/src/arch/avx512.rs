@@ -1,0 +1,199 @@
+//! AVX-512 with BF16: sixteen lanes, thirty-two registers, and a dot product of bf16 pairs.
+
+use super::generic;
+use super::simd::Simd;
+use super::{AdamStep, Kernels, Left};
+use std::arch::x86_64::*;
+
+struct Avx512;
+
+#[inline(always)]
+fn mask(n: usize) -> __mmask16 {
+    debug_assert!(n < 16);
+    (1 << n) - 1
+}
+
+// SAFETY (all blocks below): the trait's contract, which is that the CPU has AVX-512 and that pointers are valid.
+impl Simd for Avx512 {
+    const LANES: usize = 16;
+    type F = __m512;
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_partial(p: *const f32, n: usize) -> __m512 {
+        // SAFETY: see above; masked lanes are not read.
+        unsafe { _mm512_maskz_loadu_ps(mask(n), p) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, x: __m512) {
+        // SAFETY: see above.
+        unsafe { _mm512_storeu_ps(p, x) }
+    }
+    #[inline(always)]
+    unsafe fn store_partial(p: *mut f32, n: usize, x: __m512) {
+        // SAFETY: see above; masked lanes are not written.
+        unsafe { _mm512_mask_storeu_ps(p, mask(n), x) }
+    }
+    #[inline(always)]
+    unsafe fn add(x: __m512, y: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_add_ps(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn sub(x: __m512, y: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_sub_ps(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn mul(x: __m512, y: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_mul_ps(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn div(x: __m512, y: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_div_ps(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn sqrt(x: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_sqrt_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn max(x: __m512, y: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_max_ps(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn min(x: __m512, y: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_min_ps(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn fma(x: __m512, y: __m512, z: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_fmadd_ps(x, y, z) }
+    }
+    #[inline(always)]
+    unsafe fn round(x: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC) }
+    }
+    #[inline(always)]
+    unsafe fn times_power_of_two(x: __m512, n: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe {
+            let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+            _mm512_mul_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn swap_pairs(x: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_permute_ps(x, 0b10_11_00_01) }
+    }
+    #[inline(always)]
+    unsafe fn sum(x: __m512) -> f32 {
+        // SAFETY: see above.
+        unsafe {
+            let x = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+            let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+            let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+            _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps(x, x, 1)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn largest(x: __m512) -> f32 {
+        // SAFETY: see above.
+        unsafe {
+            let x = _mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+            let x = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+            let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+            _mm_cvtss_f32(_mm_max_ss(x, _mm_shuffle_ps(x, x, 1)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, x: __m512) {
+        // SAFETY: see above.
+        unsafe {
+            let packed: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(x));
+            _mm256_storeu_si256(p.cast(), packed);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_pairs(p: *const u16) -> (__m512, __m512) {
+        // SAFETY: see above.
+        unsafe {
+            let pairs = _mm512_loadu_si512(p.cast());
+            let even = _mm512_slli_epi32(pairs, 16);
+            let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+            (_mm512_castsi512_ps(even), _mm512_castsi512_ps(odd))
+        }
+    }
+}
+
+/// `R` rows by one panel of bf16, by the dot product of pairs.
+#[inline(always)]
+unsafe fn tile_bf16<const R: usize>(
+    n: usize, k: usize, a: *const u16, a_stride: usize, panel: *const u16, c: *mut f32, stride: usize, add: bool,
+) {
+    // SAFETY: the caller's pointers are valid for R rows of k (even) and n <= 32 columns.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); 2]; R];
+        if add {
+            for (r, row) in sums.iter_mut().enumerate() {
+                *row = generic::load_row::<Avx512, 2>(n, c.add(r * stride));
+            }
+        }
+        for p in 0..k / 2 {
+            let b: [__m512bh; 2] = [
+                std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(panel.add(p * 64).cast())),
+                std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(panel.add(p * 64 + 32).cast())),
+            ];
+            for (r, row) in sums.iter_mut().enumerate() {
+                let pair = a.add(r * a_stride + 2 * p).cast::<i32>().read_unaligned();
+                let pair: __m512bh = std::mem::transmute(_mm512_set1_epi32(pair));
+                row[0] = _mm512_dpbf16_ps(row[0], pair, b[0]);
+                row[1] = _mm512_dpbf16_ps(row[1], pair, b[1]);
+            }
+        }
+        for (r, row) in sums.iter().enumerate() {
+            generic::store_row::<Avx512, 2>(n, c.add(r * stride), *row);
+        }
+    }
+}
+
+/// bf16 GEMM on one panel; the arguments are those of [`Kernels::gemm_bf16`].
+#[inline(always)]
+unsafe fn gemm_pairs(
+    m: usize, n: usize, k: usize, a: *const u16, a_stride: usize, panel: *const u16, c: *mut f32, stride: usize, add: bool,
+) {
+    const ROWS: usize = 12;
+    let k = k.next_multiple_of(2);
+    let mut i = 0;
+    // SAFETY: the rows i.. lie inside the caller's m rows.
+    unsafe {
+        while i + ROWS <= m {
+            tile_bf16::<ROWS>(n, k, a.add(i * a_stride), a_stride, panel, c.add(i * stride), stride, add);
+            i += ROWS;
+        }
+        while i + 4 <= m {
+            tile_bf16::<4>(n, k, a.add(i * a_stride), a_stride, panel, c.add(i * stride), stride, add);
+            i += 4;
+        }
+        while i < m {
+            tile_bf16::<1>(n, k, a.add(i * a_stride), a_stride, panel, c.add(i * stride), stride, add);
+            i += 1;
+        }
+    }
+}
+
+generic::table!(Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", tiles [(12, 2), (4, 2), (2, 2), (1, 2)], bf16 gemm_pairs);

@@ -1,0 +1,174 @@
+//! The instruction sets: which this CPU has, and one table of kernels for each.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod generic;
+#[cfg(target_arch = "x86_64")]
+mod simd;
+
+/// Columns of a packed panel; every instruction set works on panels of this width.
+pub(crate) const PANEL: usize = 32;
+
+/// Keys in one attention block, which is one page of keys and values.
+pub(crate) const PAGE: usize = 32;
+
+/// An instruction set that kernels are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Plain Rust, on any machine: the reference that the others are checked against.
+    Portable,
+    /// x86-64 with AVX2 and FMA (2013 on).
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ, VL and BF16 (2020 on).
+    Avx512,
+}
+
+impl Isa {
+    /// All of them, slowest first.
+    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+
+    /// The name used by `MINKE_ISA` and printed by `minke chips`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this CPU can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Isa::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                Isa::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512bf16")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// The fastest that this CPU can run, or the one `wanted` names.
+    ///
+    /// # Errors
+    /// One sentence, when `wanted` is unknown or this CPU lacks it.
+    pub fn choose(wanted: Option<&str>) -> Result<Isa, String> {
+        let available = || Isa::ALL.into_iter().filter(|isa| isa.is_available());
+        let names = || available().map(Isa::name).collect::<Vec<_>>().join(", ");
+        match wanted {
+            None | Some("") => Ok(available().last().unwrap_or(Isa::Portable)),
+            Some(name) => match Isa::ALL.into_iter().find(|isa| isa.name() == name) {
+                Some(isa) if isa.is_available() => Ok(isa),
+                Some(_) => Err(format!("MINKE_ISA={name}: this CPU lacks it; choose one of {}", names())),
+                None => Err(format!("MINKE_ISA={name} is not an instruction set; choose one of {}", names())),
+            },
+        }
+    }
+
+    /// The kernels of an instruction set that [`Isa::is_available`].
+    pub(crate) fn kernels(self) -> &'static Kernels {
+        assert!(self.is_available(), "{} kernels asked for on a CPU without them", self.name());
+        match self {
+            Isa::Portable => &portable::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => &avx2::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => &avx512::KERNELS,
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => &portable::KERNELS,
+        }
+    }
+}
+
+/// A left operand: element (i, p) of an m by k matrix is at `data + i * row + p * column`.
+#[derive(Clone, Copy)]
+pub(crate) struct Left {
+    pub data: *const f32,
+    pub row: usize,
+    pub column: usize,
+}
+
+/// Numbers that AdamW needs for one step (arXiv 1711.05101, algorithm 2).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AdamStep {
+    /// Factor on the gradient (clipping).
+    pub scale: f32,
+    pub beta1: f32,
+    /// 1 - beta1, which in `f32` is not what the subtraction gives.
+    pub rest1: f32,
+    pub beta2: f32,
+    /// 1 - beta2
+    pub rest2: f32,
+    /// learning rate / (1 - beta1^t)
+    pub rate: f32,
+    /// 1 / sqrt(1 - beta2^t)
+    pub root: f32,
+    pub eps: f32,
+    /// 1 - learning rate * weight decay
+    pub keep: f32,
+}
+
+/// One instruction set's kernels: row- or tile-sized, so that the indirect call is noise.
+///
+/// All are `unsafe` to call: the CPU must have the instruction set (which [`Isa::kernels`] asserts), and the
+/// pointers must be valid for the sizes given.
+pub(crate) struct Kernels {
+    /// c[i][j] = (add ? c[i][j] : 0) + sum over p of a[i][p] * b[p][j], for i < m, p < k, j < n <= PANEL,
+    /// in order of p, one chain per element. Rows of b are `b_stride` apart and readable up to a multiple of 16
+    /// columns; rows of c are `c_stride` apart.
+    pub gemm_f32: unsafe fn(m: usize, n: usize, k: usize, a: Left, b: *const f32, b_stride: usize, c: *mut f32, c_stride: usize, add: bool),
+    /// The same for a panel of bf16 whose rows are interleaved in pairs, [k/2][PANEL][2], and `a` of bf16 with rows
+    /// `a_stride` apart, k even (padded with zeros). The order within a pair is the instruction set's own.
+    pub gemm_bf16: unsafe fn(m: usize, n: usize, k: usize, a: *const u16, a_stride: usize, b: *const u16, c: *mut f32, c_stride: usize, add: bool),
+    /// Folds one page of scores into a running softmax (arXiv 1805.02867). scores is [rows][PAGE]; row r sees the first
+    /// min(PAGE, visible + r / rows_per_position) >= 1 keys. Scores become weights exp(scale * score - max) (0 where
+    /// unseen); max and sum are updated; correction[r] is what the sums before this page must be multiplied by.
+    pub softmax_page: unsafe fn(rows: usize, scores: *mut f32, visible: usize, rows_per_position: usize, scale: f32, max: *mut f32, sum: *mut f32, correction: *mut f32),
+    /// Weights again from their scores, and the scores' gradient: p = exp(scale * s - lse) (0 where unseen, as above),
+    /// d_scores[r][j] = p * (d_p[r][j] - delta[r]) * scale, in place of d_p; scores become p.
+    pub softmax_page_backward: unsafe fn(rows: usize, scores: *mut f32, d_p: *mut f32, visible: usize, rows_per_position: usize, scale: f32, lse: *const f32, delta: *const f32),
+    /// x[i] *= factor
+    pub scale: unsafe fn(n: usize, factor: f32, x: *mut f32),
+    /// y[i] += factor * x[i]
+    pub axpy: unsafe fn(n: usize, factor: f32, x: *const f32, y: *mut f32),
+    /// Sum of x[i] * y[i], lane by lane and then by a fixed tree.
+    pub dot: unsafe fn(n: usize, x: *const f32, y: *const f32) -> f32,
+    /// Largest of x; -inf for none.
+    pub max: unsafe fn(n: usize, x: *const f32) -> f32,
+    /// Sums of exp(z[i]) and of z[i] * exp(z[i]), z[i] = x[i] * scale - shift; both 0 from z <= -88 on, -inf included.
+    /// Lane by lane and then by a fixed tree.
+    pub exp_sums: unsafe fn(n: usize, scale: f32, shift: f32, x: *const f32) -> (f32, f32),
+    /// x[i] = factor * exp(x[i] * scale - shift)
+    pub exp_scaled: unsafe fn(n: usize, scale: f32, shift: f32, factor: f32, x: *mut f32),
+    /// y[i] = x[i] * factor * weight[i]
+    pub scale_by: unsafe fn(n: usize, factor: f32, x: *const f32, weight: *const f32, y: *mut f32),
+    /// Rotates `heads` vectors, `stride` apart, of 2 * half numbers: the pairs (x[i], x[i + half]) by angles whose cosines
+    /// and sines are given, the sines times `sign`.
+    pub rotate_halves: unsafe fn(heads: usize, stride: usize, half: usize, cos: *const f32, sin: *const f32, sign: f32, x: *mut f32),
+    /// The same for the pairs (x[2i], x[2i + 1]): `cos` holds each cosine twice, `sin` each sine as -sin, sin.
+    pub rotate_pairs: unsafe fn(heads: usize, stride: usize, half: usize, cos: *const f32, sin: *const f32, sign: f32, x: *mut f32),
+    /// out[i] = silu(gate[i]) * up[i]
+    pub swiglu: unsafe fn(n: usize, gate: *const f32, up: *const f32, out: *mut f32),
+    /// Gradients of `swiglu` from d_out. `d_gate` may be `gate`, and `d_up` may be `up`.
+    pub swiglu_backward: unsafe fn(n: usize, gate: *const f32, up: *const f32, d_out: *const f32, d_gate: *mut f32, d_up: *mut f32),
+    /// One AdamW step on n parameters.
+    pub adamw: unsafe fn(n: usize, step: AdamStep, gradient: *const f32, m: *mut f32, v: *mut f32, parameter: *mut f32),
+    /// bf16, rounded to nearest even.
+    pub to_bf16: unsafe fn(n: usize, x: *const f32, y: *mut u16),
+}

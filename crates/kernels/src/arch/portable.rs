@@ -1,0 +1,241 @@
+//! Plain loops: the reference that every other instruction set is checked against, and what runs where none is known.
+
+use super::{AdamStep, Kernels, Left, PAGE, PANEL};
+
+pub(super) static KERNELS: Kernels = Kernels {
+    gemm_f32, gemm_bf16, softmax_page, softmax_page_backward, scale, axpy, dot, max, exp_sums, exp_scaled, scale_by,
+    rotate_halves, rotate_pairs, swiglu, swiglu_backward, adamw, to_bf16,
+};
+
+// SAFETY (all blocks below): the contract of `Kernels`, pointers valid for the sizes given.
+
+unsafe fn gemm_f32(m: usize, n: usize, k: usize, a: Left, b: *const f32, b_stride: usize, c: *mut f32, c_stride: usize, add: bool) {
+    // SAFETY: see above.
+    unsafe {
+        for i in 0..m {
+            let mut sums = [0.0_f32; PANEL];
+            if add {
+                for j in 0..n {
+                    sums[j] = *c.add(i * c_stride + j);
+                }
+            }
+            for p in 0..k {
+                let x = *a.data.add(i * a.row + p * a.column);
+                for j in 0..n {
+                    sums[j] += x * *b.add(p * b_stride + j);
+                }
+            }
+            for j in 0..n {
+                *c.add(i * c_stride + j) = sums[j];
+            }
+        }
+    }
+}
+
+unsafe fn gemm_bf16(m: usize, n: usize, k: usize, a: *const u16, a_stride: usize, b: *const u16, c: *mut f32, c_stride: usize, add: bool) {
+    let widen = |x: u16| f32::from_bits(u32::from(x) << 16);
+    // SAFETY: see above.
+    unsafe {
+        for i in 0..m {
+            for j in 0..n {
+                let out = c.add(i * c_stride + j);
+                let mut sum = if add { *out } else { 0.0 };
+                for p in 0..k {
+                    sum += widen(*a.add(i * a_stride + p)) * widen(*b.add((p / 2 * PANEL + j) * 2 + p % 2));
+                }
+                *out = sum;
+            }
+        }
+    }
+}
+
+/// exp by the same polynomial as the vector kernels ([`super::generic`]), so that no libm decides a result.
+fn exp(x: f32) -> f32 {
+    if x.is_nan() {
+        return x;
+    }
+    let x = x.clamp(-88.0, 88.376);
+    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+    let r = x - n * 0.693_359_4;
+    let r = r + n * 2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4;
+    for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = p * r + c;
+    }
+    (p * r * r + r + 1.0) * f32::from_bits(((n as i32 + 127) as u32) << 23)
+}
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+unsafe fn softmax_page(
+    rows: usize, scores: *mut f32, visible: usize, rows_per_position: usize, scale: f32, max: *mut f32, sum: *mut f32,
+    correction: *mut f32,
+) {
+    // SAFETY: see above.
+    unsafe {
+        for r in 0..rows {
+            let row = std::slice::from_raw_parts_mut(scores.add(r * PAGE), PAGE);
+            let seen = (visible + r / rows_per_position).min(PAGE);
+            let before = *max.add(r);
+            let now = row[..seen].iter().fold(before, |m, &s| m.max(s * scale));
+            let factor = exp(before - now);
+            let mut total = 0.0;
+            for (j, x) in row.iter_mut().enumerate() {
+                *x = if j < seen { exp(*x * scale - now) } else { 0.0 };
+                total += *x;
+            }
+            *correction.add(r) = factor;
+            *sum.add(r) = *sum.add(r) * factor + total;
+            *max.add(r) = now;
+        }
+    }
+}
+
+unsafe fn softmax_page_backward(
+    rows: usize, scores: *mut f32, d_p: *mut f32, visible: usize, rows_per_position: usize, scale: f32, lse: *const f32,
+    delta: *const f32,
+) {
+    // SAFETY: see above.
+    unsafe {
+        for r in 0..rows {
+            let seen = (visible + r / rows_per_position).min(PAGE);
+            for j in 0..PAGE {
+                let (s, d) = (scores.add(r * PAGE + j), d_p.add(r * PAGE + j));
+                let p = if j < seen { exp(*s * scale - *lse.add(r)) } else { 0.0 };
+                *d = if j < seen { p * (*d - *delta.add(r)) * scale } else { 0.0 };
+                *s = p;
+            }
+        }
+    }
+}
+
+unsafe fn scale(n: usize, factor: f32, x: *mut f32) {
+    for i in 0..n {
+        // SAFETY: see above.
+        unsafe { *x.add(i) *= factor }
+    }
+}
+
+unsafe fn axpy(n: usize, factor: f32, x: *const f32, y: *mut f32) {
+    for i in 0..n {
+        // SAFETY: see above.
+        unsafe { *y.add(i) += factor * *x.add(i) }
+    }
+}
+
+unsafe fn dot(n: usize, x: *const f32, y: *const f32) -> f32 {
+    // SAFETY: see above.
+    (0..n).fold(0.0, |sum, i| unsafe { sum + *x.add(i) * *y.add(i) })
+}
+
+unsafe fn max(n: usize, x: *const f32) -> f32 {
+    // SAFETY: see above.
+    (0..n).fold(f32::NEG_INFINITY, |m, i| unsafe { m.max(*x.add(i)) })
+}
+
+unsafe fn exp_sums(n: usize, scale: f32, shift: f32, x: *const f32) -> (f32, f32) {
+    let (mut total, mut weighted) = (0.0, 0.0);
+    for i in 0..n {
+        // SAFETY: see above.
+        let z = unsafe { *x.add(i) } * scale - shift;
+        let z = if z < -88.0 { -88.0 } else { z };
+        let e = exp(z);
+        total += e;
+        weighted += z * e;
+    }
+    (total, weighted)
+}
+
+unsafe fn exp_scaled(n: usize, scale: f32, shift: f32, factor: f32, x: *mut f32) {
+    for i in 0..n {
+        // SAFETY: see above.
+        unsafe { *x.add(i) = factor * exp(*x.add(i) * scale - shift) }
+    }
+}
+
+unsafe fn scale_by(n: usize, factor: f32, x: *const f32, weight: *const f32, y: *mut f32) {
+    for i in 0..n {
+        // SAFETY: see above.
+        unsafe { *y.add(i) = *x.add(i) * factor * *weight.add(i) }
+    }
+}
+
+unsafe fn rotate_halves(
+    heads: usize, stride: usize, half: usize, cos: *const f32, sin: *const f32, sign: f32, x: *mut f32,
+) {
+    for h in 0..heads {
+        for i in 0..half {
+            // SAFETY: see above.
+            unsafe {
+                let (c, s) = (*cos.add(i), *sin.add(i) * sign);
+                let (a, b) = (x.add(h * stride + i), x.add(h * stride + i + half));
+                (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+            }
+        }
+    }
+}
+
+unsafe fn rotate_pairs(
+    heads: usize, stride: usize, half: usize, cos: *const f32, sin: *const f32, sign: f32, x: *mut f32,
+) {
+    for h in 0..heads {
+        for i in (0..2 * half).step_by(2) {
+            // SAFETY: see above.
+            unsafe {
+                let (c, s) = (*cos.add(i), *sin.add(i + 1) * sign);
+                let (a, b) = (x.add(h * stride + i), x.add(h * stride + i + 1));
+                (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+            }
+        }
+    }
+}
+
+unsafe fn swiglu(n: usize, gate: *const f32, up: *const f32, out: *mut f32) {
+    for i in 0..n {
+        // SAFETY: see above.
+        unsafe {
+            let g = *gate.add(i);
+            *out.add(i) = g * sigmoid(g) * *up.add(i);
+        }
+    }
+}
+
+unsafe fn swiglu_backward(n: usize, gate: *const f32, up: *const f32, d_out: *const f32, d_gate: *mut f32, d_up: *mut f32) {
+    for i in 0..n {
+        // SAFETY: see above.
+        unsafe {
+            let (g, u, d) = (*gate.add(i), *up.add(i), *d_out.add(i));
+            let s = sigmoid(g);
+            *d_up.add(i) = d * g * s;
+            *d_gate.add(i) = d * u * (s + g * s * (1.0 - s));
+        }
+    }
+}
+
+unsafe fn adamw(n: usize, step: AdamStep, gradient: *const f32, m: *mut f32, v: *mut f32, parameter: *mut f32) {
+    for i in 0..n {
+        // SAFETY: see above.
+        unsafe {
+            let g = *gradient.add(i) * step.scale;
+            let first = step.beta1 * *m.add(i) + step.rest1 * g;
+            let second = step.beta2 * *v.add(i) + step.rest2 * (g * g);
+            *m.add(i) = first;
+            *v.add(i) = second;
+            *parameter.add(i) = *parameter.add(i) * step.keep - step.rate * first / (second.sqrt() * step.root + step.eps);
+        }
+    }
+}
+
+unsafe fn to_bf16(n: usize, x: *const f32, y: *mut u16) {
+    for i in 0..n {
+        // SAFETY: see above.
+        unsafe {
+            let x = *x.add(i);
+            let bits = x.to_bits();
+            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+            *y.add(i) = if x.is_nan() { 0x7fc0 } else { rounded as u16 };
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The operations that a vector instruction set supplies; the kernels over them are in [`super::generic`].
+
+/// Vectors of `f32` of one width. All methods are inlined into functions compiled for the instruction set.
+///
+/// Every method is unsafe for the same two reasons: the CPU must have the instruction set, and pointers must be valid
+/// for [`Simd::LANES`] elements, or for `n` of them in the partial forms.
+pub(crate) trait Simd {
+    /// Elements of a vector; divides 32.
+    const LANES: usize;
+    type F: Copy;
+    unsafe fn splat(x: f32) -> Self::F;
+    unsafe fn load(p: *const f32) -> Self::F;
+    /// The first n < LANES elements; the others are zero and are not read.
+    unsafe fn load_partial(p: *const f32, n: usize) -> Self::F;
+    unsafe fn store(p: *mut f32, x: Self::F);
+    unsafe fn store_partial(p: *mut f32, n: usize, x: Self::F);
+    unsafe fn add(x: Self::F, y: Self::F) -> Self::F;
+    unsafe fn sub(x: Self::F, y: Self::F) -> Self::F;
+    unsafe fn mul(x: Self::F, y: Self::F) -> Self::F;
+    unsafe fn div(x: Self::F, y: Self::F) -> Self::F;
+    unsafe fn sqrt(x: Self::F) -> Self::F;
+    /// The larger, y where either is NaN.
+    unsafe fn max(x: Self::F, y: Self::F) -> Self::F;
+    unsafe fn min(x: Self::F, y: Self::F) -> Self::F;
+    /// x * y + z, rounded once.
+    unsafe fn fma(x: Self::F, y: Self::F, z: Self::F) -> Self::F;
+    /// To the nearest integer, ties to even.
+    unsafe fn round(x: Self::F) -> Self::F;
+    /// x * 2^n for a whole n in -127..=127 (at -127 the result is zero).
+    unsafe fn times_power_of_two(x: Self::F, n: Self::F) -> Self::F;
+    /// Lane 2i with lane 2i + 1.
+    unsafe fn swap_pairs(x: Self::F) -> Self::F;
+    /// By halving: lane i with lane i + half, until one is left.
+    unsafe fn sum(x: Self::F) -> f32;
+    unsafe fn largest(x: Self::F) -> f32;
+    /// Rounds to bf16, to nearest even, and stores LANES of them.
+    unsafe fn store_bf16(p: *mut u16, x: Self::F);
+    /// LANES bf16 pairs (low half first): the even elements and the odd elements, as f32.
+    unsafe fn load_bf16_pairs(p: *const u16) -> (Self::F, Self::F);
+}

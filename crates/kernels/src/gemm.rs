@@ -1,0 +1,276 @@
+//! Matrix products: one function for forward, both backward products, experts and heads.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use crate::arch::{Left, PANEL};
+use crate::cpu::Cpu;
+use crate::matrix::{Matrix, Panels, pack_panel};
+use crate::pool::Shareable;
+use crate::view::View;
+
+/// Rows of a task: a multiple of every register tile; with [`INNER`] its left operand fills a fifth of a 512 KiB cache.
+const BLOCK: usize = 96;
+/// Steps of the inner dimension between two visits of the output; even, for pairs of bf16.
+const INNER: usize = 256;
+/// Multiply-adds below which a call does not wake the other threads.
+const SMALL: usize = 1 << 15;
+
+/// A right operand, k by n.
+#[derive(Clone, Copy)]
+pub enum Operand<'a> {
+    /// Wᵀ of a packed weight: the product is x Wᵀ.
+    Packed(&'a Matrix),
+    /// Some outputs of a packed weight; `start` is a multiple of 32.
+    Columns(&'a Matrix, usize, usize),
+    /// A matrix as it lies in memory, packed on the way.
+    View(View<'a>),
+}
+
+impl<'a> Operand<'a> {
+    /// The outputs `range` of a packed weight, whose start is a multiple of 32.
+    pub fn columns(matrix: &'a Matrix, range: Range<usize>) -> Operand<'a> {
+        assert!(range.start.is_multiple_of(PANEL) && range.end <= matrix.outputs(), "outputs {range:?} of a matrix");
+        Operand::Columns(matrix, range.start, range.len())
+    }
+
+    /// (k, n)
+    fn shape(&self) -> (usize, usize) {
+        match self {
+            Operand::Packed(w) => (w.inputs(), w.outputs()),
+            Operand::Columns(w, _, n) => (w.inputs(), *n),
+            Operand::View(b) => (b.rows(), b.cols()),
+        }
+    }
+}
+
+/// One product and the place of its result: out[row + i][col + j] = sum over p of a[i][p] * b[p][j].
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// m by k.
+    pub a: View<'a>,
+    /// k by n.
+    pub b: Operand<'a>,
+    /// First row of the result.
+    pub row: usize,
+    /// First column of the result.
+    pub col: usize,
+}
+
+/// What happens to the numbers that the output held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They are replaced.
+    Set,
+    /// The product is added: each element's chain of sums starts from what it held.
+    Add,
+}
+
+/// A piece of a job: a block of rows by some panels.
+struct Task<'a> {
+    job: Job<'a>,
+    rows: Range<usize>,
+    panels: Range<usize>,
+}
+
+/// Runs all `jobs` on a row-major output with rows `stride` apart.
+///
+/// Each element is summed in order of p by one chain of fused multiply-adds (by pairs for bf16), however the work is
+/// cut: its bits depend on its row of `a` and its column of `b` alone.
+///
+/// # Panics
+/// If shapes disagree, a result does not fit the output, or two overlap.
+pub fn gemm(cpu: &Cpu, out: &mut [f32], stride: usize, mode: Mode, jobs: &[Job<'_>]) {
+    let mut work = 0;
+    for job in jobs {
+        let ((m, k), (inner, n)) = ((job.a.rows(), job.a.cols()), job.b.shape());
+        assert_eq!(k, inner, "a product of {m} by {k} and {inner} by {n}");
+        assert!(job.col + n <= stride, "columns {}..{} of an output of {stride}", job.col, job.col + n);
+        let end = if m * n == 0 { 0 } else { (job.row + m - 1) * stride + job.col + n };
+        assert!(end <= out.len(), "a product that ends at {end} in an output of {}", out.len());
+        work += m * n * k;
+    }
+    assert_apart(jobs);
+
+    let threads = if work < SMALL { 1 } else { cpu.pool().threads() };
+    let tasks = cut(jobs, threads);
+    let start = Shareable(out.as_mut_ptr());
+    let run = |i: usize| {
+        // SAFETY: the asserts above: every job's region lies inside `out` and apart from the others, and tasks of one
+        // job cover different rows or columns of it.
+        unsafe { run_task(cpu, &tasks[i], start.get(), stride, mode) }
+    };
+    if threads == 1 { (0..tasks.len()).for_each(run) } else { cpu.pool().run(tasks.len(), &run) }
+}
+
+/// y = x Wᵀ, rows of y contiguous.
+pub fn linear(cpu: &Cpu, w: &Matrix, x: View<'_>, y: &mut [f32]) {
+    gemm(cpu, y, w.outputs(), Mode::Set, &[Job { a: x, b: Operand::Packed(w), row: 0, col: 0 }]);
+}
+
+/// Panics where two results overlap: they must differ in all rows or in all columns.
+fn assert_apart(jobs: &[Job<'_>]) {
+    if jobs.len() < 2 {
+        return;
+    }
+    let mut ranges: Vec<_> = jobs
+        .iter()
+        .map(|job| (job.row..job.row + job.a.rows(), job.col..job.col + job.b.shape().1))
+        .filter(|(rows, cols)| !rows.is_empty() && !cols.is_empty())
+        .collect();
+    ranges.sort_by_key(|(rows, _)| rows.start);
+    if ranges.windows(2).all(|w| w[0].0.end <= w[1].0.start) {
+        return;
+    }
+    ranges.sort_by_key(|(_, cols)| cols.start);
+    assert!(ranges.windows(2).all(|w| w[0].1.end <= w[1].1.start), "the results of two products overlap");
+}
+
+/// Cuts jobs into tasks: enough for the threads to share evenly, large enough to reuse what they pack.
+fn cut<'a>(jobs: &[Job<'a>], threads: usize) -> Vec<Task<'a>> {
+    let blocks: usize = jobs.iter().map(|job| job.a.rows().div_ceil(BLOCK)).sum();
+    let pieces = if threads == 1 { 1 } else { (6 * threads).div_ceil(blocks.max(1)) };
+    let mut tasks = Vec::with_capacity(blocks * pieces);
+    for &job in jobs {
+        let (m, panels) = (job.a.rows(), job.b.shape().1.div_ceil(PANEL));
+        let group = panels.div_ceil(pieces).max(1);
+        for row in (0..m).step_by(BLOCK) {
+            for panel in (0..panels).step_by(group) {
+                tasks.push(Task { job, rows: row..m.min(row + BLOCK), panels: panel..panels.min(panel + group) });
+            }
+        }
+    }
+    tasks
+}
+
+thread_local! {
+    /// Scratch for operands packed on the way: (left, right, left in bf16).
+    static SCRATCH: RefCell<(Vec<f32>, Vec<f32>, Vec<u16>)> = const { RefCell::new((Vec::new(), Vec::new(), Vec::new())) };
+}
+
+/// # Safety
+/// The task's region of `out` is valid for writes, and nobody else's meanwhile.
+unsafe fn run_task(cpu: &Cpu, task: &Task<'_>, out: *mut f32, stride: usize, mode: Mode) {
+    let Task { job, rows, panels } = task;
+    let (k, n) = job.b.shape();
+    let a = job.a.rows_from(rows.start, rows.len());
+    // SAFETY: the first element of the task's rows, inside the region.
+    let out = unsafe { out.add((job.row + rows.start) * stride + job.col) };
+    SCRATCH.with_borrow_mut(|(left, right, left_bf16)| {
+        // With nothing to sum, one empty visit still sets the output.
+        for start in (0..k.max(1)).step_by(INNER) {
+            let depth = INNER.min(k - start);
+            let add = mode == Mode::Add || start > 0;
+            let block = LeftBlock::new(cpu, a, start, depth, &job.b, left, left_bf16);
+            for panel in panels.clone() {
+                let columns = PANEL.min(n - panel * PANEL);
+                // SAFETY: `panel` starts below n, so this is inside the region, as are its `columns`.
+                let c = unsafe { out.add(panel * PANEL) };
+                // SAFETY: the block is rows.len() by depth; a panel has `depth` rows of PANEL readable columns;
+                // c is the caller's.
+                unsafe { block.times_panel(cpu, &job.b, start, panel, columns, c, stride, add, right) };
+            }
+        }
+    });
+}
+
+/// Some rows and inner steps of a left operand, in the form that the kernel reads.
+enum LeftBlock {
+    F32 { rows: usize, depth: usize, left: Left },
+    Bf16 { rows: usize, depth: usize, data: *const u16 },
+}
+
+impl LeftBlock {
+    fn new(
+        cpu: &Cpu,
+        a: View<'_>,
+        start: usize,
+        depth: usize,
+        b: &Operand<'_>,
+        scratch: &mut Vec<f32>,
+        scratch_bf16: &mut Vec<u16>,
+    ) -> LeftBlock {
+        let rows = a.rows();
+        if let Operand::Packed(Matrix { panels: Panels::Bf16(_), .. }) | Operand::Columns(Matrix { panels: Panels::Bf16(_), .. }, ..) = b {
+            let padded = depth.next_multiple_of(2);
+            scratch_bf16.clear();
+            scratch_bf16.resize(rows * padded, 0);
+            for (i, out) in scratch_bf16.chunks_exact_mut(padded.max(1)).enumerate() {
+                if a.col_stride() == 1 {
+                    // SAFETY: a row's `depth` elements from `start`, into as many.
+                    unsafe { (cpu.kernels.to_bf16)(depth, a.row(i)[start..].as_ptr(), out.as_mut_ptr()) };
+                } else {
+                    let row: Vec<f32> = (0..depth).map(|p| a.at(i, start + p)).collect();
+                    // SAFETY: both are `depth` long.
+                    unsafe { (cpu.kernels.to_bf16)(depth, row.as_ptr(), out.as_mut_ptr()) };
+                }
+            }
+            return LeftBlock::Bf16 { rows, depth: padded, data: scratch_bf16.as_ptr() };
+        }
+        if a.row_stride() == 1 && rows > 1 && depth > 1 {
+            // A transposed operand strides a whole row at each step, which thrashes the cache: copy it together.
+            scratch.clear();
+            for p in 0..depth {
+                scratch.extend_from_slice(a.t().row(start + p));
+            }
+            let left = Left { data: scratch.as_ptr(), row: 1, column: rows };
+            return LeftBlock::F32 { rows, depth, left };
+        }
+        let data = a.as_ptr().wrapping_add(start * a.col_stride());
+        LeftBlock::F32 { rows, depth, left: Left { data, row: a.row_stride(), column: a.col_stride() } }
+    }
+
+    /// c (=, +=) block times `columns` columns of one panel of b, from its row `start`.
+    ///
+    /// # Safety
+    /// c is valid for the block's rows, `stride` apart, of `columns`.
+    unsafe fn times_panel(
+        &self,
+        cpu: &Cpu,
+        b: &Operand<'_>,
+        start: usize,
+        panel: usize,
+        columns: usize,
+        c: *mut f32,
+        stride: usize,
+        add: bool,
+        scratch: &mut Vec<f32>,
+    ) {
+        let packed = |w: &Matrix, panel: usize| {
+            let inputs = w.inputs();
+            match (self, &w.panels) {
+                (&LeftBlock::F32 { rows, depth, left }, Panels::F32(data)) => {
+                    let b = data[panel * inputs * PANEL..][start * PANEL..][..depth * PANEL].as_ptr();
+                    // SAFETY: b was just sliced to depth rows of PANEL; c is the caller's.
+                    unsafe { (cpu.kernels.gemm_f32)(rows, columns, depth, left, b, PANEL, c, stride, add) }
+                }
+                (&LeftBlock::Bf16 { rows, depth, data: a }, Panels::Bf16(data)) => {
+                    let inputs = inputs.next_multiple_of(2);
+                    let b = data[panel * inputs * PANEL..][start * PANEL..][..depth * PANEL].as_ptr();
+                    // SAFETY: as above, and a holds rows of depth.
+                    unsafe { (cpu.kernels.gemm_bf16)(rows, columns, depth, a, depth, b, c, stride, add) }
+                }
+                _ => unreachable!("the left block was made for this operand"),
+            }
+        };
+        match b {
+            Operand::Packed(w) => packed(w, panel),
+            Operand::Columns(w, first, _) => packed(w, first / PANEL + panel),
+            Operand::View(view) => {
+                let &LeftBlock::F32 { rows, depth, left } = self else {
+                    unreachable!("the left block was made for this operand")
+                };
+                let (b, b_stride) = if rows < 8 && columns == PANEL && view.col_stride() == 1 && depth > 0 {
+                    // Too few rows to pay for packing, and whole rows of the panel to read.
+                    (view.row(start)[panel * PANEL..].as_ptr(), view.row_stride())
+                } else {
+                    scratch.resize(INNER * PANEL, 0.0);
+                    pack_panel(*view, start, panel * PANEL, depth, scratch);
+                    (scratch.as_ptr(), PANEL)
+                };
+                // SAFETY: depth rows of PANEL columns are readable: packed ones, or whole ones of the view.
+                unsafe { (cpu.kernels.gemm_f32)(rows, columns, depth, left, b, b_stride, c, stride, add) }
+            }
+        }
+    }
+}

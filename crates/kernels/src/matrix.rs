@@ -1,0 +1,130 @@
+//! Weights, packed once for the products that read them often.
+
+use crate::arch::PANEL;
+use crate::buffer::Buffer;
+use crate::cpu::Cpu;
+use crate::view::View;
+
+/// How a weight's numbers are stored. Sums are always `f32`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dtype {
+    /// 32 bits; products are exact to one rounding a step.
+    F32,
+    /// The upper half of an `f32`; the activations it meets are rounded to bf16 too.
+    Bf16,
+}
+
+/// A weight of `outputs` rows by `inputs` columns, packed for y = x Wᵀ.
+///
+/// As the right operand of a product it is Wᵀ, `inputs` by `outputs`, cut into panels of 32 columns (outputs);
+/// a panel holds its `inputs` rows one behind the other, the last panel padded with zeros.
+#[derive(Clone)]
+pub struct Matrix {
+    outputs: usize,
+    inputs: usize,
+    pub(crate) panels: Panels,
+}
+
+#[derive(Clone)]
+pub(crate) enum Panels {
+    /// [panels][inputs][PANEL]
+    F32(Buffer<f32>),
+    /// [panels][inputs / 2, rounded up][PANEL][2]
+    Bf16(Buffer<u16>),
+}
+
+impl Matrix {
+    /// Packs `w`, `outputs` by `inputs`.
+    pub fn pack(cpu: &Cpu, dtype: Dtype, w: View<'_>) -> Matrix {
+        let (outputs, inputs) = (w.rows(), w.cols());
+        let count = outputs.div_ceil(PANEL);
+        let panels = match dtype {
+            Dtype::F32 => Panels::F32(Buffer::zeros(count * inputs * PANEL)),
+            Dtype::Bf16 => Panels::Bf16(Buffer::zeros(count * inputs.next_multiple_of(2) * PANEL)),
+        };
+        let mut matrix = Matrix { outputs, inputs, panels };
+        matrix.repack(cpu, w);
+        matrix
+    }
+
+    /// Replaces the numbers by those of `w`, of the same shape.
+    pub fn repack(&mut self, cpu: &Cpu, w: View<'_>) {
+        assert_eq!((w.rows(), w.cols()), (self.outputs, self.inputs), "a matrix changes its shape");
+        let (outputs, inputs) = (self.outputs, self.inputs);
+        if outputs * inputs == 0 {
+            return;
+        }
+        match &mut self.panels {
+            Panels::F32(buffer) => cpu.pool().chunks_mut(buffer, inputs * PANEL, |panel, out| {
+                pack_panel(w.t(), 0, panel * PANEL, inputs, out);
+            }),
+            Panels::Bf16(buffer) => {
+                let pairs = inputs.div_ceil(2);
+                cpu.pool().chunks_mut(buffer, pairs * 2 * PANEL, |panel, out| {
+                    let columns = PANEL.min(outputs - panel * PANEL);
+                    let mut rounded = vec![0_u16; inputs];
+                    let mut row = vec![0.0; inputs];
+                    for j in 0..columns {
+                        for (p, x) in row.iter_mut().enumerate() {
+                            *x = w.at(panel * PANEL + j, p);
+                        }
+                        // SAFETY: both slices are `inputs` long.
+                        unsafe { (cpu.kernels.to_bf16)(inputs, row.as_ptr(), rounded.as_mut_ptr()) };
+                        for (p, &x) in rounded.iter().enumerate() {
+                            out[(p / 2 * PANEL + j) * 2 + p % 2] = x;
+                        }
+                    }
+                });
+            }
+        }
+    }
+
+    /// Rows of W: the width of y.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Columns of W: the width of x.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// How the numbers are stored.
+    pub fn dtype(&self) -> Dtype {
+        match self.panels {
+            Panels::F32(_) => Dtype::F32,
+            Panels::Bf16(_) => Dtype::Bf16,
+        }
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        match &self.panels {
+            Panels::F32(b) => size_of_val(&**b),
+            Panels::Bf16(b) => size_of_val(&**b),
+        }
+    }
+}
+
+/// Copies rows `row..row + rows` and the PANEL columns from `col` of `b` into a panel, zeros past its last column.
+pub(crate) fn pack_panel(b: View<'_>, row: usize, col: usize, rows: usize, panel: &mut [f32]) {
+    let cols = PANEL.min(b.cols() - col);
+    if cols < PANEL {
+        panel[..rows * PANEL].fill(0.0);
+    }
+    if b.col_stride() == 1 {
+        for (p, out) in panel.chunks_exact_mut(PANEL).take(rows).enumerate() {
+            out[..cols].copy_from_slice(&b.row(row + p)[col..col + cols]);
+        }
+    } else {
+        // A transposed source is contiguous down its columns: eight rows of the panel at a time keep both sides near.
+        for start in (0..rows).step_by(8) {
+            let end = rows.min(start + 8);
+            for j in 0..cols {
+                for p in start..end {
+                    panel[p * PANEL + j] = b.at(row + p, col + j);
+                }
+            }
+        }
+    }
+}
