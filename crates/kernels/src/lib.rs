@@ -11,21 +11,22 @@
 
 mod arch;
 pub mod attention;
+mod blocks;
 pub mod buffer;
 pub mod cpu;
-// pub mod elementwise;
-// pub mod embedding;
+pub mod elementwise;
+pub mod embedding;
 pub mod gemm;
 pub mod kv;
-// pub mod log_prob;
+pub mod log_prob;
 pub mod math;
 pub mod matrix;
-// pub mod norm;
-// pub mod optimizer;
+pub mod norm;
+pub mod optimizer;
 pub mod pool;
 pub mod random;
-// pub mod rope;
-// pub mod router;
+pub mod rope;
+pub mod router;
 pub mod view;
 
 pub use arch::Isa;

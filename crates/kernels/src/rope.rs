@@ -1,0 +1,111 @@
+//! Rotary position embedding (Su et al., arXiv 2104.09864).
+
+use crate::blocks::rows_per_task;
+use crate::cpu::Cpu;
+use crate::math;
+
+/// Cosines and sines of position times frequency.
+pub struct RopeTable {
+    half: usize,
+    positions: usize,
+    interleaved: bool,
+    /// [positions][width] in the form that the kernels read: see [`RopeTable::new`].
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+/// Which way vectors turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// By the angle.
+    Forward,
+    /// By the negative angle: what gradients need, a rotation's transpose being its inverse.
+    Backward,
+}
+
+impl RopeTable {
+    /// Positions `0..positions`, for heads that rotate 2 * `inv_freq.len()` numbers: as pairs (2i, 2i + 1) when
+    /// `interleaved` (DeepSeek), else as pairs (i, i + half) (Llama).
+    ///
+    /// The angle is rounded to `f32` before its cosine is taken, as transformers does: at position 10 000 that moves it by
+    /// up to 5e-4, and models are trained with it.
+    pub fn new(inv_freq: &[f64], positions: usize, interleaved: bool) -> RopeTable {
+        let half = inv_freq.len();
+        let width = if interleaved { 2 * half } else { half };
+        let mut table = RopeTable {
+            half,
+            positions,
+            interleaved,
+            cos: Vec::with_capacity(positions * width),
+            sin: Vec::with_capacity(positions * width),
+        };
+        for position in 0..positions {
+            for &frequency in inv_freq {
+                let angle = position as f32 * frequency as f32;
+                let (sin, cos) = math::sin_cos(f64::from(angle));
+                let (sin, cos) = (sin as f32, cos as f32);
+                if interleaved {
+                    table.cos.extend([cos, cos]);
+                    table.sin.extend([-sin, sin]);
+                } else {
+                    table.cos.push(cos);
+                    table.sin.push(sin);
+                }
+            }
+        }
+        table
+    }
+
+    /// Positions that the table holds.
+    pub fn positions(&self) -> usize {
+        self.positions
+    }
+
+    /// Numbers of a head that are rotated.
+    pub fn width(&self) -> usize {
+        2 * self.half
+    }
+}
+
+/// Rotates, in place, numbers `offset..offset + table.width()` of each head of each row; row r is at `positions[r]`.
+///
+/// Head h of row r starts at `x[r * row_stride + h * head_stride]`; the last row may end with its last head's rotated part.
+pub fn rope(
+    cpu: &Cpu,
+    table: &RopeTable,
+    x: &mut [f32],
+    row_stride: usize,
+    heads: usize,
+    head_stride: usize,
+    offset: usize,
+    positions: &[u32],
+    direction: Direction,
+) {
+    let (rows, width) = (positions.len(), table.width());
+    if rows * heads * width == 0 {
+        return;
+    }
+    let end = (heads - 1) * head_stride + offset + width;
+    assert!(heads == 1 || head_stride >= width, "heads of {width} rotated numbers overlap, {head_stride} apart");
+    assert!(end <= row_stride && x.len() >= (rows - 1) * row_stride + end, "rotation past the end of a row");
+    for &position in positions {
+        assert!((position as usize) < table.positions, "position {position} in a table of {}", table.positions);
+    }
+
+    let rotate = if table.interleaved { cpu.kernels.rotate_pairs } else { cpu.kernels.rotate_halves };
+    let sign = if direction == Direction::Forward { 1.0 } else { -1.0 };
+    let entries = table.cos.len() / table.positions;
+    let block = rows_per_task(rows, heads * width);
+    let x = &mut x[..(rows - 1) * row_stride + end];
+    cpu.pool().chunks_mut(x, block * row_stride, |i, x| {
+        for (r, row) in x.chunks_mut(row_stride).enumerate() {
+            let position = positions[i * block + r] as usize;
+            let cos = table.cos[position * entries..][..entries].as_ptr();
+            let sin = table.sin[position * entries..][..entries].as_ptr();
+            let first = row[offset..end].as_mut_ptr();
+            // SAFETY: the last head's `width` numbers end at `end`, inside the row; a position has `entries` cosines and
+            // sines, which is what the kernel of this table's form reads.
+            unsafe { rotate(heads, head_stride, table.half, cos, sin, sign, first) };
+        }
+    });
+}
