@@ -38,6 +38,19 @@ impl<'a> View<'a> {
         View { data, rows, ..self }
     }
 
+    /// Columns `start..start + cols`.
+    pub fn cols_from(self, start: usize, cols: usize) -> View<'a> {
+        assert!(start + cols <= self.cols, "columns {start}..{} of {}", start + cols, self.cols);
+        let data = if self.rows * cols == 0 { &self.data[..0] } else { &self.data[start * self.col_stride..] };
+        View { data, cols, ..self }
+    }
+
+    /// `rows` rows, each of them the one row of this matrix.
+    pub fn repeat_row(self, rows: usize) -> View<'a> {
+        assert_eq!(self.rows, 1, "one row is repeated");
+        View { rows, row_stride: 0, ..self }
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows
@@ -62,6 +75,12 @@ impl<'a> View<'a> {
     pub fn row(&self, i: usize) -> &'a [f32] {
         assert!(i < self.rows && self.col_stride == 1, "row {i} of a view");
         &self.data[i * self.row_stride..][..self.cols]
+    }
+
+    /// All elements, which must be row-major without gaps.
+    pub fn contiguous(&self) -> &'a [f32] {
+        assert!(self.row_stride == self.cols && self.col_stride == 1, "a view without gaps");
+        &self.data[..self.rows * self.cols]
     }
 
     /// Element (i, j).

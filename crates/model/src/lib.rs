@@ -1,16 +1,27 @@
 //! Files to logits, and gradients back: what a model is made of, how it is read from and written to disk, and what it
 //! computes.
 
+mod attention;
+pub mod batch;
 pub mod checkpoint;
 pub mod config;
 pub mod dequantize;
 pub mod error;
 pub mod families;
+mod feed_forward;
 pub mod gguf;
 pub mod huggingface;
 pub mod mmap;
+pub mod parameters;
+mod rotary;
 pub mod safetensors;
+pub mod transformer;
+mod weight;
 
+pub use batch::Batch;
 pub use checkpoint::Checkpoint;
 pub use config::Config;
 pub use error::{Error, Result};
+pub use parameters::{Parameter, Parameters};
+pub use transformer::{Activations, Transformer};
+pub use weight::Source;

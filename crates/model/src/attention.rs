@@ -1,0 +1,437 @@
+//! A block's attention: grouped heads (Llama, Qwen), or multi-head latent attention (DeepSeek).
+//!
+//! Latent attention runs in one form everywhere, the absorbed one (arXiv 2405.04434, section 2.1.2): a query is carried
+//! into the latent space by its head's part of `kv_b_proj`, attends to the latents themselves, and the weighted latent is
+//! carried back out. So prefill, decode and training compute the same bits, and a token is remembered by its latent.
+
+use minke_kernels::attention::{attention, attention_backward};
+use minke_kernels::elementwise::{add_bias, bias_backward};
+use minke_kernels::gemm::{Job, Mode, Operand, gemm};
+use minke_kernels::heads::{Heads, copy_heads};
+use minke_kernels::kv::{KvPages, Span};
+use minke_kernels::norm::{rms_norm, rms_norm_backward};
+use minke_kernels::rope::{Direction, RopeTable, rope};
+use minke_kernels::{Buffer, Cpu, Dtype, Matrix, View};
+
+use crate::config::{Attention, Config};
+use crate::error::Result;
+use crate::weight::{Reader, Vector, Weight};
+
+/// What a block's attention is made of.
+pub(crate) enum AttentionWeights {
+    Grouped(Grouped),
+    Latent(Latent),
+}
+
+pub(crate) struct Grouped {
+    /// query | key | value, from the hidden state
+    qkv: Weight,
+    bias: Option<Vector>,
+    output: Weight,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+}
+
+pub(crate) struct Latent {
+    /// query (or its low-rank projection) | latent | rotary key, from the hidden state
+    down: Weight,
+    query: Option<LowRankQuery>,
+    kv_norm: Vector,
+    kv_up: KvUp,
+    output: Weight,
+    heads: usize,
+    widths: Widths,
+    eps: f32,
+}
+
+struct LowRankQuery {
+    norm: Vector,
+    up: Weight,
+}
+
+/// `kv_b_proj`, by heads.
+struct KvUp {
+    /// Of each head, nope_dim to latent: its key rows, transposed.
+    absorb: Vec<Matrix>,
+    /// Of each head, latent to value_dim: its value rows.
+    expand: Vec<Matrix>,
+    at: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Widths {
+    /// Of the query's part of `down`: its rank, or all heads.
+    query: usize,
+    latent: usize,
+    nope: usize,
+    rope: usize,
+    value: usize,
+}
+
+impl Widths {
+    /// Of a head's query before absorption.
+    fn head(&self) -> usize {
+        self.nope + self.rope
+    }
+    /// Of the key that all heads share, and of a head's absorbed query.
+    fn key(&self) -> usize {
+        self.latent + self.rope
+    }
+}
+
+/// What backward needs of an attention's forward pass. Rows are those of the batch.
+#[derive(Default)]
+pub(crate) struct AttentionActivations {
+    /// Output of `qkv` (after rotation) or of `down`.
+    projected: Buffer,
+    /// Latent only: the normed low-rank query and its 1 / rms; all heads' queries where there is one; the absorbed queries;
+    /// the normed latents and their 1 / rms; the keys; the heads' values.
+    query_normed: Buffer,
+    query_inv_rms: Buffer,
+    query: Buffer,
+    absorbed: Buffer,
+    latent: Buffer,
+    latent_inv_rms: Buffer,
+    key: Buffer,
+    values: Buffer,
+    /// Attention's output and its logarithms of sums.
+    out: Buffer,
+    lse: Buffer,
+}
+
+/// What all layers share in one pass.
+pub(crate) struct Pass<'a> {
+    pub cpu: &'a Cpu,
+    pub layer: usize,
+    pub spans: &'a [Span],
+    pub positions: &'a [u32],
+    pub rope: &'a RopeTable,
+}
+
+impl AttentionWeights {
+    pub fn new(cpu: &Cpu, config: &Config, dtype: Dtype) -> AttentionWeights {
+        let (hidden, heads) = (config.hidden_size, config.heads);
+        match config.attention {
+            Attention::Grouped { kv_heads, head_dim, bias } => AttentionWeights::Grouped(Grouped {
+                qkv: Weight::new(cpu, dtype, (heads + 2 * kv_heads) * head_dim, hidden),
+                bias: bias.then(Vector::default),
+                output: Weight::new(cpu, dtype, hidden, heads * head_dim),
+                heads,
+                kv_heads,
+                head_dim,
+            }),
+            Attention::Latent { q_lora_rank, kv_lora_rank, nope_dim, rope_dim, value_dim } => {
+                let all_heads = heads * (nope_dim + rope_dim);
+                let query = q_lora_rank.unwrap_or(all_heads);
+                let zeros = vec![0.0; kv_lora_rank.max(nope_dim)];
+                let pack = |outputs: usize, inputs: usize| {
+                    let w = View::new(&zeros[..inputs], 1, inputs).repeat_row(outputs);
+                    (0..heads).map(|_| Matrix::pack(cpu, dtype, w)).collect()
+                };
+                AttentionWeights::Latent(Latent {
+                    down: Weight::new(cpu, dtype, query + kv_lora_rank + rope_dim, hidden),
+                    query: q_lora_rank.map(|rank| LowRankQuery {
+                        norm: Vector::default(),
+                        up: Weight::new(cpu, dtype, all_heads, rank),
+                    }),
+                    kv_norm: Vector::default(),
+                    kv_up: KvUp { absorb: pack(kv_lora_rank, nope_dim), expand: pack(value_dim, kv_lora_rank), at: 0 },
+                    output: Weight::new(cpu, dtype, hidden, heads * value_dim),
+                    heads,
+                    widths: Widths { query, latent: kv_lora_rank, nope: nope_dim, rope: rope_dim, value: value_dim },
+                    eps: config.norm_eps,
+                })
+            }
+        }
+    }
+
+    pub fn fill(&mut self, cpu: &Cpu, reader: &mut Reader<'_, '_>) -> Result<()> {
+        match self {
+            AttentionWeights::Grouped(w) => {
+                w.qkv.fill(cpu, reader, 3)?;
+                if let Some(bias) = &mut w.bias {
+                    bias.fill(reader, 3)?;
+                }
+                w.output.fill(cpu, reader, 1)
+            }
+            AttentionWeights::Latent(w) => {
+                w.down.fill(cpu, reader, 2)?;
+                if let Some(query) = &mut w.query {
+                    query.norm.fill(reader, 1)?;
+                    query.up.fill(cpu, reader, 1)?;
+                }
+                w.kv_norm.fill(reader, 1)?;
+                w.kv_up.fill(cpu, reader, w.widths)?;
+                w.output.fill(cpu, reader, 1)
+            }
+        }
+    }
+
+    /// x += attention(normed); keys and values go into the pages.
+    pub fn forward(&self, pass: &Pass<'_>, kv: &mut KvPages, normed: View<'_>, a: &mut AttentionActivations, x: &mut [f32]) {
+        match self {
+            AttentionWeights::Grouped(w) => w.forward(pass, kv, normed, a, x),
+            AttentionWeights::Latent(w) => w.forward(pass, kv, normed, a, x),
+        }
+    }
+
+    /// Sets `d_normed` from `d_x`, and adds to the tensors' gradients.
+    pub fn backward(
+        &self,
+        pass: &Pass<'_>,
+        values: &[f32],
+        kv: &KvPages,
+        normed: View<'_>,
+        a: &AttentionActivations,
+        d_x: View<'_>,
+        d_normed: &mut [f32],
+        gradient: &mut [f32],
+    ) {
+        match self {
+            AttentionWeights::Grouped(w) => w.backward(pass, values, kv, normed, a, d_x, d_normed, gradient),
+            AttentionWeights::Latent(w) => w.backward(pass, values, kv, normed, a, d_x, d_normed, gradient),
+        }
+    }
+}
+
+impl Grouped {
+    fn scale(&self) -> f32 {
+        1.0 / (self.head_dim as f32).sqrt()
+    }
+
+    fn forward(&self, pass: &Pass<'_>, kv: &mut KvPages, normed: View<'_>, a: &mut AttentionActivations, x: &mut [f32]) {
+        let &Pass { cpu, layer, spans, positions, rope: table } = pass;
+        let &Grouped { heads, kv_heads, head_dim, .. } = self;
+        let (rows, width) = (normed.rows(), self.qkv.matrix.outputs());
+        a.projected.resize(rows * width);
+        self.qkv.forward(cpu, normed, Mode::Set, &mut a.projected);
+        if let Some(bias) = &self.bias {
+            add_bias(cpu, &bias.values, &mut a.projected);
+        }
+        rope(cpu, table, &mut a.projected, width, heads + kv_heads, head_dim, 0, positions, Direction::Forward);
+        let (key, value) = (heads * head_dim, (heads + kv_heads) * head_dim);
+        let columns = |from, heads| View::columns(&a.projected, rows, width, from, heads * head_dim);
+        kv.write(cpu, layer, spans, columns(key, kv_heads), columns(value, kv_heads));
+        a.out.resize(rows * heads * head_dim);
+        a.lse.resize(rows * heads);
+        attention(cpu, kv, layer, spans, heads, self.scale(), columns(0, heads), &mut a.out, Some(&mut a.lse));
+        self.output.forward(cpu, View::new(&a.out, rows, heads * head_dim), Mode::Add, x);
+    }
+
+    fn backward(
+        &self,
+        pass: &Pass<'_>,
+        values: &[f32],
+        kv: &KvPages,
+        normed: View<'_>,
+        a: &AttentionActivations,
+        d_x: View<'_>,
+        d_normed: &mut [f32],
+        gradient: &mut [f32],
+    ) {
+        let &Pass { cpu, layer, spans, positions, rope: table } = pass;
+        let &Grouped { heads, kv_heads, head_dim, .. } = self;
+        let (rows, width) = (normed.rows(), self.qkv.matrix.outputs());
+        self.output.backward_weight(cpu, d_x, View::new(&a.out, rows, heads * head_dim), gradient);
+        let mut d_out = Buffer::zeros(rows * heads * head_dim);
+        self.output.backward_input(cpu, values, d_x, Mode::Set, &mut d_out);
+        let mut d_qkv = Buffer::zeros(rows * width);
+        let q = View::columns(&a.projected, rows, width, 0, heads * head_dim);
+        attention_backward(cpu, kv, layer, spans, heads, self.scale(), q, &a.out, &a.lse, &d_out, &mut d_qkv);
+        rope(cpu, table, &mut d_qkv, width, heads + kv_heads, head_dim, 0, positions, Direction::Backward);
+        if let Some(bias) = &self.bias {
+            bias_backward(cpu, &d_qkv, bias.gradient(gradient));
+        }
+        let d_qkv = View::new(&d_qkv, rows, width);
+        self.qkv.backward_weight(cpu, d_qkv, normed, gradient);
+        self.qkv.backward_input(cpu, values, d_qkv, Mode::Set, d_normed);
+    }
+}
+
+impl KvUp {
+    fn fill(&mut self, cpu: &Cpu, reader: &mut Reader<'_, '_>, widths: Widths) -> Result<()> {
+        let (at, values) = reader.next(1)?;
+        self.at = at;
+        let Widths { latent, nope, value, .. } = widths;
+        for (head, rows) in values.chunks_exact((nope + value) * latent).enumerate() {
+            let (keys, values) = rows.split_at(nope * latent);
+            self.absorb[head].repack(cpu, View::new(keys, nope, latent).t());
+            self.expand[head].repack(cpu, View::new(values, value, latent));
+        }
+        Ok(())
+    }
+}
+
+impl Latent {
+    fn scale(&self) -> f32 {
+        1.0 / (self.widths.head() as f32).sqrt()
+    }
+
+    /// All heads' queries before absorption, and the distance between their rows.
+    fn query<'a>(&self, a: &'a AttentionActivations) -> (&'a [f32], usize) {
+        match self.query {
+            Some(_) => (&a.query, self.heads * self.widths.head()),
+            None => (&a.projected, self.down.matrix.outputs()),
+        }
+    }
+
+    fn forward(&self, pass: &Pass<'_>, kv: &mut KvPages, normed: View<'_>, a: &mut AttentionActivations, x: &mut [f32]) {
+        let &Pass { cpu, layer, spans, positions, rope: table } = pass;
+        let (heads, widths) = (self.heads, self.widths);
+        let Widths { query, latent, nope, rope: rotary, value } = widths;
+        let (head, key) = (widths.head(), widths.key());
+        let (rows, down) = (normed.rows(), self.down.matrix.outputs());
+        a.projected.resize(rows * down);
+        self.down.forward(cpu, normed, Mode::Set, &mut a.projected);
+
+        if let Some(low_rank) = &self.query {
+            a.query_normed.resize(rows * query);
+            a.query_inv_rms.resize(rows);
+            let x = View::columns(&a.projected, rows, down, 0, query);
+            rms_norm(cpu, x, &low_rank.norm.values, self.eps, &mut a.query_normed, &mut a.query_inv_rms);
+            a.query.resize(rows * heads * head);
+            low_rank.up.forward(cpu, View::new(&a.query_normed, rows, query), Mode::Set, &mut a.query);
+        }
+
+        // The one key of a token: its normed latent, which is also its value, and the rotated part behind it.
+        a.latent.resize(rows * latent);
+        a.latent_inv_rms.resize(rows);
+        let x_kv = View::columns(&a.projected, rows, down, query, latent);
+        rms_norm(cpu, x_kv, &self.kv_norm.values, self.eps, &mut a.latent, &mut a.latent_inv_rms);
+        a.key.resize(rows * key);
+        let one = |row, offset| Heads { row, head: 0, offset };
+        copy_heads(cpu, (rows, 1, latent), (&a.latent, one(latent, 0)), (&mut a.key, one(key, 0)), false);
+        let from = (&*a.projected, one(down, query + latent));
+        copy_heads(cpu, (rows, 1, rotary), from, (&mut a.key, one(key, latent)), false);
+        rope(cpu, table, &mut a.key, key, 1, key, latent, positions, Direction::Forward);
+        kv.write(cpu, layer, spans, View::new(&a.key, rows, key), View::columns(&a.key, rows, key, 0, latent));
+
+        let mut absorbed = std::mem::take(&mut a.absorbed);
+        absorbed.resize(rows * heads * key);
+        let (queries, stride) = self.query(a);
+        let jobs: Vec<Job<'_>> = (0..heads)
+            .map(|h| Job {
+                a: View::columns(queries, rows, stride, h * head, nope),
+                b: Operand::Packed(&self.kv_up.absorb[h]),
+                row: 0,
+                col: h * key,
+            })
+            .collect();
+        gemm(cpu, &mut absorbed, heads * key, Mode::Set, &jobs);
+        let from = (queries, Heads { row: stride, head, offset: nope });
+        let to = Heads { row: heads * key, head: key, offset: latent };
+        copy_heads(cpu, (rows, heads, rotary), from, (&mut absorbed, to), false);
+        rope(cpu, table, &mut absorbed, heads * key, heads, key, latent, positions, Direction::Forward);
+        a.absorbed = absorbed;
+
+        a.out.resize(rows * heads * latent);
+        a.lse.resize(rows * heads);
+        let q = View::new(&a.absorbed, rows, heads * key);
+        attention(cpu, kv, layer, spans, heads, self.scale(), q, &mut a.out, Some(&mut a.lse));
+        a.values.resize(rows * heads * value);
+        let jobs: Vec<Job<'_>> = (0..heads)
+            .map(|h| Job {
+                a: View::columns(&a.out, rows, heads * latent, h * latent, latent),
+                b: Operand::Packed(&self.kv_up.expand[h]),
+                row: 0,
+                col: h * value,
+            })
+            .collect();
+        gemm(cpu, &mut a.values, heads * value, Mode::Set, &jobs);
+        self.output.forward(cpu, View::new(&a.values, rows, heads * value), Mode::Add, x);
+    }
+
+    fn backward(
+        &self,
+        pass: &Pass<'_>,
+        values: &[f32],
+        kv: &KvPages,
+        normed: View<'_>,
+        a: &AttentionActivations,
+        d_x: View<'_>,
+        d_normed: &mut [f32],
+        gradient: &mut [f32],
+    ) {
+        let &Pass { cpu, layer, spans, positions, rope: table } = pass;
+        let (heads, widths) = (self.heads, self.widths);
+        let Widths { query, latent, nope, rope: rotary, value } = widths;
+        let (head, key) = (widths.head(), widths.key());
+        let (rows, down) = (normed.rows(), self.down.matrix.outputs());
+        let kv_up = &values[self.kv_up.at..][..heads * (nope + value) * latent];
+        let key_rows = |h: usize| View::new(&kv_up[h * (nope + value) * latent..][..nope * latent], nope, latent);
+        let value_rows = |h: usize| View::new(&kv_up[(h * (nope + value) + nope) * latent..][..value * latent], value, latent);
+
+        // Out of the latent space.
+        self.output.backward_weight(cpu, d_x, View::new(&a.values, rows, heads * value), gradient);
+        let mut d_values = Buffer::zeros(rows * heads * value);
+        self.output.backward_input(cpu, values, d_x, Mode::Set, &mut d_values);
+        let d_value = |h: usize| View::columns(&d_values, rows, heads * value, h * value, value);
+        let mut d_out = Buffer::zeros(rows * heads * latent);
+        let jobs: Vec<Job<'_>> = (0..heads)
+            .map(|h| Job { a: d_value(h), b: Operand::View(value_rows(h)), row: 0, col: h * latent })
+            .collect();
+        gemm(cpu, &mut d_out, heads * latent, Mode::Set, &jobs);
+        let d_kv_up = &mut gradient[self.kv_up.at..][..heads * (nope + value) * latent];
+        let jobs: Vec<Job<'_>> = (0..heads)
+            .map(|h| {
+                let out = View::columns(&a.out, rows, heads * latent, h * latent, latent);
+                Job { a: d_value(h).t(), b: Operand::View(out), row: h * (nope + value) + nope, col: 0 }
+            })
+            .collect();
+        gemm(cpu, d_kv_up, latent, Mode::Add, &jobs);
+
+        // In the latent space: each row of d_qkv is heads * key for the queries, key for the key, latent for the value.
+        let width = heads * key + key + latent;
+        let mut d_qkv = Buffer::zeros(rows * width);
+        let q = View::new(&a.absorbed, rows, heads * key);
+        attention_backward(cpu, kv, layer, spans, heads, self.scale(), q, &a.out, &a.lse, &d_out, &mut d_qkv);
+        rope(cpu, table, &mut d_qkv, width, heads + 1, key, latent, positions, Direction::Backward);
+
+        // Queries into the latent space.
+        let (queries, stride) = self.query(a);
+        let d_absorbed = |h: usize| View::columns(&d_qkv, rows, width, h * key, latent);
+        let jobs: Vec<Job<'_>> = (0..heads)
+            .map(|h| {
+                let nope = View::columns(queries, rows, stride, h * head, nope);
+                Job { a: nope.t(), b: Operand::View(d_absorbed(h)), row: h * (widths.nope + value), col: 0 }
+            })
+            .collect();
+        gemm(cpu, d_kv_up, latent, Mode::Add, &jobs);
+        let mut d_down = Buffer::zeros(rows * down);
+        let mut d_query = Buffer::zeros(if self.query.is_some() { rows * heads * head } else { 0 });
+        let into = if self.query.is_some() { &mut d_query } else { &mut d_down };
+        let jobs: Vec<Job<'_>> = (0..heads)
+            .map(|h| Job { a: d_absorbed(h), b: Operand::View(key_rows(h).t()), row: 0, col: h * head })
+            .collect();
+        gemm(cpu, into, stride, Mode::Set, &jobs);
+        let from = (&*d_qkv, Heads { row: width, head: key, offset: latent });
+        copy_heads(cpu, (rows, heads, rotary), from, (into, Heads { row: stride, head, offset: nope }), false);
+        if let Some(low_rank) = &self.query {
+            let d_query = View::new(&d_query, rows, heads * head);
+            low_rank.up.backward_weight(cpu, d_query, View::new(&a.query_normed, rows, query), gradient);
+            let mut d_query_normed = Buffer::zeros(rows * query);
+            low_rank.up.backward_input(cpu, values, d_query, Mode::Set, &mut d_query_normed);
+            let x = View::columns(&a.projected, rows, down, 0, query);
+            let (weight, d_weight) = (&low_rank.norm.values, low_rank.norm.gradient(gradient));
+            rms_norm_backward(cpu, x, weight, &a.query_inv_rms, &d_query_normed, &mut d_down, down, false, d_weight);
+        }
+
+        // The key: its latent part was the value too.
+        let one = |row, offset| Heads { row, head: 0, offset };
+        let mut d_latent = Buffer::zeros(rows * latent);
+        let from = (&*d_qkv, one(width, heads * key));
+        copy_heads(cpu, (rows, 1, latent), from, (&mut d_latent, one(latent, 0)), false);
+        let from = (&*d_qkv, one(width, (heads + 1) * key));
+        copy_heads(cpu, (rows, 1, latent), from, (&mut d_latent, one(latent, 0)), true);
+        let from = (&*d_qkv, one(width, heads * key + latent));
+        copy_heads(cpu, (rows, 1, rotary), from, (&mut d_down, one(down, query + latent)), false);
+        let x = View::columns(&a.projected, rows, down, query, latent);
+        let (weight, d_weight) = (&self.kv_norm.values, self.kv_norm.gradient(gradient));
+        rms_norm_backward(cpu, x, weight, &a.latent_inv_rms, &d_latent, &mut d_down[query..], down, false, d_weight);
+
+        let d_down = View::new(&d_down, rows, down);
+        self.down.backward_weight(cpu, d_down, normed, gradient);
+        self.down.backward_input(cpu, values, d_down, Mode::Set, d_normed);
+    }
+}

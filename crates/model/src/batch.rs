@@ -1,0 +1,26 @@
+//! Tokens of several sequences that go through the model together.
+
+use minke_kernels::kv::Span;
+
+/// Rows of tokens; each span is a run of one sequence.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Token ids, a row each.
+    pub tokens: Vec<u32>,
+    /// The sequences' parts, in order of their rows.
+    pub spans: Vec<Span>,
+}
+
+impl Batch {
+    /// Adds tokens of a sequence from position `start` on; `pages` are the sequence's, from position 0.
+    pub fn push(&mut self, tokens: &[u32], start: usize, pages: Vec<u32>) {
+        let row = self.tokens.len();
+        self.tokens.extend_from_slice(tokens);
+        self.spans.push(Span { rows: row..self.tokens.len(), start, pages });
+    }
+
+    /// Position in its sequence, for each row.
+    pub fn positions(&self) -> Vec<u32> {
+        self.spans.iter().flat_map(|span| span.start..span.start + span.rows.len()).map(|p| p as u32).collect()
+    }
+}

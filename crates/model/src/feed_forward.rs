@@ -1,0 +1,344 @@
+//! A block's feed-forward: gated (SwiGLU, arXiv 2002.05202), or a mixture of such experts (DeepSeekMoE, arXiv 2412.19437).
+
+use std::ops::Range;
+
+use minke_kernels::elementwise::{combine, combine_backward, gather_rows, scatter_rows_add, swiglu, swiglu_backward};
+use minke_kernels::gemm::{Job, Mode, Operand, gemm};
+use minke_kernels::router::{Router, balance, route, route_backward};
+use minke_kernels::{Buffer, Cpu, Dtype, View};
+
+use crate::config::{Config, Experts};
+use crate::error::Result;
+use crate::weight::{Reader, Vector, Weight};
+
+/// What a block's feed-forward is made of.
+pub(crate) enum FeedForwardWeights {
+    Gated(Gated),
+    Experts(Mixture),
+}
+
+pub(crate) struct Gated {
+    /// gate | up
+    gate_up: Weight,
+    down: Weight,
+}
+
+pub(crate) struct Mixture {
+    gate: Weight,
+    /// Added to the scores for the choice alone; moved by the load, not by a gradient.
+    bias: Vector,
+    experts: Vec<Gated>,
+    shared: Option<Gated>,
+    router: Router,
+}
+
+/// What backward needs of a feed-forward's forward pass.
+#[derive(Default)]
+pub(crate) struct FeedForwardActivations {
+    /// Of the dense or the shared feed-forward, rows of the batch.
+    gated: GatedActivations,
+    /// Rows by experts: the router's sigmoids. Rows by experts per token: which were chosen, and their weights.
+    logits: Buffer,
+    scores: Buffer,
+    chosen: Vec<u32>,
+    weights: Buffer,
+    sorted: Sorted,
+    /// Of the experts, a row for each (token, chosen expert), sorted by expert.
+    gathered: Buffer,
+    routed: GatedActivations,
+    routed_out: Buffer,
+}
+
+/// Tokens sorted by expert; within an expert they keep their order.
+#[derive(Default)]
+struct Sorted {
+    /// Of each place, the row that it came from.
+    source: Vec<u32>,
+    /// Of each expert, its places.
+    places: Vec<Range<usize>>,
+    /// Of each (row, choice), its place.
+    slots: Vec<u32>,
+}
+
+impl Sorted {
+    fn sort(&mut self, chosen: &[u32], experts: usize, per_token: usize) {
+        let mut counts = vec![0; experts];
+        chosen.iter().for_each(|&expert| counts[expert as usize] += 1);
+        self.places.clear();
+        let mut next = 0;
+        for count in &mut counts {
+            self.places.push(next..next + *count);
+            next += std::mem::replace(count, next);
+        }
+        // `counts` now holds the next free place of each expert.
+        self.source.resize(chosen.len(), 0);
+        self.slots.resize(chosen.len(), 0);
+        for (i, &expert) in chosen.iter().enumerate() {
+            let place = &mut counts[expert as usize];
+            self.source[*place] = (i / per_token) as u32;
+            self.slots[i] = *place as u32;
+            *place += 1;
+        }
+    }
+}
+
+impl FeedForwardActivations {
+    /// How many tokens of the pass each expert was chosen by; empty for a dense feed-forward.
+    pub fn loads(&self) -> impl Iterator<Item = u64> + '_ {
+        self.sorted.places.iter().map(|places| places.len() as u64)
+    }
+}
+
+#[derive(Default)]
+struct GatedActivations {
+    gate_up: Buffer,
+    inner: Buffer,
+}
+
+impl FeedForwardWeights {
+    pub fn new(cpu: &Cpu, config: &Config, layer: usize, dtype: Dtype) -> FeedForwardWeights {
+        let hidden = config.hidden_size;
+        match &config.experts {
+            Some(experts) if layer >= experts.first_dense => {
+                let &Experts { routed, shared, intermediate_size: width, .. } = experts;
+                FeedForwardWeights::Experts(Mixture {
+                    // The router decides in f32, as published.
+                    gate: Weight::new(cpu, Dtype::F32, routed, hidden),
+                    bias: Vector::default(),
+                    experts: (0..routed).map(|_| Gated::new(cpu, dtype, hidden, width)).collect(),
+                    shared: (shared > 0).then(|| Gated::new(cpu, dtype, hidden, shared * width)),
+                    router: Router {
+                        experts: routed,
+                        per_token: experts.per_token,
+                        groups: experts.groups,
+                        groups_per_token: experts.groups_per_token,
+                        normalize: experts.normalize,
+                        scaling: experts.scaling,
+                    },
+                })
+            }
+            _ => FeedForwardWeights::Gated(Gated::new(cpu, dtype, hidden, config.intermediate_size)),
+        }
+    }
+
+    pub fn fill(&mut self, cpu: &Cpu, reader: &mut Reader<'_, '_>) -> Result<()> {
+        match self {
+            FeedForwardWeights::Gated(w) => w.fill(cpu, reader),
+            FeedForwardWeights::Experts(w) => {
+                w.gate.fill(cpu, reader, 1)?;
+                w.bias.fill(reader, 1)?;
+                for expert in w.experts.iter_mut().chain(&mut w.shared) {
+                    expert.fill(cpu, reader)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// x += feed_forward(normed)
+    pub fn forward(&self, cpu: &Cpu, normed: View<'_>, a: &mut FeedForwardActivations, x: &mut [f32]) {
+        match self {
+            FeedForwardWeights::Gated(w) => w.forward(cpu, normed, &mut a.gated, x),
+            FeedForwardWeights::Experts(w) => w.forward(cpu, normed, a, x),
+        }
+    }
+
+    /// Sets `d_normed` from `d_x`, and adds to the tensors' gradients. With `alpha` > 0, adds the gradient of the
+    /// sequence balance loss, and returns that loss.
+    pub fn backward(
+        &self,
+        cpu: &Cpu,
+        values: &[f32],
+        normed: View<'_>,
+        a: &FeedForwardActivations,
+        sequences: &[Range<usize>],
+        alpha: f32,
+        d_x: View<'_>,
+        d_normed: &mut [f32],
+        gradient: &mut [f32],
+    ) -> f32 {
+        match self {
+            FeedForwardWeights::Gated(w) => {
+                w.backward(cpu, values, normed, &a.gated, d_x, Mode::Set, d_normed, gradient);
+                0.0
+            }
+            FeedForwardWeights::Experts(w) => {
+                w.backward(cpu, values, normed, a, sequences, alpha, d_x, d_normed, gradient)
+            }
+        }
+    }
+}
+
+impl Gated {
+    fn new(cpu: &Cpu, dtype: Dtype, hidden: usize, width: usize) -> Gated {
+        Gated { gate_up: Weight::new(cpu, dtype, 2 * width, hidden), down: Weight::new(cpu, dtype, hidden, width) }
+    }
+
+    fn fill(&mut self, cpu: &Cpu, reader: &mut Reader<'_, '_>) -> Result<()> {
+        self.gate_up.fill(cpu, reader, 2)?;
+        self.down.fill(cpu, reader, 1)
+    }
+
+    fn width(&self) -> usize {
+        self.down.matrix.inputs()
+    }
+
+    fn forward(&self, cpu: &Cpu, normed: View<'_>, a: &mut GatedActivations, x: &mut [f32]) {
+        let (rows, width) = (normed.rows(), self.width());
+        a.gate_up.resize(rows * 2 * width);
+        self.gate_up.forward(cpu, normed, Mode::Set, &mut a.gate_up);
+        a.inner.resize(rows * width);
+        swiglu(cpu, &a.gate_up, width, &mut a.inner);
+        self.down.forward(cpu, View::new(&a.inner, rows, width), Mode::Add, x);
+    }
+
+    /// d_normed (=, +=)
+    fn backward(
+        &self,
+        cpu: &Cpu,
+        values: &[f32],
+        normed: View<'_>,
+        a: &GatedActivations,
+        d_x: View<'_>,
+        mode: Mode,
+        d_normed: &mut [f32],
+        gradient: &mut [f32],
+    ) {
+        let (rows, width) = (normed.rows(), self.width());
+        self.down.backward_weight(cpu, d_x, View::new(&a.inner, rows, width), gradient);
+        let mut d_inner = Buffer::zeros(rows * width);
+        self.down.backward_input(cpu, values, d_x, Mode::Set, &mut d_inner);
+        let mut d_gate_up = Buffer::zeros(rows * 2 * width);
+        swiglu_backward(cpu, &a.gate_up, width, &d_inner, &mut d_gate_up);
+        let d_gate_up = View::new(&d_gate_up, rows, 2 * width);
+        self.gate_up.backward_weight(cpu, d_gate_up, normed, gradient);
+        self.gate_up.backward_input(cpu, values, d_gate_up, mode, d_normed);
+    }
+}
+
+impl Mixture {
+    /// Products of each expert's rows of `input` with one of its weights, as `operand` gives it.
+    fn jobs<'a>(
+        &'a self,
+        sorted: &Sorted,
+        input: View<'a>,
+        operand: impl Fn(&'a Gated) -> Operand<'a>,
+    ) -> Vec<Job<'a>> {
+        let busy = self.experts.iter().zip(&sorted.places).filter(|(_, places)| !places.is_empty());
+        busy.map(|(expert, places)| Job {
+            a: input.rows_from(places.start, places.len()),
+            b: operand(expert),
+            row: places.start,
+            col: 0,
+        })
+        .collect()
+    }
+
+    fn forward(&self, cpu: &Cpu, normed: View<'_>, a: &mut FeedForwardActivations, x: &mut [f32]) {
+        let (rows, hidden) = (normed.rows(), normed.cols());
+        let &Router { experts, per_token, .. } = &self.router;
+        let FeedForwardActivations { gated, logits, scores, chosen, weights, sorted, gathered, routed, routed_out } = a;
+        logits.resize(rows * experts);
+        scores.resize(rows * experts);
+        chosen.resize(rows * per_token, 0);
+        weights.resize(rows * per_token);
+        self.gate.forward(cpu, normed, Mode::Set, logits);
+        route(cpu, &self.router, logits, &self.bias.values, scores, chosen, weights);
+        sorted.sort(chosen, experts, per_token);
+
+        let (places, width) = (rows * per_token, self.experts[0].width());
+        gathered.resize(places * hidden);
+        gather_rows(cpu, normed.contiguous(), hidden, &sorted.source, gathered);
+        routed.gate_up.resize(places * 2 * width);
+        let jobs = self.jobs(sorted, View::new(gathered, places, hidden), |e| Operand::Packed(&e.gate_up.matrix));
+        gemm(cpu, &mut routed.gate_up, 2 * width, Mode::Set, &jobs);
+        routed.inner.resize(places * width);
+        swiglu(cpu, &routed.gate_up, width, &mut routed.inner);
+        routed_out.resize(places * hidden);
+        let jobs = self.jobs(sorted, View::new(&routed.inner, places, width), |e| Operand::Packed(&e.down.matrix));
+        gemm(cpu, routed_out, hidden, Mode::Set, &jobs);
+        combine(cpu, x, hidden, routed_out, &sorted.slots, weights);
+        if let Some(shared) = &self.shared {
+            shared.forward(cpu, normed, gated, x);
+        }
+    }
+
+    fn backward(
+        &self,
+        cpu: &Cpu,
+        values: &[f32],
+        normed: View<'_>,
+        a: &FeedForwardActivations,
+        sequences: &[Range<usize>],
+        alpha: f32,
+        d_x: View<'_>,
+        d_normed: &mut [f32],
+        gradient: &mut [f32],
+    ) -> f32 {
+        let (rows, hidden) = (normed.rows(), normed.cols());
+        let &Router { experts, per_token, .. } = &self.router;
+        let (places, width) = (rows * per_token, self.experts[0].width());
+        let sorted = &a.sorted;
+
+        let mut d_out = Buffer::zeros(places * hidden);
+        let mut d_weights = Buffer::zeros(rows * per_token);
+        let d_rows = d_x.contiguous();
+        combine_backward(cpu, d_rows, hidden, &a.routed_out, &sorted.slots, &a.weights, &mut d_out, &mut d_weights);
+        let d_out = View::new(&d_out, places, hidden);
+        let mut d_inner = Buffer::zeros(places * width);
+        let jobs = self.jobs(sorted, d_out, |e| Operand::View(e.down.rows(values)));
+        gemm(cpu, &mut d_inner, width, Mode::Set, &jobs);
+        let inner = View::new(&a.routed.inner, places, width);
+        self.backward_weights(cpu, sorted, d_out, inner, |e| &e.down, gradient);
+
+        let mut d_gate_up = Buffer::zeros(places * 2 * width);
+        swiglu_backward(cpu, &a.routed.gate_up, width, &d_inner, &mut d_gate_up);
+        let d_gate_up = View::new(&d_gate_up, places, 2 * width);
+        let mut d_gathered = Buffer::zeros(places * hidden);
+        let jobs = self.jobs(sorted, d_gate_up, |e| Operand::View(e.gate_up.rows(values)));
+        gemm(cpu, &mut d_gathered, hidden, Mode::Set, &jobs);
+        let gathered = View::new(&a.gathered, places, hidden);
+        self.backward_weights(cpu, sorted, d_gate_up, gathered, |e| &e.gate_up, gradient);
+
+        let mut d_logits = Buffer::zeros(rows * experts);
+        route_backward(cpu, &self.router, &a.scores, &a.chosen, &a.weights, &d_weights, &mut d_logits);
+        let mut loss = 0.0;
+        if alpha > 0.0 {
+            loss = balance(&self.router, &a.scores, &a.chosen, sequences, alpha, Some(&mut d_logits));
+        }
+        let d_logits = View::new(&d_logits, rows, experts);
+        self.gate.backward_weight(cpu, d_logits, normed, gradient);
+        self.gate.backward_input(cpu, values, d_logits, Mode::Set, d_normed);
+        scatter_rows_add(cpu, &d_gathered, hidden, &sorted.slots, d_normed);
+        if let Some(shared) = &self.shared {
+            shared.backward(cpu, values, normed, &a.gated, d_x, Mode::Add, d_normed, gradient);
+        }
+        loss
+    }
+
+    /// dW += dyᵀ x for one weight of every expert, each over its own rows.
+    fn backward_weights(
+        &self,
+        cpu: &Cpu,
+        sorted: &Sorted,
+        dy: View<'_>,
+        x: View<'_>,
+        weight: impl Fn(&Gated) -> &Weight,
+        gradient: &mut [f32],
+    ) {
+        let stride = x.cols();
+        let first = weight(&self.experts[0]).at();
+        let busy = self.experts.iter().zip(&sorted.places).filter(|(_, places)| !places.is_empty());
+        let jobs: Vec<Job<'_>> = busy
+            .map(|(expert, places)| Job {
+                a: dy.rows_from(places.start, places.len()).t(),
+                b: Operand::View(x.rows_from(places.start, places.len())),
+                // Experts lie 3 * hidden * width apart, a whole number of rows.
+                row: (weight(expert).at() - first) / stride,
+                col: 0,
+            })
+            .collect();
+        gemm(cpu, &mut gradient[first..], stride, Mode::Add, &jobs);
+    }
+
+}

@@ -1,0 +1,278 @@
+//! The transformer: tokens to hidden states and logits, and gradients back.
+//!
+//! ```text
+//! x = embedding[tokens]
+//! each block:  x += attention(norm(x));  x += feed_forward(norm(x))
+//! logits = norm(x) headᵀ
+//! ```
+
+use minke_kernels::embedding::{gather, scatter_add};
+use minke_kernels::gemm::linear;
+use minke_kernels::kv::{KvLayout, KvPages};
+use minke_kernels::norm::{rms_norm, rms_norm_backward};
+use minke_kernels::rope::RopeTable;
+use minke_kernels::{Buffer, Cpu, Dtype, Matrix, View};
+
+use crate::attention::{AttentionActivations, AttentionWeights, Pass};
+use crate::batch::Batch;
+use crate::config::{Attention, Config};
+use crate::error::Result;
+use crate::feed_forward::{FeedForwardActivations, FeedForwardWeights};
+use crate::parameters::Parameters;
+use crate::rotary;
+use crate::weight::{Reader, Source, Vector, Weight};
+
+/// A model ready to run: its weights packed for the products that read them.
+pub struct Transformer {
+    config: Config,
+    parameters: Parameters,
+    embedding: Vector,
+    layers: Vec<Layer>,
+    norm: Vector,
+    /// The output projection; where it is tied, the embedding packed again.
+    head: Weight,
+    rope: RopeTable,
+}
+
+struct Layer {
+    attention_norm: Vector,
+    attention: AttentionWeights,
+    feed_forward_norm: Vector,
+    feed_forward: FeedForwardWeights,
+}
+
+/// What a forward pass leaves behind; reused from pass to pass.
+#[derive(Default)]
+pub struct Activations {
+    /// For training every layer's are kept; for inference all layers use the same.
+    keep: bool,
+    layers: Vec<LayerActivations>,
+    /// The residual stream; after a pass, what went into the final norm.
+    x: Buffer,
+    inv_rms: Buffer,
+    /// After the final norm: rows by hidden_size.
+    pub hidden: Buffer,
+}
+
+#[derive(Default)]
+struct LayerActivations {
+    /// The residual stream before attention, and before the feed-forward (kept for training).
+    input: Buffer,
+    middle: Buffer,
+    attention_inv_rms: Buffer,
+    attention_normed: Buffer,
+    attention: AttentionActivations,
+    feed_forward_inv_rms: Buffer,
+    feed_forward_normed: Buffer,
+    feed_forward: FeedForwardActivations,
+}
+
+impl Activations {
+    /// Keeps nothing that only backward needs.
+    pub fn inference() -> Activations {
+        Activations::default()
+    }
+
+    /// Keeps what backward needs.
+    pub fn training() -> Activations {
+        Activations { keep: true, ..Activations::default() }
+    }
+
+    /// The hidden states of the last pass, after the final norm, rows by hidden_size.
+    pub fn hidden(&self, config: &Config) -> View<'_> {
+        View::new(&self.hidden, self.hidden.len() / config.hidden_size, config.hidden_size)
+    }
+
+    /// For each mixture of experts, how many of the last pass's tokens chose each expert.
+    pub fn loads(&self) -> impl Iterator<Item = Vec<u64>> + '_ {
+        self.layers.iter().map(|a| a.feed_forward.loads().collect::<Vec<u64>>()).filter(|loads| !loads.is_empty())
+    }
+}
+
+impl Transformer {
+    /// A model with the tensors of `source`, kept as `dtype`.
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub fn new(cpu: &Cpu, config: &Config, dtype: Dtype, source: Source<'_>) -> Result<Transformer> {
+        let layers = (0..config.layers).map(|layer| Layer {
+            attention_norm: Vector::default(),
+            attention: AttentionWeights::new(cpu, config, dtype),
+            feed_forward_norm: Vector::default(),
+            feed_forward: FeedForwardWeights::new(cpu, config, layer, dtype),
+        });
+        let mut transformer = Transformer {
+            parameters: Parameters::of(config),
+            embedding: Vector::default(),
+            layers: layers.collect(),
+            norm: Vector::default(),
+            head: Weight::new(cpu, dtype, config.vocab_size, config.hidden_size),
+            rope: rotary::table(config),
+            config: config.clone(),
+        };
+        transformer.fill(cpu, source)?;
+        Ok(transformer)
+    }
+
+    /// Takes over new values after an update; `values` is the arena.
+    pub fn refresh(&mut self, cpu: &Cpu, values: &[f32]) {
+        let filled = self.fill(cpu, Source::Arena(values));
+        assert!(filled.is_ok(), "an arena has every tensor");
+    }
+
+    fn fill(&mut self, cpu: &Cpu, source: Source<'_>) -> Result<()> {
+        let mut reader = Reader::new(source, &self.parameters);
+        self.embedding.fill(&mut reader, 1)?;
+        for layer in &mut self.layers {
+            layer.attention_norm.fill(&mut reader, 1)?;
+            layer.attention.fill(cpu, &mut reader)?;
+            layer.feed_forward_norm.fill(&mut reader, 1)?;
+            layer.feed_forward.fill(cpu, &mut reader)?;
+        }
+        self.norm.fill(&mut reader, 1)?;
+        if self.config.tied_embeddings {
+            self.head.tie(cpu, &self.embedding);
+            Ok(())
+        } else {
+            self.head.fill(cpu, &mut reader, 1)
+        }
+    }
+
+    /// Sizes and switches.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The model's tensors and their places.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The output projection, vocab_size by hidden_size.
+    pub fn head(&self) -> &Matrix {
+        &self.head.matrix
+    }
+
+    /// The output projection in an arena (values or gradient).
+    pub fn head_range(&self) -> std::ops::Range<usize> {
+        self.head.at()..self.head.at() + self.config.vocab_size * self.config.hidden_size
+    }
+
+    /// Positions that it can run.
+    pub fn context(&self) -> usize {
+        rotary::positions(&self.config)
+    }
+
+    /// Sizes of what it remembers of a token.
+    pub fn kv_layout(&self) -> KvLayout {
+        let layers = self.config.layers;
+        match self.config.attention {
+            Attention::Grouped { kv_heads, head_dim, .. } => {
+                KvLayout { layers, kv_heads, key_width: head_dim, value_width: head_dim }
+            }
+            Attention::Latent { kv_lora_rank, rope_dim, .. } => {
+                KvLayout { layers, kv_heads: 1, key_width: kv_lora_rank + rope_dim, value_width: kv_lora_rank }
+            }
+        }
+    }
+
+    /// Runs a batch: its keys and values go into the pages, `a.hidden` holds its hidden states after the final norm.
+    ///
+    /// A row's result depends on its own sequence up to that row alone.
+    pub fn forward(&self, cpu: &Cpu, batch: &Batch, kv: &mut KvPages, a: &mut Activations) {
+        let (rows, hidden) = (batch.tokens.len(), self.config.hidden_size);
+        let Activations { keep, layers, x, inv_rms, hidden: out } = a;
+        layers.resize_with(if *keep { self.layers.len() } else { 1 }, LayerActivations::default);
+        x.resize(rows * hidden);
+        gather(cpu, View::new(&self.embedding.values, self.config.vocab_size, hidden), &batch.tokens, x);
+        let positions = batch.positions();
+        for (index, layer) in self.layers.iter().enumerate() {
+            let pass = Pass { cpu, layer: index, spans: &batch.spans, positions: &positions, rope: &self.rope };
+            let a = &mut layers[if *keep { index } else { 0 }];
+            layer.forward(&pass, kv, *keep, self.config.norm_eps, a, x);
+        }
+        inv_rms.resize(rows);
+        out.resize(rows * hidden);
+        rms_norm(cpu, View::new(x, rows, hidden), &self.norm.values, self.config.norm_eps, out, inv_rms);
+    }
+
+    /// Logits of hidden states: rows by vocab_size.
+    pub fn logits(&self, cpu: &Cpu, hidden: View<'_>, out: &mut [f32]) {
+        linear(cpu, &self.head.matrix, hidden, out);
+    }
+
+    /// From the gradient of `a.hidden`, the gradients of all tensors, added to `gradient`; the output projection's own use
+    /// is the caller's ([`minke_kernels::log_prob`]). `a` and `kv` are those of the forward pass of `batch`, whose spans
+    /// are whole sequences; `values` is the arena that the model was made from.
+    ///
+    /// With `alpha` > 0 the sequence balance loss (arXiv 2412.19437, equations 17–20) of every mixture is added, and
+    /// their sum is returned.
+    pub fn backward(
+        &self,
+        cpu: &Cpu,
+        values: &[f32],
+        batch: &Batch,
+        kv: &KvPages,
+        a: &Activations,
+        d_hidden: &[f32],
+        alpha: f32,
+        gradient: &mut [f32],
+    ) -> f32 {
+        let (rows, hidden) = (batch.tokens.len(), self.config.hidden_size);
+        assert!(a.keep && a.layers.len() == self.layers.len(), "backward needs what a training pass kept");
+        let positions = batch.positions();
+        let sequences: Vec<_> = batch.spans.iter().map(|span| span.rows.clone()).collect();
+        let mut d_x = Buffer::zeros(rows * hidden);
+        let x = View::new(&a.x, rows, hidden);
+        let d_norm = self.norm.gradient(gradient);
+        rms_norm_backward(cpu, x, &self.norm.values, &a.inv_rms, d_hidden, &mut d_x, hidden, false, d_norm);
+        let mut d_normed = Buffer::zeros(rows * hidden);
+        let mut loss = 0.0;
+        for (index, layer) in self.layers.iter().enumerate().rev() {
+            let pass = Pass { cpu, layer: index, spans: &batch.spans, positions: &positions, rope: &self.rope };
+            let a = &a.layers[index];
+            let d_x_view = View::new(&d_x, rows, hidden);
+            let normed = View::new(&a.feed_forward_normed, rows, hidden);
+            loss += layer.feed_forward.backward(
+                cpu, values, normed, &a.feed_forward, &sequences, alpha, d_x_view, &mut d_normed, gradient,
+            );
+            let (x, weight) = (View::new(&a.middle, rows, hidden), &layer.feed_forward_norm);
+            let (inv, d_weight) = (&a.feed_forward_inv_rms, weight.gradient(gradient));
+            rms_norm_backward(cpu, x, &weight.values, inv, &d_normed, &mut d_x, hidden, true, d_weight);
+
+            let d_x_view = View::new(&d_x, rows, hidden);
+            let normed = View::new(&a.attention_normed, rows, hidden);
+            layer.attention.backward(&pass, values, kv, normed, &a.attention, d_x_view, &mut d_normed, gradient);
+            let (x, weight) = (View::new(&a.input, rows, hidden), &layer.attention_norm);
+            let (inv, d_weight) = (&a.attention_inv_rms, weight.gradient(gradient));
+            rms_norm_backward(cpu, x, &weight.values, inv, &d_normed, &mut d_x, hidden, true, d_weight);
+        }
+        scatter_add(cpu, &batch.tokens, &d_x, self.embedding.gradient(gradient));
+        loss
+    }
+}
+
+impl Layer {
+    fn forward(&self, pass: &Pass<'_>, kv: &mut KvPages, keep: bool, eps: f32, a: &mut LayerActivations, x: &mut [f32]) {
+        let (cpu, rows) = (pass.cpu, pass.positions.len());
+        let hidden = x.len() / rows.max(1);
+        if keep {
+            a.input.resize(x.len());
+            a.input.copy_from_slice(x);
+        }
+        a.attention_normed.resize(x.len());
+        a.attention_inv_rms.resize(rows);
+        let (normed, inv) = (&mut a.attention_normed, &mut a.attention_inv_rms);
+        rms_norm(cpu, View::new(x, rows, hidden), &self.attention_norm.values, eps, normed, inv);
+        self.attention.forward(pass, kv, View::new(&a.attention_normed, rows, hidden), &mut a.attention, x);
+        if keep {
+            a.middle.resize(x.len());
+            a.middle.copy_from_slice(x);
+        }
+        a.feed_forward_normed.resize(x.len());
+        a.feed_forward_inv_rms.resize(rows);
+        let (normed, inv) = (&mut a.feed_forward_normed, &mut a.feed_forward_inv_rms);
+        rms_norm(cpu, View::new(x, rows, hidden), &self.feed_forward_norm.values, eps, normed, inv);
+        self.feed_forward.forward(cpu, View::new(&a.feed_forward_normed, rows, hidden), &mut a.feed_forward, x);
+    }
+}
