@@ -3,7 +3,7 @@
     python make_golden.py [OUT] [--only models gguf losses adamw moe]
 
 OUT defaults to this script's folder. It needs torch, transformers, trl, gguf and tokenizers (versions in README.md), runs
-offline on one thread in about two minutes, and writes the same bytes each time on the same machine and versions.
+offline on one thread in about ten seconds, and writes the same bytes each time on the same machine and versions.
 No formula that is checked is written here twice: logits and gradients come from transformers' own classes and autograd,
 losses from TRL's GRPOTrainer, dequantised values from gguf-py, optimiser steps from torch. The one exception is the
 sequence balance loss (moe), which no library has.
