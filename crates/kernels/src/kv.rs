@@ -139,6 +139,12 @@ impl KvPages {
         });
     }
 
+    /// Key of one head at a position of a page, for whoever looks into what was remembered.
+    pub fn key(&self, layer: usize, page: u32, head: usize, slot: usize) -> Vec<f32> {
+        assert!(slot < PAGE, "position {slot} of a page");
+        self.head(layer, page, head).0.chunks_exact(PAGE).map(|row| row[slot]).collect()
+    }
+
     /// Keys `[key_width][32]` and values `[32][value_stride]` of one layer and head in a page.
     pub(crate) fn head(&self, layer: usize, page: u32, head: usize) -> (&[f32], &[f32]) {
         let at = layer * self.layout.layer_len() + head * self.layout.head_len();

@@ -89,6 +89,14 @@ pub fn log_sum_exp(cpu: &Cpu, logits: &[f32], inverse_temperature: f32) -> (f32,
     fold.finish()
 }
 
+/// Turns one row of logits into probabilities, exp(logit times inverse temperature - lse), with the `lse` of
+/// [`log_sum_exp`].
+pub fn probabilities(cpu: &Cpu, logits: &mut [f32], inverse_temperature: f32, lse: f32) {
+    assert_inverse_temperature(inverse_temperature);
+    // SAFETY: the length is the slice's own.
+    unsafe { (cpu.kernels.exp_scaled)(logits.len(), inverse_temperature, lse, 1.0, logits.as_mut_ptr()) }
+}
+
 /// Log-probability of `targets[r]` after row r of `hidden` (rows by inputs of `head`), set in `out`.
 pub fn log_prob(
     cpu: &Cpu,

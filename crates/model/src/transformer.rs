@@ -32,6 +32,7 @@ pub struct Transformer {
     /// The output projection; where it is tied, the embedding packed again.
     head: Weight,
     rope: RopeTable,
+    version: u64,
 }
 
 struct Layer {
@@ -109,6 +110,7 @@ impl Transformer {
             head: Weight::new(cpu, dtype, config.vocab_size, config.hidden_size),
             rope: rotary::table(config),
             config: config.clone(),
+            version: 0,
         };
         transformer.fill(cpu, source)?;
         Ok(transformer)
@@ -118,6 +120,7 @@ impl Transformer {
     pub fn refresh(&mut self, cpu: &Cpu, values: &[f32]) {
         let filled = self.fill(cpu, Source::Arena(values));
         assert!(filled.is_ok(), "an arena has every tensor");
+        self.version += 1;
     }
 
     fn fill(&mut self, cpu: &Cpu, source: Source<'_>) -> Result<()> {
@@ -136,6 +139,11 @@ impl Transformer {
         } else {
             self.head.fill(cpu, &mut reader, 1)
         }
+    }
+
+    /// How often the values were taken over: keys and values remembered under another version are of another model.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// Sizes and switches.
