@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use crate::chat_template::ChatTemplate;
 use crate::config::Config;
 use crate::dequantize::DataType;
 use crate::error::{Error, Result, quoted};
 use crate::families::{self, gguf};
 use crate::gguf::Gguf;
 use crate::huggingface::HuggingFace;
+use crate::tokenizer::Tokenizer;
 
 /// An open model. Tensors go by their Hugging Face names in every format.
 #[derive(Debug)]
@@ -86,6 +88,36 @@ impl Checkpoint {
             },
             Self::HuggingFace(_) => values,
         })
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// When the model has none, or one that is damaged or not supported.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        let tokenizer = match self {
+            Self::HuggingFace(directory) => directory.tokenizer(),
+            Self::Gguf(file, _) => Tokenizer::from_gguf(file),
+        }?;
+        Ok(tokenizer.limited_to(self.config().vocab_size))
+    }
+
+    /// The chat template, if the model has one.
+    ///
+    /// # Errors
+    /// When it does not compile, or a file around it is damaged.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
+        match self {
+            Self::HuggingFace(directory) => directory.chat_template(),
+            Self::Gguf(file, _) => {
+                let Some(source) = file.text("tokenizer.chat_template")? else { return Ok(None) };
+                let tokens = file.texts("tokenizer.ggml.tokens")?.unwrap_or_default();
+                let text =
+                    |key: &str| -> Result<Option<&str>> { Ok(file.size(key)?.and_then(|id| tokens.get(id).copied())) };
+                let (bos, eos) = (text("tokenizer.ggml.bos_token_id")?, text("tokenizer.ggml.eos_token_id")?);
+                ChatTemplate::new(source, bos, eos).map(Some)
+            }
+        }
     }
 
     /// Finds a tensor, and checks that it has this shape and a type that is read.

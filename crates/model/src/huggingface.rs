@@ -1,20 +1,29 @@
-//! Hugging Face directories: `config.json`, `*.safetensors` (one file, or shards with an index) and the tokenizer's files.
+//! Hugging Face directories, in and out: `config.json`, `*.safetensors` (one file, or shards with an index), the
+//! tokenizer's files and the chat template.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::chat_template::ChatTemplate;
 use crate::config::Config;
+use crate::dequantize::DataType;
 use crate::error::{Error, Result, quoted};
 use crate::families;
-use crate::safetensors::{SafeTensors, Stored};
+use crate::safetensors::{self, SafeTensors, Stored};
+use crate::tokenizer::{Tokenizer, template};
 
 const CONFIG: &str = "config.json";
+const GENERATION: &str = "generation_config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const TEMPLATE: &str = "chat_template.jinja";
 
 /// Largest JSON file that is read, in bytes; the largest published tokenizer has 33 million.
 const JSON_LIMIT: u64 = 256 << 20;
@@ -63,14 +72,81 @@ impl HuggingFace {
         self.places.keys().map(String::as_str)
     }
 
-    /// A JSON file of the directory, if it is there.
-    pub(crate) fn json(&self, name: &str) -> Result<Option<Value>> {
-        read_json(&self.directory, name)
+    /// The tokenizer, with the tokens that begin and end a text.
+    ///
+    /// # Errors
+    /// When `tokenizer.json` is missing or can't be used, or a file beside it is damaged.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        let mut json = read_json(&self.directory, TOKENIZER)?
+            .ok_or_else(|| Error::new(format!("the directory has no {TOKENIZER}; other tokenizers are not read")))?;
+        let settings = read_json(&self.directory, TOKENIZER_CONFIG)?.unwrap_or_default();
+        let [bos, eos] = ["bos_token", "eos_token"].map(|key| special_text(&settings, key));
+        // Where these keys are written, transformers puts the tokens around a text whatever tokenizer.json says.
+        if let Some(adds_bos) = settings["add_bos_token"].as_bool() {
+            let adds_eos = settings["add_eos_token"].as_bool().unwrap_or(false);
+            let with_id = |text| added_id(&json, text).map(|id| (text, id));
+            let before = bos.filter(|_| adds_bos).and_then(with_id);
+            let after = eos.filter(|_| adds_eos).and_then(with_id);
+            let around = template(before, after);
+            if let Some(object) = json.as_object_mut() {
+                object.insert("post_processor".into(), around);
+            }
+        }
+        let mut tokenizer = Tokenizer::from_value(json).map_err(|e| e.at(TOKENIZER))?;
+        tokenizer.bos = bos.and_then(|text| tokenizer.token_id(text));
+        let config = read_json(&self.directory, CONFIG)?.unwrap_or_default();
+        let generation = read_json(&self.directory, GENERATION)?.unwrap_or_default();
+        let named = [&generation, &config].into_iter().flat_map(|json| ids(&json["eos_token_id"]));
+        for id in named.chain(eos.and_then(|text| tokenizer.token_id(text))) {
+            if !tokenizer.eos.contains(&id) {
+                tokenizer.eos.push(id);
+            }
+        }
+        Ok(tokenizer)
     }
 
-    /// A text file of the directory, if it is there.
-    pub(crate) fn text(&self, name: &str) -> Result<Option<String>> {
-        read_text(&self.directory, name)
+    /// The chat template, if the model has one.
+    ///
+    /// # Errors
+    /// When a file is damaged, or the template does not compile.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
+        let settings = read_json(&self.directory, TOKENIZER_CONFIG)?.unwrap_or_default();
+        let source = match read_text(&self.directory, TEMPLATE)? {
+            Some(source) => Some(source),
+            None => match &settings["chat_template"] {
+                Value::String(source) => Some(source.clone()),
+                // Several templates, by name.
+                Value::Array(named) => named
+                    .iter()
+                    .find(|entry| entry["name"] == "default")
+                    .and_then(|entry| entry["template"].as_str())
+                    .map(str::to_string),
+                _ => None,
+            },
+        };
+        let [bos, eos] = ["bos_token", "eos_token"].map(|key| special_text(&settings, key));
+        source.map(|source| ChatTemplate::new(&source, bos, eos)).transpose()
+    }
+}
+
+/// The text of a special token, written as itself or as an object with `content`.
+fn special_text<'a>(settings: &'a Value, key: &str) -> Option<&'a str> {
+    settings[key].as_str().or_else(|| settings[key]["content"].as_str())
+}
+
+/// The id of an added token in a `tokenizer.json`.
+fn added_id(json: &Value, text: &str) -> Option<u32> {
+    let added = json["added_tokens"].as_array()?;
+    let token = added.iter().find(|token| token["content"] == text)?;
+    u32::try_from(token["id"].as_u64()?).ok()
+}
+
+/// One token id or a list of them; anything else is none.
+fn ids(value: &Value) -> Vec<u32> {
+    let one = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Value::Array(list) => list.iter().filter_map(one).collect(),
+        other => one(other).into_iter().collect(),
     }
 }
 
@@ -132,4 +208,81 @@ fn read_text(directory: &Path, name: &str) -> Result<Option<String>> {
 fn read_json(directory: &Path, name: &str) -> Result<Option<Value>> {
     let Some(text) = read_text(directory, name)? else { return Ok(None) };
     serde_json::from_str(&text).map(Some).map_err(|e| Error::new(format!("is not JSON ({e})")).at(name))
+}
+
+/// Writes a model that transformers loads: `config.json`, `model.safetensors`, `generation_config.json` and the
+/// tokenizer's files. `tensors` are name (as [`families::tensor_shapes`] has it), row-major shape and elements; `dtype`
+/// is F32 or BF16.
+///
+/// Each file is written under another name, synced and renamed, `config.json` last: a directory that has it is whole.
+///
+/// # Errors
+/// When a file can't be written, naming it.
+pub fn write<'a>(
+    directory: &Path,
+    config: &Config,
+    tensors: impl IntoIterator<Item = (String, Vec<usize>, &'a [f32])>,
+    dtype: DataType,
+    tokenizer: &Tokenizer,
+    chat_template: Option<&str>,
+) -> Result<()> {
+    fs::create_dir_all(directory).map_err(|e| Error::new(format!("the directory can't be made ({e})")))?;
+    let tensors: Vec<_> = tensors.into_iter().collect();
+    replace(directory, WEIGHTS, |out| safetensors::write(out, dtype, &tensors))?;
+
+    let text = tokenizer.to_json()?;
+    replace(directory, TOKENIZER, |out| out.write_all(text.as_bytes()))?;
+    let pad = tokenizer.token_id("<pad>").or_else(|| tokenizer.eos.first().copied());
+    let token = |id: Option<u32>| id.and_then(|id| tokenizer.token(id));
+    let mut settings = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": token(tokenizer.bos),
+        "eos_token": token(tokenizer.eos.first().copied()),
+        "pad_token": token(pad),
+        "model_max_length": config.max_positions,
+        "clean_up_tokenization_spaces": false,
+    });
+    if let Some(source) = chat_template {
+        settings["chat_template"] = source.into();
+    }
+    replace_json(directory, TOKENIZER_CONFIG, &settings)?;
+
+    let eos = match tokenizer.eos.as_slice() {
+        [] => Value::Null,
+        [one] => json!(one),
+        several => json!(several),
+    };
+    let ends = json!({ "bos_token_id": tokenizer.bos, "eos_token_id": eos, "pad_token_id": pad });
+    replace_json(directory, GENERATION, &ends)?;
+
+    let mut json = families::config_to_json(config);
+    let name = if dtype == DataType::F32 { "float32" } else { "bfloat16" };
+    if let (Value::Object(json), Value::Object(ends)) = (&mut json, ends) {
+        json.extend(ends);
+        // The first is transformers 5's key, the second 4's.
+        json.insert("dtype".into(), name.into());
+        json.insert("torch_dtype".into(), name.into());
+    }
+    replace_json(directory, CONFIG, &json)
+}
+
+fn replace_json(directory: &Path, name: &str, json: &Value) -> Result<()> {
+    replace(directory, name, |out| {
+        serde_json::to_writer_pretty(&mut *out, json)?;
+        out.write_all(b"\n")
+    })
+}
+
+/// Writes a file under a temporary name, syncs it, and renames it to `name`.
+fn replace(directory: &Path, name: &str, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
+    let temporary = directory.join(format!(".{name}.partial"));
+    let written = (|| {
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(&temporary)?);
+        write(&mut out)?;
+        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        fs::rename(&temporary, directory.join(name))?;
+        // The rename itself is durable once the directory is.
+        File::open(directory)?.sync_all()
+    })();
+    written.map_err(|e: io::Error| Error::new(format!("can't be written ({e})")).at(name))
 }

@@ -3,6 +3,7 @@
 
 mod attention;
 pub mod batch;
+pub mod chat_template;
 pub mod checkpoint;
 pub mod config;
 pub mod dequantize;
@@ -10,18 +11,23 @@ pub mod error;
 pub mod families;
 mod feed_forward;
 pub mod gguf;
+mod gguf_tokenizer;
 pub mod huggingface;
 pub mod mmap;
 pub mod parameters;
 mod rotary;
 pub mod safetensors;
+pub mod tokenizer;
+mod tokenizer_checks;
 pub mod transformer;
 mod weight;
 
 pub use batch::Batch;
+pub use chat_template::{ChatTemplate, Message};
 pub use checkpoint::Checkpoint;
 pub use config::Config;
 pub use error::{Error, Result};
+pub use tokenizer::{DecodeStream, Tokenizer};
 pub use parameters::{Parameter, Parameters};
 pub use transformer::{Activations, Transformer};
 pub use weight::Source;
