@@ -17,6 +17,9 @@ use crate::config::{Attention, Config};
 use crate::error::Result;
 use crate::weight::{Reader, Vector, Weight};
 
+/// Of the norms inside latent attention, whatever `rms_norm_eps` says (modeling_deepseek_v3.py in transformers).
+const LATENT_NORM_EPS: f32 = 1e-6;
+
 /// What a block's attention is made of.
 pub(crate) enum AttentionWeights {
     Grouped(Grouped),
@@ -42,7 +45,6 @@ pub(crate) struct Latent {
     output: Weight,
     heads: usize,
     widths: Widths,
-    eps: f32,
 }
 
 struct LowRankQuery {
@@ -140,7 +142,6 @@ impl AttentionWeights {
                     output: Weight::new(cpu, dtype, hidden, heads * value_dim),
                     heads,
                     widths: Widths { query, latent: kv_lora_rank, nope: nope_dim, rope: rope_dim, value: value_dim },
-                    eps: config.norm_eps,
                 })
             }
         }
@@ -289,7 +290,7 @@ impl Latent {
             a.query_normed.resize(rows * query);
             a.query_inv_rms.resize(rows);
             let x = View::columns(&a.projected, rows, down, 0, query);
-            rms_norm(cpu, x, &low_rank.norm.values, self.eps, &mut a.query_normed, &mut a.query_inv_rms);
+            rms_norm(cpu, x, &low_rank.norm.values, LATENT_NORM_EPS, &mut a.query_normed, &mut a.query_inv_rms);
             a.query.resize(rows * heads * head);
             low_rank.up.forward(cpu, View::new(&a.query_normed, rows, query), Mode::Set, &mut a.query);
         }
@@ -298,7 +299,7 @@ impl Latent {
         a.latent.resize(rows * latent);
         a.latent_inv_rms.resize(rows);
         let x_kv = View::columns(&a.projected, rows, down, query, latent);
-        rms_norm(cpu, x_kv, &self.kv_norm.values, self.eps, &mut a.latent, &mut a.latent_inv_rms);
+        rms_norm(cpu, x_kv, &self.kv_norm.values, LATENT_NORM_EPS, &mut a.latent, &mut a.latent_inv_rms);
         a.key.resize(rows * key);
         let one = |row, offset| Heads { row, head: 0, offset };
         copy_heads(cpu, (rows, 1, latent), (&a.latent, one(latent, 0)), (&mut a.key, one(key, 0)), false);
