@@ -1,0 +1,75 @@
+//! What the engine needs of a model.
+
+use minke_kernels::elementwise::gather_rows;
+use minke_kernels::kv::{KvLayout, KvPages};
+use minke_kernels::{Buffer, Cpu, View};
+use minke_model::{Activations, Batch, Transformer};
+
+/// A model that goes on from tokens: the transformer, or a script in tests.
+pub trait Decoder {
+    /// The machine that it runs on.
+    fn cpu(&self) -> &Cpu;
+
+    /// Sizes of what it remembers of a token.
+    fn kv_layout(&self) -> KvLayout;
+
+    /// Token ids are below this.
+    fn vocab_size(&self) -> usize;
+
+    /// Positions that it can run.
+    fn context(&self) -> usize;
+
+    /// Another number whenever the weights have changed: pages made by other weights must not be read.
+    fn version(&self) -> u64;
+
+    /// Runs a batch, whose keys and values go into its pages, and sets `logits` to the logits of the batch's rows `rows`
+    /// (ascending), rows by `vocab_size`. A row's result depends on its own sequence up to that row alone.
+    fn forward(&mut self, batch: &Batch, kv: &mut KvPages, rows: &[u32], logits: &mut Buffer);
+}
+
+/// The transformer as a decoder.
+pub struct TransformerDecoder<'a> {
+    cpu: &'a Cpu,
+    transformer: &'a Transformer,
+    activations: Activations,
+    /// Hidden states of the rows whose logits are wanted.
+    hidden: Buffer,
+}
+
+impl<'a> TransformerDecoder<'a> {
+    /// Runs `transformer` on `cpu`.
+    pub fn new(cpu: &'a Cpu, transformer: &'a Transformer) -> TransformerDecoder<'a> {
+        TransformerDecoder { cpu, transformer, activations: Activations::inference(), hidden: Buffer::default() }
+    }
+}
+
+impl Decoder for TransformerDecoder<'_> {
+    fn cpu(&self) -> &Cpu {
+        self.cpu
+    }
+
+    fn kv_layout(&self) -> KvLayout {
+        self.transformer.kv_layout()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.transformer.config().vocab_size
+    }
+
+    fn context(&self) -> usize {
+        self.transformer.context()
+    }
+
+    fn version(&self) -> u64 {
+        self.transformer.version()
+    }
+
+    fn forward(&mut self, batch: &Batch, kv: &mut KvPages, rows: &[u32], logits: &mut Buffer) {
+        self.transformer.forward(self.cpu, batch, kv, &mut self.activations);
+        let width = self.transformer.config().hidden_size;
+        self.hidden.resize(rows.len() * width);
+        gather_rows(self.cpu, &self.activations.hidden, width, rows, &mut self.hidden);
+        logits.resize(rows.len() * self.vocab_size());
+        self.transformer.logits(self.cpu, View::new(&self.hidden, rows.len(), width), logits);
+    }
+}

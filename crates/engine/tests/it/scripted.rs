@@ -1,0 +1,109 @@
+//! A decoder that remembers tokens in its pages as a model remembers keys, and goes on from what it reads there, so that a
+//! mistake in paging changes what it says.
+
+use minke_engine::{Decoder, Request, RequestId, Sampling, Seed};
+use minke_kernels::kv::{KvLayout, KvPages, PAGE_POSITIONS};
+use minke_kernels::random::Random;
+use minke_kernels::{Buffer, Cpu, Isa, View};
+use minke_model::Batch;
+
+pub const VOCAB: usize = 23;
+/// Likelier than others, so that sequences end.
+pub const STOP: u32 = 1;
+/// A token after which the logits are not numbers.
+pub const POISON: u32 = 22;
+
+pub struct Scripted {
+    cpu: Cpu,
+    pub context: usize,
+    pub version: u64,
+    /// Rows run, and the most in a batch.
+    pub rows: usize,
+    pub most_rows: usize,
+    pub most_spans: usize,
+}
+
+impl Scripted {
+    pub fn new(context: usize) -> Scripted {
+        let cpu = Cpu::new(Isa::Portable, 1);
+        Scripted { cpu, context, version: 7, rows: 0, most_rows: 0, most_spans: 0 }
+    }
+}
+
+impl Decoder for Scripted {
+    fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+    fn kv_layout(&self) -> KvLayout {
+        KvLayout { layers: 1, kv_heads: 1, key_width: 2, value_width: 1 }
+    }
+    fn vocab_size(&self) -> usize {
+        VOCAB
+    }
+    fn context(&self) -> usize {
+        self.context
+    }
+    fn version(&self) -> u64 {
+        self.version
+    }
+
+    fn forward(&mut self, batch: &Batch, kv: &mut KvPages, rows: &[u32], logits: &mut Buffer) {
+        let count = batch.tokens.len();
+        self.rows += count;
+        self.most_rows = self.most_rows.max(count);
+        self.most_spans = self.most_spans.max(batch.spans.len());
+        let positions = batch.positions();
+        let keys: Vec<f32> = batch
+            .tokens
+            .iter()
+            .zip(&positions)
+            .flat_map(|(&token, &position)| [token as f32, position as f32])
+            .collect();
+        kv.write(&self.cpu, 0, &batch.spans, View::new(&keys, count, 2), View::new(&vec![0.0; count], count, 1));
+        logits.resize(rows.len() * VOCAB);
+        for (&row, logits) in rows.iter().zip(logits.chunks_exact_mut(VOCAB)) {
+            let row = row as usize;
+            let span = batch.spans.iter().find(|span| span.rows.contains(&row)).unwrap();
+            let last = span.start + row - span.rows.start;
+            let mut history = Vec::new();
+            for position in 0..=last {
+                let key = kv.key(0, span.pages[position / PAGE_POSITIONS], 0, position % PAGE_POSITIONS);
+                assert_eq!(key[1], position as f32, "the page holds another position");
+                history.push(key[0] as u32);
+            }
+            logits.copy_from_slice(&script(&history));
+        }
+    }
+}
+
+/// Logits after a history.
+pub fn script(history: &[u32]) -> Vec<f32> {
+    if history.contains(&POISON) {
+        return vec![f32::NAN; VOCAB];
+    }
+    let hash = history.iter().fold(17_u64, |hash, &token| mix(hash ^ u64::from(token)));
+    (0..VOCAB as u32)
+        .map(|id| match id {
+            POISON => f32::NEG_INFINITY,
+            STOP => -1.0,
+            _ => (mix(hash ^ u64::from(id) << 32) >> 40) as f32 / (1 << 22) as f32 - 2.0,
+        })
+        .collect()
+}
+
+fn mix(x: u64) -> u64 {
+    let x = (x ^ x >> 30).wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}
+
+/// A prompt of ordinary tokens.
+pub fn prompt(random: &mut Random, len: usize) -> Vec<u32> {
+    (0..len).map(|_| 2 + random.below(VOCAB as u32 - 3)).collect()
+}
+
+/// A plain request: sampled at temperature 1 from its id's own random numbers, until `limit`.
+pub fn request(id: u64, prompt: Vec<u32>, limit: usize) -> Request {
+    let sampling = Sampling { seed: Seed { seed: 5, stream: [0, 0, id as u32] }, ..Sampling::default() };
+    Request { id: RequestId(id), prompt, sampling, limit, stop: Vec::new(), thought: None }
+}
