@@ -131,7 +131,7 @@ pub fn sin_cos(x: f64) -> (f64, f64) {
 
 /// (sin r - r) / r³ as a polynomial in z = r²
 fn sin_tail(z: f64) -> f64 {
-    [17, 15, 13, 11, 9, 7, 5, 3].iter().fold(0.0, |p, &k| INVERSE_FACTORIAL[k] - z * p) * -1.0
+    -[17, 15, 13, 11, 9, 7, 5, 3].iter().fold(0.0, |p, &k| INVERSE_FACTORIAL[k] - z * p)
 }
 
 /// (cos r - 1 + r²/2) / r⁴ as a polynomial in z = r²
@@ -197,8 +197,18 @@ mod tests {
 
     #[test]
     fn exp_is_accurate() {
-        assert!(worst(200_000, |u| { let x = (u - 0.5) * 1400.0; (exp(x), x.exp()) }) < 6e-16);
-        assert!(worst(200_000, |u| { let x = (u - 0.5) * 2.0; (exp(x), x.exp()) }) < 6e-16);
+        assert!(
+            worst(200_000, |u| {
+                let x = (u - 0.5) * 1400.0;
+                (exp(x), x.exp())
+            }) < 6e-16
+        );
+        assert!(
+            worst(200_000, |u| {
+                let x = (u - 0.5) * 2.0;
+                (exp(x), x.exp())
+            }) < 6e-16
+        );
         assert_eq!((exp(0.0), exp(-0.0), exp(f64::NEG_INFINITY), exp(-800.0)), (1.0, 1.0, 0.0, 0.0));
         assert_eq!((exp(f64::INFINITY), exp(710.0)), (f64::INFINITY, f64::INFINITY));
         assert!(exp(f64::NAN).is_nan());
@@ -208,8 +218,18 @@ mod tests {
 
     #[test]
     fn ln_is_accurate() {
-        assert!(worst(200_000, |u| { let x = u * 4.0 + 1e-9; (ln(x), x.ln()) }) < 6e-16);
-        assert!(worst(200_000, |u| { let x = 1.0 + (u - 0.5) * 1e-3; (ln(x), x.ln()) }) < 6e-16);
+        assert!(
+            worst(200_000, |u| {
+                let x = u * 4.0 + 1e-9;
+                (ln(x), x.ln())
+            }) < 6e-16
+        );
+        assert!(
+            worst(200_000, |u| {
+                let x = 1.0 + (u - 0.5) * 1e-3;
+                (ln(x), x.ln())
+            }) < 6e-16
+        );
         for x in [f64::MIN_POSITIVE, 5e-324, 1e-310, 1e300, f64::MAX, 0.5, 2.0, 3.0] {
             assert!((ln(x) / x.ln() - 1.0).abs() < 6e-16, "ln {x}");
         }
@@ -219,9 +239,24 @@ mod tests {
 
     #[test]
     fn powers_are_accurate() {
-        assert!(worst(200_000, |u| { let y = -2.0 * u; (powf(10_000.0, y), 10_000_f64.powf(y)) }) < 1e-15);
-        assert!(worst(200_000, |u| { let y = (u * 100_000.0).floor(); (powf(0.999, y), 0.999_f64.powf(y)) }) < 1e-15);
-        assert!(worst(200_000, |u| { let x = u * 50.0 + 0.1; (powf(x, 37.5), x.powf(37.5)) }) < 1e-15);
+        assert!(
+            worst(200_000, |u| {
+                let y = -2.0 * u;
+                (powf(10_000.0, y), 10_000_f64.powf(y))
+            }) < 1e-15
+        );
+        assert!(
+            worst(200_000, |u| {
+                let y = (u * 100_000.0).floor();
+                (powf(0.999, y), 0.999_f64.powf(y))
+            }) < 1e-15
+        );
+        assert!(
+            worst(200_000, |u| {
+                let x = u * 50.0 + 0.1;
+                (powf(x, 37.5), x.powf(37.5))
+            }) < 1e-15
+        );
         for (x, y) in [(2.0, 10.0), (9.0, 0.5), (1e300, 1.01), (1e-300, 1.01), (0.0, 2.0), (0.0, 0.0), (1.0, 1e300)] {
             let (ours, std) = (powf(x, y), f64::powf(x, y));
             assert!((ours - std).abs() <= 1e-15 * std, "{x}^{y}: {ours}, not {std}");
@@ -233,8 +268,18 @@ mod tests {
     #[test]
     fn sines_are_accurate() {
         for scale in [1.0, 10.0, 1e3, 1e6] {
-            assert!(worst(200_000, |u| { let x = (u - 0.5) * 2.0 * scale; (sin_cos(x).0, x.sin()) }) < 6e-16);
-            assert!(worst(200_000, |u| { let x = (u - 0.5) * 2.0 * scale; (sin_cos(x).1, x.cos()) }) < 6e-16);
+            assert!(
+                worst(200_000, |u| {
+                    let x = (u - 0.5) * 2.0 * scale;
+                    (sin_cos(x).0, x.sin())
+                }) < 6e-16
+            );
+            assert!(
+                worst(200_000, |u| {
+                    let x = (u - 0.5) * 2.0 * scale;
+                    (sin_cos(x).1, x.cos())
+                }) < 6e-16
+            );
         }
         // Multiples of π/2 as near as they come: what is left is the rounding of the multiple.
         for n in 1..500_000 {

@@ -131,7 +131,7 @@ mod tests {
         // Six standard deviations of a count of 10 000.
         assert!(counts.iter().all(|c| c.abs_diff(10_000) < 560), "{counts:?}");
         // With three quarters of 2^32 as the bound, a plain product would make every third result twice as likely.
-        let third = (0..60_000).filter(|_| random.below(3 << 30) % 3 == 0).count();
+        let third = (0..60_000).filter(|_| random.below(3 << 30).is_multiple_of(3)).count();
         assert!(third.abs_diff(20_000) < 700, "{third}");
         assert_eq!(random.below(1), 0);
     }

@@ -109,32 +109,38 @@ pub fn route(
     let (e, k, rows) = (router.experts, router.per_token, router.rows(chosen.len()));
     assert_eq!((logits.len(), bias.len(), scores.len(), weights.len()), (rows * e, e, rows * e, rows * k), "routing");
     let block = rows_per_task(rows, e * COST);
-    chunks_mut_3(cpu.pool(), (scores, block * e), (chosen, block * k), (weights, block * k), |i, scores, chosen, weights| {
-        let (mut choice, mut open, mut taken) = (vec![0.0; e], vec![true; e], vec![false; e]);
-        let (mut group_scores, mut group_open) = (vec![0.0; router.groups], vec![false; router.groups]);
-        let outputs = scores.chunks_exact_mut(e).zip(chosen.chunks_exact_mut(k)).zip(weights.chunks_exact_mut(k));
-        for (r, ((scores, chosen), weights)) in outputs.enumerate() {
-            let logits = &logits[(i * block + r) * e..][..e];
-            for j in 0..e {
-                scores[j] = math::sigmoid(logits[j]);
-                choice[j] = scores[j] + bias[j];
+    chunks_mut_3(
+        cpu.pool(),
+        (scores, block * e),
+        (chosen, block * k),
+        (weights, block * k),
+        |i, scores, chosen, weights| {
+            let (mut choice, mut open, mut taken) = (vec![0.0; e], vec![true; e], vec![false; e]);
+            let (mut group_scores, mut group_open) = (vec![0.0; router.groups], vec![false; router.groups]);
+            let outputs = scores.chunks_exact_mut(e).zip(chosen.chunks_exact_mut(k)).zip(weights.chunks_exact_mut(k));
+            for (r, ((scores, chosen), weights)) in outputs.enumerate() {
+                let logits = &logits[(i * block + r) * e..][..e];
+                for j in 0..e {
+                    scores[j] = math::sigmoid(logits[j]);
+                    choice[j] = scores[j] + bias[j];
+                }
+                if router.groups_per_token < router.groups {
+                    router.open_groups(&choice, &mut open, &mut group_scores, &mut group_open);
+                }
+                taken.fill(false);
+                for _ in 0..k {
+                    take_best(&choice, &mut taken, |j| open[j]);
+                }
+                for (slot, expert) in chosen.iter_mut().zip((0..e).filter(|&j| taken[j])) {
+                    *slot = expert as u32;
+                }
+                let norm = router.norm(scores, chosen);
+                for (weight, &expert) in weights.iter_mut().zip(&*chosen) {
+                    *weight = scores[expert as usize] / norm * router.scaling;
+                }
             }
-            if router.groups_per_token < router.groups {
-                router.open_groups(&choice, &mut open, &mut group_scores, &mut group_open);
-            }
-            taken.fill(false);
-            for _ in 0..k {
-                take_best(&choice, &mut taken, |j| open[j]);
-            }
-            for (slot, expert) in chosen.iter_mut().zip((0..e).filter(|&j| taken[j])) {
-                *slot = expert as u32;
-            }
-            let norm = router.norm(scores, chosen);
-            for (weight, &expert) in weights.iter_mut().zip(&*chosen) {
-                *weight = scores[expert as usize] / norm * router.scaling;
-            }
-        }
-    });
+        },
+    );
 }
 
 /// Gradient of [`route`]'s weights: sets `d_logits`, rows by E, from `d_weights`, rows by k. Choices have no gradient.

@@ -487,7 +487,7 @@ macro_rules! table {
             unsafe fn gemm_f32(m: usize, n: usize, k: usize, a: Left, b: *const f32, b_stride: usize, c: *mut f32, c_stride: usize, add: bool) {
                 let mut i = 0;
                 $(
-                    while i + $R <= m {
+                    while m - i >= $R {
                         // SAFETY: rows i..i + R lie below m; the rest is the caller's contract.
                         unsafe {
                             let a = Left { data: a.data.add(i * a.row), ..a };

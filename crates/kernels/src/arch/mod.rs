@@ -72,7 +72,7 @@ impl Isa {
         let available = || Isa::ALL.into_iter().filter(|isa| isa.is_available());
         let names = || available().map(Isa::name).collect::<Vec<_>>().join(", ");
         match wanted {
-            None | Some("") => Ok(available().last().unwrap_or(Isa::Portable)),
+            None | Some("") => Ok(available().next_back().unwrap_or(Isa::Portable)),
             Some(name) => match Isa::ALL.into_iter().find(|isa| isa.name() == name) {
                 Some(isa) if isa.is_available() => Ok(isa),
                 Some(_) => Err(format!("MINKE_ISA={name}: this CPU lacks it; choose one of {}", names())),

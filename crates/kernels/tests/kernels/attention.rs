@@ -1,0 +1,186 @@
+//! Attention over pages, forward against naive `f64` code and backward against its central differences.
+
+use minke_kernels::attention::{attention, attention_backward};
+use minke_kernels::kv::{KvLayout, KvPages, PAGE_POSITIONS, Span};
+use minke_kernels::{Cpu, View};
+
+use crate::data::{Data, assert_gradient, assert_near, dot, widen};
+
+/// Some sequences, all of whose keys and values have been seen.
+pub struct Batch {
+    pub heads: usize,
+    pub layout: KvLayout,
+    pub spans: Vec<Span>,
+    pub q: Vec<f32>,
+    /// For every position of every sequence: kv_heads * key_width and kv_heads * value_width.
+    keys: Vec<Vec<f32>>,
+    values: Vec<Vec<f32>>,
+    pub kv: KvPages,
+    pub scale: f32,
+}
+
+/// The layer that is used, of two.
+pub const LAYER: usize = 1;
+
+/// (heads, kv_heads, key_width, value_width): grouped, latent, and groups larger than a block of queries.
+pub const SHAPES: [(usize, usize, usize, usize); 7] =
+    [(1, 1, 1, 1), (4, 2, 8, 8), (6, 2, 5, 3), (3, 3, 64, 64), (5, 1, 33, 17), (8, 1, 40, 32), (40, 1, 9, 4)];
+
+impl Batch {
+    /// Sequences of `lengths` (positions before the batch, positions in it), queries and keys of size `size`.
+    pub fn new(
+        cpu: &Cpu,
+        data: &mut Data,
+        (heads, kv_heads, key_width, value_width): (usize, usize, usize, usize),
+        lengths: &[(usize, usize)],
+        size: f32,
+    ) -> Batch {
+        let layout = KvLayout { layers: 2, kv_heads, key_width, value_width };
+        let pages_of = |&(past, now): &(usize, usize)| (past + now).div_ceil(PAGE_POSITIONS);
+        let total = lengths.iter().map(pages_of).sum::<usize>() + 1;
+        let mut free = data.permutation(total);
+        let (mut spans, mut row) = (Vec::new(), 0);
+        for length in lengths {
+            let pages = free.split_off(free.len() - pages_of(length));
+            spans.push(Span { rows: row..row + length.1, start: length.0, pages });
+            row += length.1;
+        }
+        let rows_of = |data: &mut Data, width: usize, size: f32| -> Vec<Vec<f32>> {
+            lengths.iter().map(|&(past, now)| data.normal((past + now) * kv_heads * width, size)).collect()
+        };
+        let keys = rows_of(data, key_width, size);
+        let values = rows_of(data, value_width, 1.0);
+        let mut batch = Batch {
+            heads,
+            layout,
+            q: data.normal(row * heads * key_width, size),
+            spans,
+            keys,
+            values,
+            kv: KvPages::new(layout, total),
+            scale: 1.0 / (key_width as f32).sqrt(),
+        };
+        for (i, &(past, now)) in lengths.iter().enumerate() {
+            // In two parts, as a past and a present come.
+            for (start, count) in [(0, past), (past, now)] {
+                batch.write(cpu, i, start, count);
+            }
+        }
+        batch
+    }
+
+    fn write(&mut self, cpu: &Cpu, sequence: usize, start: usize, count: usize) {
+        let (kw, vw) = (self.layout.kv_heads * self.layout.key_width, self.layout.kv_heads * self.layout.value_width);
+        let keys = View::new(&self.keys[sequence][start * kw..(start + count) * kw], count, kw);
+        let values = View::new(&self.values[sequence][start * vw..(start + count) * vw], count, vw);
+        let span = Span { rows: 0..count, start, pages: self.spans[sequence].pages.clone() };
+        self.kv.write(cpu, LAYER, &[span], keys, values);
+    }
+
+    pub fn rows(&self) -> usize {
+        self.spans.last().map_or(0, |span| span.rows.end)
+    }
+
+    pub fn q_view(&self) -> View<'_> {
+        View::new(&self.q, self.rows(), self.heads * self.layout.key_width)
+    }
+
+    /// (out, lse)
+    pub fn run(&self, cpu: &Cpu) -> (Vec<f32>, Vec<f32>) {
+        let (rows, heads) = (self.rows(), self.heads);
+        let (mut out, mut lse) = (vec![f32::NAN; rows * heads * self.layout.value_width], vec![f32::NAN; rows * heads]);
+        attention(cpu, &self.kv, LAYER, &self.spans, heads, self.scale, self.q_view(), &mut out, Some(&mut lse));
+        (out, lse)
+    }
+
+    /// One sequence, naively: out and lse for its rows.
+    fn naive(&self, span: &Span, q: &[f64], keys: &[f64], values: &[f64]) -> (Vec<f64>, Vec<f64>) {
+        let KvLayout { kv_heads, key_width, value_width, .. } = self.layout;
+        let (mut out, mut lse) = (Vec::new(), Vec::new());
+        for (i, q) in q.chunks(self.heads * key_width).enumerate() {
+            for (h, q) in q.chunks(key_width).enumerate() {
+                let head = h * kv_heads / self.heads;
+                let scores: Vec<f64> = (0..=span.start + i)
+                    .map(|j| {
+                        let key = &keys[(j * kv_heads + head) * key_width..][..key_width];
+                        f64::from(self.scale) * q.iter().zip(key).map(|(q, k)| q * k).sum::<f64>()
+                    })
+                    .collect();
+                let max = scores.iter().fold(f64::NEG_INFINITY, |m, &s| m.max(s));
+                let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+                lse.push(max + sum.ln());
+                out.extend((0..value_width).map(|d| {
+                    let values = scores
+                        .iter()
+                        .enumerate()
+                        .map(|(j, s)| (s - max).exp() / sum * values[(j * kv_heads + head) * value_width + d]);
+                    values.sum::<f64>()
+                }));
+            }
+        }
+        (out, lse)
+    }
+}
+
+pub fn forward(cpu: &Cpu) {
+    let mut data = Data::new(50);
+    for shape in SHAPES {
+        for (lengths, size) in [
+            (vec![(0, 1)], 1.0),
+            (vec![(0, 33), (5, 1), (31, 1), (32, 1), (0, 32), (40, 70)], 1.0),
+            (vec![(3, 40), (64, 2)], 8.0),
+            (vec![(90, 7)], 1e-3),
+        ] {
+            let batch = Batch::new(cpu, &mut data, shape, &lengths, size);
+            let (out, lse) = batch.run(cpu);
+            let KvLayout { key_width, value_width, .. } = batch.layout;
+            for (i, span) in batch.spans.iter().enumerate() {
+                let q = &batch.q[span.rows.start * batch.heads * key_width..span.rows.end * batch.heads * key_width];
+                let (want, want_lse) = batch.naive(span, &widen(q), &widen(&batch.keys[i]), &widen(&batch.values[i]));
+                let what = format!("attention {shape:?} of {lengths:?}, sequence {i}");
+                // Scores as large as size² times a few widths have errors of as many roundings, which exp passes on.
+                let largest = want_lse.iter().fold(1.0_f64, |m, l| m.max(l.abs()));
+                let off = 1e-6 * (largest + 4.0);
+                let heads = span.rows.start * batch.heads..span.rows.end * batch.heads;
+                let near = |x: Vec<f64>, off: f64| x.into_iter().map(move |x| (x, off));
+                assert_near(&what, &lse[heads.clone()], near(want_lse, off));
+                let place = heads.start * value_width..heads.end * value_width;
+                assert_near(&what, &out[place], near(want, 3.0 * off));
+            }
+        }
+    }
+}
+
+pub fn backward(cpu: &Cpu) {
+    let mut data = Data::new(51);
+    for shape in SHAPES {
+        for (lengths, size) in [(vec![(0, 1)], 1.0), (vec![(0, 37), (0, 5), (0, 32)], 1.0), (vec![(0, 35)], 3.0)] {
+            let batch = Batch::new(cpu, &mut data, shape, &lengths, size);
+            let (out, lse) = batch.run(cpu);
+            let (heads, KvLayout { kv_heads, key_width, value_width, .. }) = (batch.heads, batch.layout);
+            let d_out = data.normal(out.len(), 1.0);
+            let widths = [heads * key_width, kv_heads * key_width, kv_heads * value_width];
+            let stride = widths.iter().sum::<usize>();
+            let mut d_qkv = vec![f32::NAN; batch.rows() * stride];
+            let (kv, spans, scale) = (&batch.kv, &batch.spans, batch.scale);
+            attention_backward(cpu, kv, LAYER, spans, heads, scale, batch.q_view(), &out, &lse, &d_out, &mut d_qkv);
+            for (i, span) in batch.spans.iter().enumerate() {
+                let d_out = &d_out[span.rows.start * heads * value_width..span.rows.end * heads * value_width];
+                let part = |first: usize, width: usize| -> Vec<f32> {
+                    let rows = d_qkv[span.rows.start * stride..span.rows.end * stride].chunks(stride);
+                    rows.flat_map(|row| row[first..first + width].iter().copied()).collect()
+                };
+                let q = &batch.q[span.rows.start * widths[0]..span.rows.end * widths[0]];
+                let (q64, k64, v64) = (widen(q), widen(&batch.keys[i]), widen(&batch.values[i]));
+                let what = format!("attention {shape:?} of {lengths:?}, sequence {i}");
+                let loss = |q: &[f64], k: &[f64], v: &[f64]| dot(&batch.naive(span, q, k, v).0, d_out);
+                let d_q = part(0, widths[0]);
+                assert_gradient(&format!("{what}, queries"), &mut data, q, &d_q, |q| loss(q, &k64, &v64));
+                let d_k = part(widths[0], widths[1]);
+                assert_gradient(&format!("{what}, keys"), &mut data, &batch.keys[i], &d_k, |k| loss(&q64, k, &v64));
+                let d_v = part(widths[0] + widths[1], widths[2]);
+                assert_gradient(&format!("{what}, values"), &mut data, &batch.values[i], &d_v, |v| loss(&q64, &k64, v));
+            }
+        }
+    }
+}
