@@ -54,6 +54,11 @@ impl<T: Element> Buffer<T> {
         self.len = len;
     }
 
+    /// Length that it can have without asking for more memory.
+    pub fn capacity(&self) -> usize {
+        self.lines.capacity() * (size_of::<Line>() / size_of::<T>())
+    }
+
     /// Where the bytes are.
     pub fn place(&self) -> Place {
         Place::Host

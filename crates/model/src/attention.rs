@@ -235,9 +235,9 @@ impl Grouped {
         let &Grouped { heads, kv_heads, head_dim, .. } = self;
         let (rows, width) = (normed.rows(), self.qkv.matrix.outputs());
         self.output.backward_weight(cpu, d_x, View::new(&a.out, rows, heads * head_dim), gradient);
-        let mut d_out = Buffer::zeros(rows * heads * head_dim);
+        let mut d_out = cpu.scratch(rows * heads * head_dim);
         self.output.backward_input(cpu, values, d_x, Mode::Set, &mut d_out);
-        let mut d_qkv = Buffer::zeros(rows * width);
+        let mut d_qkv = cpu.scratch(rows * width);
         let q = View::columns(&a.projected, rows, width, 0, heads * head_dim);
         attention_backward(cpu, kv, layer, spans, heads, self.scale(), q, &a.out, &a.lse, &d_out, &mut d_qkv);
         rope(cpu, table, &mut d_qkv, width, heads + kv_heads, head_dim, 0, positions, Direction::Backward);
@@ -365,10 +365,10 @@ impl Latent {
 
         // Out of the latent space.
         self.output.backward_weight(cpu, d_x, View::new(&a.values, rows, heads * value), gradient);
-        let mut d_values = Buffer::zeros(rows * heads * value);
+        let mut d_values = cpu.scratch(rows * heads * value);
         self.output.backward_input(cpu, values, d_x, Mode::Set, &mut d_values);
         let d_value = |h: usize| View::columns(&d_values, rows, heads * value, h * value, value);
-        let mut d_out = Buffer::zeros(rows * heads * latent);
+        let mut d_out = cpu.scratch(rows * heads * latent);
         let jobs: Vec<Job<'_>> = (0..heads)
             .map(|h| Job { a: d_value(h), b: Operand::View(value_rows(h)), row: 0, col: h * latent })
             .collect();
@@ -384,7 +384,7 @@ impl Latent {
 
         // In the latent space: each row of d_qkv is heads * key for the queries, key for the key, latent for the value.
         let width = heads * key + key + latent;
-        let mut d_qkv = Buffer::zeros(rows * width);
+        let mut d_qkv = cpu.scratch(rows * width);
         let q = View::new(&a.absorbed, rows, heads * key);
         attention_backward(cpu, kv, layer, spans, heads, self.scale(), q, &a.out, &a.lse, &d_out, &mut d_qkv);
         rope(cpu, table, &mut d_qkv, width, heads + 1, key, latent, positions, Direction::Backward);
@@ -399,8 +399,8 @@ impl Latent {
             })
             .collect();
         gemm(cpu, d_kv_up, latent, Mode::Add, &jobs);
-        let mut d_down = Buffer::zeros(rows * down);
-        let mut d_query = Buffer::zeros(if self.query.is_some() { rows * heads * head } else { 0 });
+        let mut d_down = cpu.scratch(rows * down);
+        let mut d_query = cpu.scratch(if self.query.is_some() { rows * heads * head } else { 0 });
         let into = if self.query.is_some() { &mut d_query } else { &mut d_down };
         let jobs: Vec<Job<'_>> = (0..heads)
             .map(|h| Job { a: d_absorbed(h), b: Operand::View(key_rows(h).t()), row: 0, col: h * head })
@@ -411,7 +411,7 @@ impl Latent {
         if let Some(low_rank) = &self.query {
             let d_query = View::new(&d_query, rows, heads * head);
             low_rank.up.backward_weight(cpu, d_query, View::new(&a.query_normed, rows, query), gradient);
-            let mut d_query_normed = Buffer::zeros(rows * query);
+            let mut d_query_normed = cpu.scratch(rows * query);
             low_rank.up.backward_input(cpu, values, d_query, Mode::Set, &mut d_query_normed);
             let x = View::columns(&a.projected, rows, down, 0, query);
             let (weight, d_weight) = (&low_rank.norm.values, low_rank.norm.gradient(gradient));
@@ -420,7 +420,7 @@ impl Latent {
 
         // The key: its latent part was the value too.
         let one = |row, offset| Heads { row, head: 0, offset };
-        let mut d_latent = Buffer::zeros(rows * latent);
+        let mut d_latent = cpu.scratch(rows * latent);
         let from = (&*d_qkv, one(width, heads * key));
         copy_heads(cpu, (rows, 1, latent), from, (&mut d_latent, one(latent, 0)), false);
         let from = (&*d_qkv, one(width, (heads + 1) * key));

@@ -37,17 +37,25 @@ impl Checkpoint {
     /// One sentence that names the file, and the key or tensor at fault; it does not repeat `path`.
     pub fn open(path: &Path) -> Result<Self> {
         let about = std::fs::metadata(path).map_err(|e| Error::new(format!("the model can't be read ({e})")))?;
-        let checkpoint = if about.is_dir() {
-            Self::HuggingFace(HuggingFace::open(path)?)
+        if about.is_dir() {
+            Self::HuggingFace(HuggingFace::open(path)?).complete()
         } else {
-            let file = Gguf::open(path)?;
-            let config = families::config_from_gguf(&file)?;
-            Self::Gguf(file, config)
-        };
-        for (name, shape) in families::tensor_shapes(checkpoint.config()) {
-            checkpoint.stored(&name, &shape)?;
+            Self::from_gguf(Gguf::open(path)?)
         }
-        Ok(checkpoint)
+    }
+
+    /// Checks that a file has what its configuration asks for.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_gguf(file: Gguf) -> Result<Self> {
+        let config = families::config_from_gguf(&file)?;
+        Self::Gguf(file, config).complete()
+    }
+
+    fn complete(self) -> Result<Self> {
+        families::tensor_shapes(self.config()).try_for_each(|(name, shape)| self.stored(&name, &shape).map(drop))?;
+        Ok(self)
     }
 
     /// The configuration.

@@ -30,6 +30,19 @@ impl DataType {
         }
     }
 
+    /// The type that ggml numbers `number` (`enum ggml_type` in `ggml.h`), or the number itself.
+    pub fn from_ggml(number: u32) -> Result<Self, u32> {
+        match number {
+            0 => Ok(Self::F32),
+            1 => Ok(Self::F16),
+            2 => Ok(Self::Q4_0),
+            3 => Ok(Self::Q4_1),
+            8 => Ok(Self::Q8_0),
+            30 => Ok(Self::Bf16),
+            other => Err(other),
+        }
+    }
+
     /// Elements in a block, and bytes that a block takes.
     pub fn block(self) -> (usize, usize) {
         match self {
@@ -124,6 +137,40 @@ pub fn bf16_from_f32(x: f32) -> u16 {
         return (bits >> 16) as u16 | 0x40;
     }
     ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+}
+
+/// Names of ggml's types that aren't read, so that a refusal can name them.
+pub fn ggml_type_name(number: u32) -> String {
+    let name = match number {
+        6 => "Q5_0",
+        7 => "Q5_1",
+        9 => "Q8_1",
+        10 => "Q2_K",
+        11 => "Q3_K",
+        12 => "Q4_K",
+        13 => "Q5_K",
+        14 => "Q6_K",
+        15 => "Q8_K",
+        16 => "IQ2_XXS",
+        17 => "IQ2_XS",
+        18 => "IQ3_XXS",
+        19 => "IQ1_S",
+        20 => "IQ4_NL",
+        21 => "IQ3_S",
+        22 => "IQ2_S",
+        23 => "IQ4_XS",
+        24 => "I8",
+        25 => "I16",
+        26 => "I32",
+        27 => "I64",
+        28 => "F64",
+        29 => "IQ1_M",
+        34 => "TQ1_0",
+        35 => "TQ2_0",
+        39 => "MXFP4",
+        _ => return format!("number {number}"),
+    };
+    name.into()
 }
 
 #[cfg(test)]

@@ -206,9 +206,9 @@ impl Gated {
     ) {
         let (rows, width) = (normed.rows(), self.width());
         self.down.backward_weight(cpu, d_x, View::new(&a.inner, rows, width), gradient);
-        let mut d_inner = Buffer::zeros(rows * width);
+        let mut d_inner = cpu.scratch(rows * width);
         self.down.backward_input(cpu, values, d_x, Mode::Set, &mut d_inner);
-        let mut d_gate_up = Buffer::zeros(rows * 2 * width);
+        let mut d_gate_up = cpu.scratch(rows * 2 * width);
         swiglu_backward(cpu, &a.gate_up, width, &d_inner, &mut d_gate_up);
         let d_gate_up = View::new(&d_gate_up, rows, 2 * width);
         self.gate_up.backward_weight(cpu, d_gate_up, normed, gradient);
@@ -280,27 +280,27 @@ impl Mixture {
         let (places, width) = (rows * per_token, self.experts[0].width());
         let sorted = &a.sorted;
 
-        let mut d_out = Buffer::zeros(places * hidden);
-        let mut d_weights = Buffer::zeros(rows * per_token);
+        let mut d_out = cpu.scratch(places * hidden);
+        let mut d_weights = cpu.scratch(rows * per_token);
         let d_rows = d_x.contiguous();
         combine_backward(cpu, d_rows, hidden, &a.routed_out, &sorted.slots, &a.weights, &mut d_out, &mut d_weights);
         let d_out = View::new(&d_out, places, hidden);
-        let mut d_inner = Buffer::zeros(places * width);
+        let mut d_inner = cpu.scratch(places * width);
         let jobs = self.jobs(sorted, d_out, |e| Operand::View(e.down.rows(values)));
         gemm(cpu, &mut d_inner, width, Mode::Set, &jobs);
         let inner = View::new(&a.routed.inner, places, width);
         self.backward_weights(cpu, sorted, d_out, inner, |e| &e.down, gradient);
 
-        let mut d_gate_up = Buffer::zeros(places * 2 * width);
+        let mut d_gate_up = cpu.scratch(places * 2 * width);
         swiglu_backward(cpu, &a.routed.gate_up, width, &d_inner, &mut d_gate_up);
         let d_gate_up = View::new(&d_gate_up, places, 2 * width);
-        let mut d_gathered = Buffer::zeros(places * hidden);
+        let mut d_gathered = cpu.scratch(places * hidden);
         let jobs = self.jobs(sorted, d_gate_up, |e| Operand::View(e.gate_up.rows(values)));
         gemm(cpu, &mut d_gathered, hidden, Mode::Set, &jobs);
         let gathered = View::new(&a.gathered, places, hidden);
         self.backward_weights(cpu, sorted, d_gate_up, gathered, |e| &e.gate_up, gradient);
 
-        let mut d_logits = Buffer::zeros(rows * experts);
+        let mut d_logits = cpu.scratch(rows * experts);
         route_backward(cpu, &self.router, &a.scores, &a.chosen, &a.weights, &d_weights, &mut d_logits);
         let mut loss = 0.0;
         if alpha > 0.0 {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, btree_map};
 use std::ops::Range;
 use std::path::Path;
 
-use crate::dequantize::DataType;
+use crate::dequantize::{DataType, ggml_type_name};
 use crate::error::{Error, Result, quoted};
 use crate::mmap::Map;
 
@@ -55,7 +55,7 @@ impl Tensor {
     pub fn type_name(&self) -> String {
         match self.dtype {
             Ok(dtype) => dtype.name().into(),
-            Err(number) => type_name(number),
+            Err(number) => ggml_type_name(number),
         }
     }
 }
@@ -113,7 +113,14 @@ impl Gguf {
     /// # Errors
     /// A sentence without the path, naming the key or tensor at fault.
     pub fn open(path: &Path) -> Result<Self> {
-        let map = Map::open(path)?;
+        Self::new(Map::open(path)?)
+    }
+
+    /// Checks the tables of a file's bytes.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn new(map: Map) -> Result<Self> {
         let tables = read_tables(&map)?;
         Ok(Self { map, tables })
     }
@@ -306,7 +313,7 @@ impl Row {
         if !self.offset.is_multiple_of(alignment) {
             return Err(Error::new(format!("begins at byte {}, which is not a multiple of {alignment}", self.offset)));
         }
-        let dtype = data_type(self.type_number);
+        let dtype = DataType::from_ggml(self.type_number);
         let mut bytes = 0..0;
         if let Ok(dtype) = dtype {
             let (per_block, _) = dtype.block();
@@ -458,51 +465,4 @@ impl<'a> Reader<'a> {
 
 fn cut_short(what: &str) -> Error {
     Error::new(format!("ends before {what} does; it is cut short or damaged"))
-}
-
-/// The type that ggml numbers `number` (`enum ggml_type` in `ggml.h`), or the number itself.
-fn data_type(number: u32) -> std::result::Result<DataType, u32> {
-    match number {
-        0 => Ok(DataType::F32),
-        1 => Ok(DataType::F16),
-        2 => Ok(DataType::Q4_0),
-        3 => Ok(DataType::Q4_1),
-        8 => Ok(DataType::Q8_0),
-        30 => Ok(DataType::Bf16),
-        other => Err(other),
-    }
-}
-
-/// Names of ggml's types that aren't read, so that a refusal can name them.
-fn type_name(number: u32) -> String {
-    let name = match number {
-        6 => "Q5_0",
-        7 => "Q5_1",
-        9 => "Q8_1",
-        10 => "Q2_K",
-        11 => "Q3_K",
-        12 => "Q4_K",
-        13 => "Q5_K",
-        14 => "Q6_K",
-        15 => "Q8_K",
-        16 => "IQ2_XXS",
-        17 => "IQ2_XS",
-        18 => "IQ3_XXS",
-        19 => "IQ1_S",
-        20 => "IQ4_NL",
-        21 => "IQ3_S",
-        22 => "IQ2_S",
-        23 => "IQ4_XS",
-        24 => "I8",
-        25 => "I16",
-        26 => "I32",
-        27 => "I64",
-        28 => "F64",
-        29 => "IQ1_M",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
-        39 => "MXFP4",
-        _ => return format!("number {number}"),
-    };
-    name.into()
 }

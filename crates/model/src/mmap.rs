@@ -6,13 +6,19 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// The bytes of a regular file, mapped read-only.
+/// The bytes of a regular file, mapped read-only, or of memory standing in for one.
 ///
-/// The length is taken once, when the file is mapped. Model files are replaced by renaming, never rewritten in
+/// A file's length is taken once, when the file is mapped. Model files are replaced by renaming, never rewritten in
 /// place (see [`crate::huggingface`]); a program that does truncate a file while it is mapped here ends this
 /// process with a bus error.
 #[derive(Debug)]
-pub struct Map(memmap2::Mmap);
+pub struct Map(Bytes);
+
+#[derive(Debug)]
+enum Bytes {
+    File(memmap2::Mmap),
+    Memory(Vec<u8>),
+}
 
 impl Map {
     /// Maps the file at `path`.
@@ -35,7 +41,8 @@ impl Map {
         // documentation states that limit. Every use is through a slice of the length taken here.
         #[expect(unsafe_code, reason = "mapping a file; the named exception of this crate")]
         let map = unsafe { memmap2::Mmap::map(&file) };
-        Ok(Self(map.map_err(|e| Error::new(format!("can't be mapped ({e})")))?))
+        let map = map.map_err(|e| Error::new(format!("can't be mapped ({e})")))?;
+        Ok(Self(Bytes::File(map)))
     }
 }
 
@@ -43,6 +50,15 @@ impl Deref for Map {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Bytes::File(map) => map,
+            Bytes::Memory(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Vec<u8>> for Map {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Bytes::Memory(bytes))
     }
 }

@@ -49,7 +49,14 @@ impl SafeTensors {
     /// # Errors
     /// A sentence without the path, naming the tensor at fault.
     pub fn open(path: &Path) -> Result<Self> {
-        let map = Map::open(path)?;
+        Self::new(Map::open(path)?)
+    }
+
+    /// Checks a file's bytes.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn new(map: Map) -> Result<Self> {
         let (data_start, tensors) = read_header(&map)?;
         Ok(Self { map, data_start, tensors })
     }

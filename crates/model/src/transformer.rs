@@ -230,11 +230,11 @@ impl Transformer {
         assert!(a.keep && a.layers.len() == self.layers.len(), "backward needs what a training pass kept");
         let positions = batch.positions();
         let sequences: Vec<_> = batch.spans.iter().map(|span| span.rows.clone()).collect();
-        let mut d_x = Buffer::zeros(rows * hidden);
+        let mut d_x = cpu.scratch(rows * hidden);
         let x = View::new(&a.x, rows, hidden);
         let d_norm = self.norm.gradient(gradient);
         rms_norm_backward(cpu, x, &self.norm.values, &a.inv_rms, d_hidden, &mut d_x, hidden, false, d_norm);
-        let mut d_normed = Buffer::zeros(rows * hidden);
+        let mut d_normed = cpu.scratch(rows * hidden);
         let mut loss = 0.0;
         for (index, layer) in self.layers.iter().enumerate().rev() {
             let pass = Pass { cpu, layer: index, spans: &batch.spans, positions: &positions, rope: &self.rope };

@@ -1,0 +1,220 @@
+//! A model that learns: its values, gradients and optimiser state, and the weights that the engine reads.
+
+use minke_kernels::elementwise::{add, gather_rows};
+use minke_kernels::kv::{KvPages, PAGE_POSITIONS};
+use minke_kernels::log_prob::{LogProb, log_prob, log_prob_backward};
+use minke_kernels::optimizer::{AdamW, adamw, sum_of_squares};
+use minke_kernels::random::Random;
+use minke_kernels::router::update_bias;
+use minke_kernels::{Cpu, Dtype, View};
+use minke_model::parameters::Initial;
+use minke_model::{Activations, Batch, Config, Parameters, Source, Transformer};
+
+use crate::gradient::GradientTree;
+
+/// One sequence to learn from: its tokens, and how many of the first are given rather than learnt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// Prompt and completion.
+    pub tokens: Vec<u32>,
+    /// Length of the prompt, at least 1.
+    pub prompt: usize,
+}
+
+impl Example {
+    /// Tokens that are learnt.
+    pub fn learnt(&self) -> usize {
+        self.tokens.len() - self.prompt
+    }
+}
+
+/// What one update is made with, besides the gradient.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// AdamW's settings of this step; biases and norms do not decay.
+    pub adamw: AdamW,
+    /// Largest norm of the gradient; a longer one is shortened to it.
+    pub clip: f32,
+    /// How far a router's bias moves towards even loads (arXiv 2412.19437, section 2.1.2).
+    pub bias_rate: f32,
+}
+
+/// A model that learns. All of its state is in four numbers a parameter and a counter, so that a checkpoint can hold it.
+pub struct Learner<'a> {
+    cpu: &'a Cpu,
+    transformer: Transformer,
+    /// The parameters, in f32, laid out as [`Parameters`] says.
+    pub values: Vec<f32>,
+    /// AdamW's running means.
+    pub m: Vec<f32>,
+    /// AdamW's running means of squares.
+    pub v: Vec<f32>,
+    /// Updates made.
+    pub updates: u64,
+    tree: GradientTree,
+    /// Of each mixture of experts, tokens that chose each expert since the last update.
+    loads: Vec<Vec<u64>>,
+    kv: KvPages,
+    activations: Activations,
+}
+
+/// Values of a new model: matrices normal with standard deviation `deviation`, norms one, biases zero.
+pub fn initial_values(config: &Config, seed: u64, deviation: f32) -> Vec<f32> {
+    let parameters = Parameters::of(config);
+    let mut values = vec![0.0; parameters.len()];
+    for (i, parameter) in parameters.iter().enumerate() {
+        let mut random = Random::new(seed, [u32::MAX, 0, i as u32]);
+        for value in &mut values[parameter.range()] {
+            *value = match parameter.initial {
+                Initial::Normal => deviation * random.normal(),
+                Initial::Ones => 1.0,
+                Initial::Zeros => 0.0,
+            };
+        }
+    }
+    values
+}
+
+impl<'a> Learner<'a> {
+    /// A model with these values, and nothing learnt yet.
+    pub fn new(cpu: &'a Cpu, config: &Config, values: Vec<f32>) -> Learner<'a> {
+        let built = Transformer::new(cpu, config, Dtype::F32, Source::Arena(&values));
+        let transformer = built.unwrap_or_else(|error| unreachable!("an arena has every tensor: {error}"));
+        let len = values.len();
+        Learner {
+            cpu,
+            kv: KvPages::new(transformer.kv_layout(), 0),
+            transformer,
+            values,
+            m: vec![0.0; len],
+            v: vec![0.0; len],
+            updates: 0,
+            tree: GradientTree::new(len),
+            loads: Vec::new(),
+            activations: Activations::training(),
+        }
+    }
+
+    /// Goes back to a state that was saved.
+    pub fn restore(&mut self, values: Vec<f32>, m: Vec<f32>, v: Vec<f32>, updates: u64) {
+        assert_eq!([values.len(), m.len(), v.len()], [self.values.len(); 3], "the state of another model");
+        (self.values, self.m, self.v, self.updates) = (values, m, v, updates);
+        self.transformer.refresh(self.cpu, &self.values);
+    }
+
+    /// Forgets the optimiser's running means: a new stage begins.
+    pub fn reset_optimizer(&mut self) {
+        self.m.fill(0.0);
+        self.v.fill(0.0);
+        self.updates = 0;
+    }
+
+    /// The weights as the engine reads them.
+    pub fn transformer(&self) -> &Transformer {
+        &self.transformer
+    }
+
+    /// The machine.
+    pub fn cpu(&self) -> &'a Cpu {
+        self.cpu
+    }
+
+    /// One leaf of a step: forward over `examples`, and backward from what `weigh` makes of the log-probabilities of the
+    /// learnt tokens (in order; it returns the derivative of the loss by each of them).
+    ///
+    /// With `alpha` > 0 the sequence balance loss of every mixture of experts is learnt too.
+    ///
+    /// # Errors
+    /// Those of `weigh`; nothing is learnt then.
+    pub fn leaf<E>(
+        &mut self,
+        examples: &[Example],
+        inverse_temperature: f32,
+        alpha: f32,
+        weigh: impl FnOnce(&[LogProb]) -> Result<Vec<f32>, E>,
+    ) -> Result<(), E> {
+        let Learner { cpu, transformer, values, kv, activations: a, .. } = self;
+        let hidden_size = transformer.config().hidden_size;
+        let vocab_size = transformer.config().vocab_size;
+
+        // The last token of a sequence predicts nothing. `rows` predict the learnt tokens.
+        let (mut batch, mut rows, mut targets) = (Batch::default(), Vec::new(), Vec::new());
+        let mut pages = 0;
+        for example in examples {
+            let inputs = &example.tokens[..example.tokens.len() - 1];
+            let more = inputs.len().div_ceil(PAGE_POSITIONS) as u32;
+            let first = batch.tokens.len() as u32;
+            rows.extend(first + example.prompt as u32 - 1..first + inputs.len() as u32);
+            targets.extend_from_slice(&example.tokens[example.prompt..]);
+            batch.push(inputs, 0, (pages..pages + more).collect());
+            pages += more;
+        }
+        kv.grow(pages as usize);
+        transformer.forward(cpu, &batch, kv, a);
+
+        let mut hidden = cpu.scratch(rows.len() * hidden_size);
+        gather_rows(cpu, &a.hidden, hidden_size, &rows, &mut hidden);
+        let hidden = View::new(&hidden, rows.len(), hidden_size);
+        let mut log_probs = vec![LogProb::default(); rows.len()];
+        log_prob(cpu, transformer.head(), hidden, &targets, inverse_temperature, &mut log_probs);
+
+        let d_log_prob = weigh(&log_probs)?;
+        let mut gradient = self.tree.leaf();
+        let lse: Vec<f32> = log_probs.iter().map(|row| row.lse).collect();
+        let head = transformer.head_range();
+        let head_rows = View::new(&values[head.clone()], vocab_size, hidden_size);
+        let mut d_rows = cpu.scratch(rows.len() * hidden_size);
+        d_rows.fill(0.0);
+        log_prob_backward(
+            cpu,
+            transformer.head(),
+            head_rows,
+            hidden,
+            &targets,
+            &lse,
+            &d_log_prob,
+            inverse_temperature,
+            &mut d_rows,
+            &mut gradient[head],
+        );
+        let mut d_hidden = cpu.scratch(a.hidden.len());
+        d_hidden.fill(0.0);
+        for (d_row, &row) in d_rows.chunks_exact(hidden_size).zip(&rows) {
+            d_hidden[row as usize * hidden_size..][..hidden_size].copy_from_slice(d_row);
+        }
+        transformer.backward(cpu, values, &batch, kv, a, &d_hidden, alpha, &mut gradient);
+
+        self.loads.resize_with(a.loads().count(), Vec::new);
+        for (total, loads) in self.loads.iter_mut().zip(a.loads()) {
+            total.resize(loads.len(), 0);
+            total.iter_mut().zip(loads).for_each(|(total, load)| *total += load);
+        }
+        self.tree.add(gradient, |x, y| add(cpu, x, y));
+        Ok(())
+    }
+
+    /// Ends a step: moves the parameters by the leaves' gradients, and returns the gradient's norm before clipping.
+    /// Without leaves nothing moves, and the norm is zero.
+    pub fn update(&mut self, step: &Step) -> f32 {
+        let cpu = self.cpu;
+        let Some(gradient) = self.tree.take(|x, y| add(cpu, x, y)) else { return 0.0 };
+        let norm = sum_of_squares(cpu, &gradient).sqrt() as f32;
+        let scale = if norm > step.clip { step.clip / norm } else { 1.0 };
+        self.updates += 1;
+        for parameter in self.transformer.parameters().iter().filter(|parameter| parameter.trainable) {
+            let range = parameter.range();
+            let decay = if parameter.decays() { step.adamw.weight_decay } else { 0.0 };
+            let settings = AdamW { weight_decay: decay, ..step.adamw };
+            let (m, v) = (&mut self.m[range.clone()], &mut self.v[range.clone()]);
+            adamw(cpu, &settings, self.updates, scale, &gradient[range.clone()], m, v, &mut self.values[range]);
+        }
+        let biases = self.transformer.parameters().iter().filter(|parameter| !parameter.trainable);
+        for (parameter, loads) in biases.zip(&mut self.loads) {
+            update_bias(loads, step.bias_rate, &mut self.values[parameter.range()]);
+            loads.fill(0);
+        }
+        self.tree.recycle(gradient);
+        self.transformer.refresh(cpu, &self.values);
+        norm
+    }
+}
