@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use minke_engine::{
     Decoder, Engine, EventKind, Limits, Outcome, Reason, Request, RequestId, Sampling, Seed, ThoughtBudget, Token,
 };
+use minke_kernels::kv::PAGE_POSITIONS;
 use minke_kernels::random::Random;
 
 use crate::scripted::{STOP, Scripted, VOCAB, prompt, request};
@@ -55,6 +56,24 @@ pub fn random_requests(random: &mut Random, count: usize, vocab: u32, context: u
             }
         })
         .collect()
+}
+
+/// Limits that a request of `context` tokens just fits in, or somewhat more, so that the engine has to preempt.
+pub fn random_limits(random: &mut Random, context: usize) -> Limits {
+    let sequences = 1 + random.below(12) as usize;
+    Limits {
+        sequences,
+        batch_tokens: sequences + random.below(64) as usize,
+        pages: context.div_ceil(PAGE_POSITIONS) + random.below(20) as usize,
+        queue: 1 + random.below(8) as usize,
+    }
+}
+
+/// What each request comes to on an engine of its own.
+pub fn alone(decoder: &mut impl Decoder, requests: &[Request]) -> Vec<Outcome> {
+    let alone =
+        |request: &Request| Engine::new(decoder, AMPLE).generate(decoder, vec![request.clone()]).unwrap().remove(0);
+    requests.iter().map(alone).collect()
 }
 
 /// Runs `requests` with arrivals and cancels at random steps, and holds each to what `alone` says.
@@ -116,23 +135,11 @@ fn any_company_any_order() {
         let random = &mut Random::new(seed, [1, 0, 0]);
         let mut decoder = Scripted::new(200);
         let requests = random_requests(random, 24, VOCAB as u32, 200);
-        let alone: Vec<Outcome> = requests
-            .iter()
-            .map(|request| {
-                Engine::new(&decoder, AMPLE).generate(&mut decoder, vec![request.clone()]).unwrap().remove(0)
-            })
-            .collect();
+        let alone = alone(&mut decoder, &requests);
         for outcome in &alone {
             *reasons.entry(format!("{:?}", outcome.reason)).or_insert(0) += 1;
         }
-        let sequences = 1 + random.below(12) as usize;
-        let limits = Limits {
-            sequences,
-            batch_tokens: sequences + random.below(64) as usize,
-            // A request has at most 200 positions, so seven pages; few more make the engine preempt.
-            pages: 7 + random.below(20) as usize,
-            queue: 1 + random.below(8) as usize,
-        };
+        let limits = random_limits(random, 200);
         check(random, &mut decoder, limits, &requests, &alone);
     }
     assert!(["Stop", "Limit", "Context"].iter().all(|reason| reasons.contains_key(*reason)), "{reasons:?}");
@@ -145,11 +152,7 @@ fn generate_gives_what_submitting_gives() {
     let requests = random_requests(random, 30, VOCAB as u32, 120);
     let limits = Limits { sequences: 5, batch_tokens: 9, pages: 12, queue: 2 };
     let together = Engine::new(&decoder, limits).generate(&mut decoder, requests.clone()).unwrap();
-    for (request, outcome) in requests.iter().zip(&together) {
-        let alone = Engine::new(&decoder, AMPLE).generate(&mut decoder, vec![request.clone()]).unwrap();
-        assert_eq!(&alone[0], outcome);
-    }
-    assert_eq!(together.len(), 30);
+    assert_eq!(together, alone(&mut decoder, &requests));
 }
 
 #[test]

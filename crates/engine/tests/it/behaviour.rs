@@ -175,7 +175,7 @@ fn a_cancel_takes_effect_at_the_next_step() {
     }
     engine.step(&mut decoder);
     // One that runs, one that waits, and one that does not exist.
-    [0, 2, 77].map(|id| engine.cancel(RequestId(id)));
+    [0, 2, 77].into_iter().for_each(|id| engine.cancel(RequestId(id)));
     let events = engine.step(&mut decoder);
     let cancelled = |id| Event { request: RequestId(id), kind: EventKind::Finished(Reason::Cancelled) };
     assert_eq!(events[..2], [cancelled(0), cancelled(2)]);

@@ -3,3 +3,4 @@
 mod alone;
 mod behaviour;
 mod scripted;
+mod transformer;
