@@ -1,0 +1,255 @@
+//! Sixteen lanes in plain Rust, for tests: the edges of the vector kernels at the width of AVX-512, on any machine.
+
+use super::simd::Simd;
+use super::{AdamStep, Isa, Kernels, Left, PAGE, PANEL, generic};
+use crate::random::Random;
+
+struct Sixteen;
+
+fn map(x: [f32; 16], y: [f32; 16], f: impl Fn(f32, f32) -> f32) -> [f32; 16] {
+    std::array::from_fn(|i| f(x[i], y[i]))
+}
+
+// SAFETY (all blocks below): the trait's contract, pointers valid for the lanes or the part of them that is named.
+impl Simd for Sixteen {
+    const LANES: usize = 16;
+    type F = [f32; 16];
+    unsafe fn splat(x: f32) -> [f32; 16] {
+        [x; 16]
+    }
+    unsafe fn load(p: *const f32) -> [f32; 16] {
+        // SAFETY: see above.
+        std::array::from_fn(|i| unsafe { *p.add(i) })
+    }
+    unsafe fn load_partial(p: *const f32, n: usize) -> [f32; 16] {
+        assert!(n < 16);
+        // SAFETY: see above.
+        std::array::from_fn(|i| if i < n { unsafe { *p.add(i) } } else { 0.0 })
+    }
+    unsafe fn store(p: *mut f32, x: [f32; 16]) {
+        // SAFETY: see above.
+        unsafe { std::ptr::copy_nonoverlapping(x.as_ptr(), p, 16) }
+    }
+    unsafe fn store_partial(p: *mut f32, n: usize, x: [f32; 16]) {
+        assert!(n < 16);
+        // SAFETY: see above.
+        unsafe { std::ptr::copy_nonoverlapping(x.as_ptr(), p, n) }
+    }
+    unsafe fn add(x: [f32; 16], y: [f32; 16]) -> [f32; 16] {
+        map(x, y, |x, y| x + y)
+    }
+    unsafe fn sub(x: [f32; 16], y: [f32; 16]) -> [f32; 16] {
+        map(x, y, |x, y| x - y)
+    }
+    unsafe fn mul(x: [f32; 16], y: [f32; 16]) -> [f32; 16] {
+        map(x, y, |x, y| x * y)
+    }
+    unsafe fn div(x: [f32; 16], y: [f32; 16]) -> [f32; 16] {
+        map(x, y, |x, y| x / y)
+    }
+    unsafe fn sqrt(x: [f32; 16]) -> [f32; 16] {
+        x.map(f32::sqrt)
+    }
+    unsafe fn max(x: [f32; 16], y: [f32; 16]) -> [f32; 16] {
+        map(x, y, |x, y| if x > y { x } else { y })
+    }
+    unsafe fn min(x: [f32; 16], y: [f32; 16]) -> [f32; 16] {
+        map(x, y, |x, y| if x < y { x } else { y })
+    }
+    unsafe fn fma(x: [f32; 16], y: [f32; 16], z: [f32; 16]) -> [f32; 16] {
+        std::array::from_fn(|i| x[i].mul_add(y[i], z[i]))
+    }
+    unsafe fn round(x: [f32; 16]) -> [f32; 16] {
+        x.map(f32::round_ties_even)
+    }
+    unsafe fn times_power_of_two(x: [f32; 16], n: [f32; 16]) -> [f32; 16] {
+        map(x, n, |x, n| x * f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+    unsafe fn swap_pairs(x: [f32; 16]) -> [f32; 16] {
+        std::array::from_fn(|i| x[i ^ 1])
+    }
+    unsafe fn sum(x: [f32; 16]) -> f32 {
+        [8, 4, 2, 1].iter().fold(x, |x, half| std::array::from_fn(|i| x[i] + x[(i + half) % 16]))[0]
+    }
+    unsafe fn largest(x: [f32; 16]) -> f32 {
+        x.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+    unsafe fn store_bf16(p: *mut u16, x: [f32; 16]) {
+        // SAFETY: see above.
+        unsafe { (Isa::Portable.kernels().to_bf16)(16, x.as_ptr(), p) }
+    }
+    unsafe fn load_bf16_pairs(p: *const u16) -> ([f32; 16], [f32; 16]) {
+        // SAFETY: see above.
+        let at = |i: usize| f32::from_bits(u32::from(unsafe { *p.add(i) }) << 16);
+        (std::array::from_fn(|i| at(2 * i)), std::array::from_fn(|i| at(2 * i + 1)))
+    }
+}
+
+generic::table!(Sixteen, "sse2", tiles [(12, 2), (4, 2), (2, 2), (1, 2)], bf16 generic::gemm_bf16::<Sixteen>);
+
+/// Numbers with room behind them that no kernel may read into a result or write.
+struct Guarded(Vec<f32>, usize);
+
+impl Guarded {
+    fn new(random: &mut Random, n: usize) -> Guarded {
+        let numbers = (0..n).map(|_| random.normal() * 2.0);
+        Guarded(numbers.chain([f32::NAN; 40]).collect(), n)
+    }
+    fn at(&self) -> *const f32 {
+        self.0.as_ptr()
+    }
+    fn at_mut(&mut self) -> *mut f32 {
+        self.0.as_mut_ptr()
+    }
+    fn assert_guarded(&self, what: &str) {
+        assert!(self.0[self.1..].iter().all(|x| x.is_nan()), "{what} wrote past its end");
+    }
+}
+
+/// Runs `run` on copies of `inputs` with both tables, and compares all that it wrote and returned.
+fn agree(what: &str, inputs: &[&Guarded], run: impl Fn(&Kernels, &mut [Guarded]) -> Vec<f32>) {
+    let [mut ours, mut reference] =
+        [(); 2].map(|()| inputs.iter().map(|x| Guarded(x.0.clone(), x.1)).collect::<Vec<_>>());
+    let (returned, expected) = (run(&KERNELS, &mut ours), run(Isa::Portable.kernels(), &mut reference));
+    let close = |x: f32, y: f32| x == y || (x - y).abs() <= 2e-5 * y.abs().max(1.0);
+    assert!(returned.iter().zip(&expected).all(|(&x, &y)| close(x, y)), "{what}: {returned:?}, not {expected:?}");
+    for (ours, reference) in ours.iter().zip(&reference) {
+        ours.assert_guarded(what);
+        for (i, (&x, &y)) in ours.0[..ours.1].iter().zip(&reference.0).enumerate() {
+            assert!(close(x, y), "{what}: element {i} is {x}, not {y}");
+        }
+    }
+}
+
+/// [`agree`] on calls of kernels, which are all unsafe for one reason.
+macro_rules! agree {
+    ($what:literal, [$($input:ident),*], |$k:ident, $b:ident| $run:block) => {
+        agree($what, &[$(&$input),*], |$k, $b| {
+            // SAFETY: every buffer has the numbers that the kernel is told of.
+            unsafe { $run }
+        });
+    };
+}
+
+#[test]
+fn rows_of_every_length() {
+    let mut random = Random::new(1, [0; 3]);
+    for n in 0..70 {
+        let [mut x, y, mut z, w] = [(); 4].map(|()| Guarded::new(&mut random, n));
+        let two = Guarded::new(&mut random, 2 * n);
+        if n > 0 {
+            // Every number below zero, so that a padding of zeros would be the largest; a hole for the exponentials.
+            x.0[..n].iter_mut().for_each(|x| *x = -x.abs() - 0.1);
+            z.0[n / 2] = f32::NEG_INFINITY;
+        }
+        let positive = Guarded(y.0.iter().map(|y| y * y).collect(), n);
+        agree!("scale", [x], |k, b| {
+            (k.scale)(n, 0.7, b[0].at_mut());
+            vec![]
+        });
+        agree!("axpy", [x, y], |k, b| {
+            (k.axpy)(n, 0.7, b[0].at(), b[1].at_mut());
+            vec![]
+        });
+        agree!("dot", [x, y], |k, b| { vec![(k.dot)(n, b[0].at(), b[1].at())] });
+        agree!("max", [x], |k, b| { vec![(k.max)(n, b[0].at())] });
+        agree!("exp_sums", [z], |k, b| {
+            let (sum, weighted) = (k.exp_sums)(n, 0.9, 1.5, b[0].at());
+            vec![sum, weighted]
+        });
+        agree!("exp_scaled", [z], |k, b| {
+            (k.exp_scaled)(n, 0.9, 1.5, -2.0, b[0].at_mut());
+            vec![]
+        });
+        agree!("scale_by", [x, y, w], |k, b| {
+            (k.scale_by)(n, 0.7, b[0].at(), b[1].at(), b[2].at_mut());
+            vec![]
+        });
+        agree!("rotate_halves", [y, w, two], |k, b| {
+            (k.rotate_halves)(1, 2 * n, n, b[0].at(), b[1].at(), -1.0, b[2].at_mut());
+            vec![]
+        });
+        agree!("rotate_pairs", [x, y, two], |k, b| {
+            let (c, s) = (b[0].0.clone(), b[1].0.clone());
+            let cos: Vec<f32> = c[..n].iter().flat_map(|&c| [c, c]).collect();
+            let sin: Vec<f32> = s[..n].iter().flat_map(|&s| [-s, s]).collect();
+            (k.rotate_pairs)(1, 2 * n, n, cos.as_ptr(), sin.as_ptr(), -1.0, b[2].at_mut());
+            vec![]
+        });
+        agree!("swiglu", [x, y, w], |k, b| {
+            (k.swiglu)(n, b[0].at(), b[1].at(), b[2].at_mut());
+            vec![]
+        });
+        agree!("swiglu_backward", [x, y, w], |k, b| {
+            let (gate, up) = (b[0].at_mut(), b[1].at_mut());
+            (k.swiglu_backward)(n, gate, up, b[2].at(), gate, up);
+            vec![]
+        });
+        let step = AdamStep {
+            scale: 0.5,
+            beta1: 0.9,
+            rest1: 0.1,
+            beta2: 0.99,
+            rest2: 0.01,
+            rate: 0.02,
+            root: 3.0,
+            eps: 1e-8,
+            keep: 0.999,
+        };
+        agree!("adamw", [x, y, positive, w], |k, b| {
+            (k.adamw)(n, step, b[0].at(), b[1].at_mut(), b[2].at_mut(), b[3].at_mut());
+            vec![]
+        });
+        agree!("to_bf16", [y], |k, b| {
+            let mut out = vec![7_u16; n + 40];
+            (k.to_bf16)(n, b[0].at(), out.as_mut_ptr());
+            assert_eq!(out[n..], [7; 40], "to_bf16 wrote past its end");
+            out.into_iter().map(f32::from).collect()
+        });
+    }
+}
+
+#[test]
+fn pages_of_scores() {
+    let mut random = Random::new(2, [0; 3]);
+    for (rows, visible, rows_per_position) in [(1, 1, 1), (5, 1, 2), (32, 7, 1), (8, 32, 8), (3, 40, 1), (32, 31, 4)] {
+        let [scores, d_p] = [(); 2].map(|()| Guarded::new(&mut random, rows * PAGE));
+        let [max, sum, correction] = [(); 3].map(|()| Guarded::new(&mut random, rows));
+        agree!("softmax_page", [scores, max, sum, correction], |k, b| {
+            let [scores, max, sum, correction] = [0, 1, 2, 3].map(|i| b[i].at_mut());
+            (k.softmax_page)(rows, scores, visible, rows_per_position, 0.6, max, sum, correction);
+            vec![]
+        });
+        agree!("softmax_page_backward", [scores, d_p, max, sum], |k, b| {
+            let (scores, d_p) = (b[0].at_mut(), b[1].at_mut());
+            (k.softmax_page_backward)(rows, scores, d_p, visible, rows_per_position, 0.6, b[2].at(), b[3].at());
+            vec![]
+        });
+    }
+}
+
+#[test]
+fn products_of_every_width() {
+    let mut random = Random::new(3, [0; 3]);
+    for m in [1, 2, 3, 5, 12, 13, 31] {
+        for n in 1..=PANEL {
+            for (k, add) in [(0, false), (1, true), (6, false), (7, true)] {
+                let (a, b) = (Guarded::new(&mut random, m * k), Guarded::new(&mut random, k * PANEL));
+                let c = Guarded::new(&mut random, m * n);
+                agree!("gemm_f32", [a, b, c], |kernels, buffers| {
+                    let left = Left { data: buffers[0].at(), row: k, column: 1 };
+                    (kernels.gemm_f32)(m, n, k, left, buffers[1].at(), PANEL, buffers[2].at_mut(), n, add);
+                    vec![]
+                });
+                let k = k.next_multiple_of(2);
+                let mut bf16 =
+                    |len: usize| -> Vec<u16> { (0..len).map(|_| (random.normal().to_bits() >> 16) as u16).collect() };
+                let (a, b) = (bf16(m * k), bf16(k * PANEL));
+                agree!("gemm_bf16", [c], |kernels, buffers| {
+                    (kernels.gemm_bf16)(m, n, k, a.as_ptr(), k, b.as_ptr(), buffers[0].at_mut(), n, add);
+                    vec![]
+                });
+            }
+        }
+    }
+}
