@@ -127,20 +127,16 @@ fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(begin) = rest.find("{%") {
-        let Some(length) = rest[begin..].find("%}") else { break };
-        let tag = &rest[begin + 2..begin + length];
-        let word = tag.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
-        let instead = match word {
-            "generation" => Some("if true"),
-            "endgeneration" => Some("endif"),
-            _ => None,
-        };
-        out.push_str(&rest[..begin + 2]);
-        match instead {
-            Some(instead) => out.push_str(&tag.replace(word, instead)),
-            None => out.push_str(tag),
+        let (text, tag) = rest.split_at(begin + 2);
+        let Some(end) = tag.find("%}") else { break };
+        let (tag, after) = tag.split_at(end);
+        out.push_str(text);
+        match tag.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+') {
+            "generation" => out.push_str(&tag.replace("generation", "if true")),
+            "endgeneration" => out.push_str(&tag.replace("endgeneration", "endif")),
+            _ => out.push_str(tag),
         }
-        rest = &rest[begin + length..];
+        rest = after;
     }
     out.push_str(rest);
     out

@@ -40,7 +40,8 @@ impl Checkpoint {
         if about.is_dir() {
             Self::HuggingFace(HuggingFace::open(path)?).complete()
         } else {
-            Self::from_gguf(Gguf::open(path)?)
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            Gguf::open(path).and_then(Self::from_gguf).map_err(|e| e.at(name))
         }
     }
 

@@ -17,6 +17,11 @@ impl Error {
         Self(sentence.into())
     }
 
+    /// The sentence that this one is the rest of: `subject` before it.
+    pub(crate) fn about(self, subject: impl fmt::Display) -> Self {
+        Self(format!("{subject} {}", self.0))
+    }
+
     /// The same sentence, with the place (usually a file's name) before it.
     pub fn at(self, place: impl fmt::Display) -> Self {
         Self(format!("{place}: {}", self.0))

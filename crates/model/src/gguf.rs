@@ -237,16 +237,16 @@ impl Gguf {
 fn read_tables(bytes: &[u8]) -> Result<Tables> {
     let mut reader = Reader { bytes, at: 0 };
     if reader.take::<4>().as_ref() != Some(MAGIC) {
-        return Err(Error::new("is not a GGUF file: it does not begin with GGUF"));
+        return Err(Error::new("the file is not GGUF: it does not begin with these letters"));
     }
     let version = reader.u32().ok_or_else(|| cut_short("the version"))?;
     match version {
         // Versions 2 and 3 differ in the byte order they allow, and this is the little end.
         2 | 3 => {}
         _ if matches!(version.swap_bytes(), 2 | 3) => {
-            return Err(Error::new("is a big-endian GGUF file; convert it to little-endian"));
+            return Err(Error::new("the file is big-endian GGUF; convert it to little-endian"));
         }
-        other => return Err(Error::new(format!("has GGUF version {other}; versions 2 and 3 are read"))),
+        other => return Err(Error::new(format!("the file has GGUF version {other}; versions 2 and 3 are read"))),
     }
     let tensor_count = reader.u64().ok_or_else(|| cut_short("the number of tensors"))?;
     let key_count = reader.u64().ok_or_else(|| cut_short("the number of metadata keys"))?;
@@ -254,7 +254,7 @@ fn read_tables(bytes: &[u8]) -> Result<Tables> {
     let mut metadata = BTreeMap::new();
     for i in 0..key_count {
         let key = reader.name().ok_or_else(|| cut_short(&format!("metadata key {i} of {key_count}")))??;
-        let place = reader.value().map_err(|e| e.at(format!("metadata key {}", quoted(&key))))?;
+        let place = reader.value().map_err(|e| e.about(format!("metadata key {}", quoted(&key))))?;
         if metadata.insert(key.clone(), place).is_some() {
             return Err(Error::new(format!("metadata key {} comes twice", quoted(&key))));
         }
@@ -275,7 +275,7 @@ fn read_tables(bytes: &[u8]) -> Result<Tables> {
     let mut rows = BTreeMap::new();
     for i in 0..tensor_count {
         let name = reader.name().ok_or_else(|| cut_short(&format!("tensor {i} of {tensor_count}")))??;
-        let row = reader.row().map_err(|e| e.at(format!("tensor {}", quoted(&name))))?;
+        let row = reader.row().map_err(|e| e.about(format!("tensor {}", quoted(&name))))?;
         match rows.entry(name) {
             btree_map::Entry::Vacant(place) => place.insert(row),
             btree_map::Entry::Occupied(place) => {
@@ -291,7 +291,7 @@ fn read_tables(bytes: &[u8]) -> Result<Tables> {
         .into_iter()
         .map(|(name, row)| {
             let tensor =
-                row.place(alignment, data_start, data).map_err(|e| e.at(format!("tensor {}", quoted(&name))))?;
+                row.place(alignment, data_start, data).map_err(|e| e.about(format!("tensor {}", quoted(&name))))?;
             Ok((name, tensor))
         })
         .collect::<Result<_>>()?;
@@ -411,7 +411,7 @@ impl<'a> Reader<'a> {
 
     /// Steps over a value with its kind, and remembers where it lay.
     fn value(&mut self) -> Result<Place> {
-        let number = self.u32().ok_or_else(|| cut_short("its kind"))?;
+        let number = self.u32().ok_or_else(outlives)?;
         let kind = *Kind::ALL
             .get(number as usize)
             .ok_or_else(|| Error::new(format!("has a value of the unknown kind {number}")))?;
@@ -421,7 +421,7 @@ impl<'a> Reader<'a> {
     }
 
     fn step_over(&mut self, kind: Kind, depth: usize) -> Result<()> {
-        let outside = || cut_short("its value");
+        let outside = outlives;
         match (kind, kind.size()) {
             (_, Some(size)) => self.skip(size as u64).map(drop).ok_or_else(outside),
             (Kind::Text, None) => self.text().map(drop).ok_or_else(outside),
@@ -448,7 +448,7 @@ impl<'a> Reader<'a> {
     }
 
     fn row(&mut self) -> Result<Row> {
-        let outside = || cut_short("its row in the table of tensors");
+        let outside = outlives;
         let count = self.u32().ok_or_else(outside)?;
         if !(1..=MOST_DIMENSIONS).contains(&count) {
             return Err(Error::new(format!("has {count} dimensions, which is not from 1 to {MOST_DIMENSIONS}")));
@@ -463,6 +463,11 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// For the rest of a sentence about a key or tensor.
+fn outlives() -> Error {
+    Error::new("goes on after the file's end; the file is cut short or damaged")
+}
+
 fn cut_short(what: &str) -> Error {
-    Error::new(format!("ends before {what} does; it is cut short or damaged"))
+    Error::new(format!("the file ends before {what} does; it is cut short or damaged"))
 }

@@ -6,7 +6,6 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::chat_template::ChatTemplate;
@@ -36,12 +35,6 @@ pub struct HuggingFace {
     shards: Vec<SafeTensors>,
     /// Which shard has a tensor.
     places: BTreeMap<String, usize>,
-}
-
-/// `model.safetensors.index.json`.
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
 }
 
 impl HuggingFace {
@@ -161,12 +154,15 @@ fn open_weights(directory: &Path) -> Result<(Vec<SafeTensors>, BTreeMap<String, 
             "the directory has neither {WEIGHTS} nor {INDEX}; other formats of weights are not read"
         )));
     };
-    let index: Index = serde_json::from_value(json).map_err(|e| Error::new(e.to_string()).at(INDEX))?;
+    let index = json["weight_map"].as_object();
+    let index = index.ok_or_else(|| Error::new("weight_map is not an object").at(INDEX))?;
     let mut files: BTreeMap<&str, usize> = BTreeMap::new();
     let mut shards = Vec::new();
     let mut places = BTreeMap::new();
-    for (tensor, file) in &index.weight_map {
-        let shard = match files.get(file.as_str()) {
+    for (tensor, file) in index {
+        let file = file.as_str();
+        let file = file.ok_or_else(|| Error::new(format!("{} has no file's name", quoted(tensor))).at(INDEX))?;
+        let shard = match files.get(file) {
             Some(&shard) => shard,
             None => {
                 // The index comes with the model: it may not point outside the directory.
@@ -192,22 +188,24 @@ fn read_text(directory: &Path, name: &str) -> Result<Option<String>> {
     let about = match fs::metadata(&path) {
         Ok(about) => about,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::new(format!("can't be read ({e})")).at(name)),
+        Err(e) => return Err(Error::new(format!("the file can't be read ({e})")).at(name)),
     };
     if !about.is_file() {
-        return Err(Error::new("is not a regular file").at(name));
+        return Err(Error::new("this is not a regular file").at(name));
     }
     if about.len() > JSON_LIMIT {
-        return Err(Error::new(format!("has {} bytes, more than a file of its kind could need", about.len())).at(name));
+        return Err(
+            Error::new(format!("the file has {} bytes, more than a file of its kind could need", about.len())).at(name)
+        );
     }
-    let bytes = fs::read(&path).map_err(|e| Error::new(format!("can't be read ({e})")).at(name))?;
-    String::from_utf8(bytes).map(Some).map_err(|_| Error::new("is not UTF-8 text").at(name))
+    let bytes = fs::read(&path).map_err(|e| Error::new(format!("the file can't be read ({e})")).at(name))?;
+    String::from_utf8(bytes).map(Some).map_err(|_| Error::new("the file is not UTF-8 text").at(name))
 }
 
 /// Reads a JSON file of `directory`, if it is there.
 fn read_json(directory: &Path, name: &str) -> Result<Option<Value>> {
     let Some(text) = read_text(directory, name)? else { return Ok(None) };
-    serde_json::from_str(&text).map(Some).map_err(|e| Error::new(format!("is not JSON ({e})")).at(name))
+    serde_json::from_str(&text).map(Some).map_err(|e| Error::new(format!("the file is not JSON ({e})")).at(name))
 }
 
 /// Writes a model that transformers loads: `config.json`, `model.safetensors`, `generation_config.json` and the
@@ -284,5 +282,5 @@ fn replace(directory: &Path, name: &str, write: impl FnOnce(&mut BufWriter<File>
         // The rename itself is durable once the directory is.
         File::open(directory)?.sync_all()
     })();
-    written.map_err(|e: io::Error| Error::new(format!("can't be written ({e})")).at(name))
+    written.map_err(|e: io::Error| Error::new(format!("the file can't be written ({e})")).at(name))
 }

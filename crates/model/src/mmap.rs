@@ -28,20 +28,20 @@ impl Map {
     /// [`Error::at`].
     pub fn open(path: &Path) -> Result<Self> {
         // A device or a pipe would block or have no length, so look before opening.
-        let about = std::fs::metadata(path).map_err(|e| Error::new(format!("can't be read ({e})")))?;
+        let about = std::fs::metadata(path).map_err(|e| Error::new(format!("the file can't be read ({e})")))?;
         if !about.is_file() {
-            return Err(Error::new("is not a regular file"));
+            return Err(Error::new("this is not a regular file"));
         }
         if about.len() == 0 {
-            return Err(Error::new("is empty; download it again"));
+            return Err(Error::new("the file is empty; download it again"));
         }
-        let file = File::open(path).map_err(|e| Error::new(format!("can't be read ({e})")))?;
+        let file = File::open(path).map_err(|e| Error::new(format!("the file can't be read ({e})")))?;
         // SAFETY: the map is private and read-only, and the check above made sure that this is a regular file, so
         // only another program that shrinks or rewrites it in place can change what is read; the type's
         // documentation states that limit. Every use is through a slice of the length taken here.
         #[expect(unsafe_code, reason = "mapping a file; the named exception of this crate")]
         let map = unsafe { memmap2::Mmap::map(&file) };
-        let map = map.map_err(|e| Error::new(format!("can't be mapped ({e})")))?;
+        let map = map.map_err(|e| Error::new(format!("the file can't be mapped ({e})")))?;
         Ok(Self(Bytes::File(map)))
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::dequantize::{DataType, bf16_from_f32};
@@ -81,18 +81,18 @@ impl SafeTensors {
 /// Checks the header of a whole file's `bytes`; returns where data starts and what each tensor is.
 fn read_header(bytes: &[u8]) -> Result<(usize, BTreeMap<String, Entry>)> {
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(Error::new("is shorter than a safetensors header; download it again"));
+        return Err(Error::new("the file is shorter than a safetensors header; download it again"));
     };
     let length = u64::from_le_bytes(*length);
     if length > HEADER_LIMIT || length > rest.len() as u64 {
         return Err(Error::new(format!(
-            "says that its header has {length} bytes, but {} follow; it is cut short or not a safetensors file",
+            "the file says that its header has {length} bytes, but {} follow; it is cut short or not a safetensors file",
             rest.len()
         )));
     }
     let (header, data) = rest.split_at(length as usize);
     let header: Header = serde_json::from_slice(header)
-        .map_err(|e| Error::new(format!("has a header that is not as the safetensors format says ({e})")))?;
+        .map_err(|e| Error::new(format!("the header is not as the safetensors format says ({e})")))?;
 
     let mut spans = Vec::with_capacity(header.0.len());
     for (name, entry) in &header.0 {
@@ -134,7 +134,7 @@ fn read_header(bytes: &[u8]) -> Result<(usize, BTreeMap<String, Entry>)> {
     }
     if covered != data.len() {
         return Err(Error::new(format!(
-            "has {} bytes of data, but its header accounts for {covered}; it is damaged",
+            "the file has {} bytes of data, but its header accounts for {covered}; it is damaged",
             data.len()
         )));
     }
@@ -167,10 +167,15 @@ impl<'de> Deserialize<'de> for Header {
                         continue;
                     }
                     match tensors.entry(name) {
-                        btree_map::Entry::Vacant(place) => place.insert(map.next_value()?),
+                        btree_map::Entry::Vacant(place) => {
+                            let entry = map.next_value();
+                            let named = |e| A::Error::custom(format!("tensor {}: {e}", quoted(place.key())));
+                            let entry = entry.map_err(named)?;
+                            place.insert(entry)
+                        }
                         btree_map::Entry::Occupied(place) => {
                             let twice = format!("tensor {} comes twice", quoted(place.key()));
-                            return Err(serde::de::Error::custom(twice));
+                            return Err(A::Error::custom(twice));
                         }
                     };
                 }

@@ -23,7 +23,7 @@ impl Tokenizer {
     /// # Errors
     /// One sentence that names what is damaged, or not supported: kinds of tokenizer that no supported family has.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
-        let json = serde_json::from_slice(bytes).map_err(|e| Error::new(format!("is not JSON ({e})")))?;
+        let json = serde_json::from_slice(bytes).map_err(|e| Error::new(format!("the file is not JSON ({e})")))?;
         Self::from_value(json)
     }
 
@@ -36,7 +36,8 @@ impl Tokenizer {
             }
         }
         check(&json)?;
-        let inner: tokenizers::Tokenizer = json.to_string().parse().map_err(|e| Error::new(format!("{e}")))?;
+        let inner: tokenizers::Tokenizer =
+            json.to_string().parse().map_err(|e| Error::new(format!("the tokenizer can't be used ({e})")))?;
         // The crate numbers added tokens itself where the model's vocabulary doesn't have them.
         for token in json["added_tokens"].as_array().into_iter().flatten() {
             let (text, id) = (token["content"].as_str().unwrap_or_default(), token["id"].as_u64());

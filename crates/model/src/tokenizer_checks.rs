@@ -42,7 +42,7 @@ const PARTS: [Part; 4] = [
 /// Checks a whole `tokenizer.json`.
 pub(crate) fn check(json: &Value) -> Result<()> {
     if !json.is_object() {
-        return Err(Error::new("is not a JSON object"));
+        return Err(Error::new("the file is not a JSON object"));
     }
     check_model(&json["model"]).map_err(|e| e.at("model"))?;
     check_added_tokens(&json["added_tokens"]).map_err(|e| e.at("added_tokens"))?;
@@ -122,7 +122,7 @@ fn check_added_tokens(tokens: &Value) -> Result<()> {
     let tokens = match tokens {
         Value::Null => return Ok(()),
         Value::Array(tokens) => tokens,
-        _ => return Err(Error::new("is not a list")),
+        _ => return Err(Error::new("this is not a list")),
     };
     let mut texts = HashSet::new();
     for token in tokens {
@@ -143,7 +143,7 @@ fn check_part(json: &Value, part: &Part, outermost: bool) -> Result<()> {
     if json.is_null() {
         return Ok(());
     }
-    let object = json.as_object().ok_or_else(|| Error::new("is not an object"))?;
+    let object = json.as_object().ok_or_else(|| Error::new("this is not an object"))?;
     let kind = json["type"].as_str().ok_or_else(|| Error::new("type is missing"))?;
     if kind == "Sequence" && outermost {
         let inner = json[part.list].as_array();

@@ -26,7 +26,7 @@ pub fn config_from_gguf(file: &Gguf) -> Result<Config> {
         }
     };
     let config = Keys { file, architecture }.config(family, bias)?;
-    config.validate()?;
+    config.validate().map_err(|e| e.at("the metadata, in config.json's words"))?;
     Ok(config)
 }
 

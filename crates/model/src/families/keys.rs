@@ -16,7 +16,7 @@ impl<'a> Keys<'a> {
     pub fn new(json: &'a Value) -> Result<Self> {
         match json {
             Value::Object(object) => Ok(Self { object, prefix: "" }),
-            _ => Err(Error::new("is not a JSON object")),
+            _ => Err(Error::new("the file is not a JSON object")),
         }
     }
 
