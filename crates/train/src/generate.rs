@@ -1,0 +1,170 @@
+//! Completions of a task's problems: sampled by the engine, judged by the task.
+
+use minke_engine::{Engine, Limits, Reason, Request, RequestId, Sampling, Seed, TransformerDecoder};
+use minke_kernels::Cpu;
+use minke_model::{Error, Result, Tokenizer, Transformer};
+
+use crate::evaluation::{Evaluation, Outcome};
+use crate::rollouts::Rollout;
+use crate::tasks::{END, END_THINK, Item, THINK, Task};
+
+/// Memory for keys and values.
+const KV_BYTES: usize = 1 << 30;
+/// First word of the random streams of evaluations; training has the step there.
+const EVALUATION: u32 = u32::MAX;
+
+/// Asks a model for completions of a task's problems.
+pub struct Generator<'a> {
+    task: &'a dyn Task,
+    tokenizer: &'a Tokenizer,
+    think: u32,
+    end_think: u32,
+    end: u32,
+    engine: Option<Engine>,
+}
+
+/// A problem to complete, and the random numbers to do it with.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'i> {
+    /// The problem.
+    pub item: &'i Item,
+    /// Step (or evaluation), prompt and sample: see [`Seed`].
+    pub stream: [u32; 3],
+}
+
+/// How completions are drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drawing {
+    /// The run's seed.
+    pub seed: u32,
+    /// What logits are divided by; 0 for the most likely token.
+    pub temperature: f32,
+    /// Longest completion, in tokens.
+    pub limit: usize,
+}
+
+/// What was sampled: a rollout for each request, and the mean entropy of a token's distribution.
+pub struct Sampled {
+    /// In the order of the asks; advantages are still 0.
+    pub rollouts: Vec<Rollout>,
+    /// In nats.
+    pub entropy: f64,
+}
+
+impl<'a> Generator<'a> {
+    /// For a model with this tokenizer.
+    ///
+    /// # Errors
+    /// When the tokenizer has no single token for a tag that completions are made of.
+    pub fn new(task: &'a dyn Task, tokenizer: &'a Tokenizer) -> Result<Generator<'a>> {
+        let id = |tag: &str| {
+            let lacks =
+                || Error::new(format!("the model's tokenizer has no token {tag}, which thoughts are marked with"));
+            tokenizer.token_id(tag).ok_or_else(lacks)
+        };
+        Ok(Generator { task, tokenizer, think: id(THINK)?, end_think: id(END_THINK)?, end: id(END)?, engine: None })
+    }
+
+    /// Completes every ask.
+    ///
+    /// # Errors
+    /// When a prompt does not fit the model, or the model's logits are not numbers.
+    pub fn complete(
+        &mut self,
+        cpu: &Cpu,
+        transformer: &Transformer,
+        asks: &[Ask<'_>],
+        drawing: Drawing,
+    ) -> Result<Sampled> {
+        let mut decoder = TransformerDecoder::new(cpu, transformer);
+        let limits = Limits::within(KV_BYTES, transformer.kv_layout());
+        let engine = self.engine.get_or_insert_with(|| Engine::new(&decoder, limits));
+        engine.reset();
+        let mut requests = Vec::with_capacity(asks.len());
+        for (i, ask) in asks.iter().enumerate() {
+            requests.push(Request {
+                id: RequestId(i as u64),
+                prompt: self.tokenizer.encode(&ask.item.prompt, true)?,
+                sampling: Sampling {
+                    temperature: drawing.temperature,
+                    seed: Seed { seed: u64::from(drawing.seed), stream: ask.stream },
+                    ..Sampling::default()
+                },
+                limit: drawing.limit,
+                stop: vec![self.end],
+                thought: None,
+            });
+        }
+        let prompts: Vec<Vec<u32>> = requests.iter().map(|request| request.prompt.clone()).collect();
+        let outcomes = engine.generate(&mut decoder, requests).map_err(|refused| Error::new(refused.to_string()))?;
+
+        let (mut entropy, mut count) = (0.0, 0_usize);
+        let mut rollouts = Vec::with_capacity(asks.len());
+        for ((ask, prompt_tokens), outcome) in asks.iter().zip(prompts).zip(outcomes) {
+            if outcome.reason == Reason::NotFinite {
+                return Err(Error::new("the model's logits are not numbers any more; lower the learning rate"));
+            }
+            entropy += outcome.tokens.iter().map(|token| f64::from(token.entropy)).sum::<f64>();
+            count += outcome.tokens.len();
+            let tokens: Vec<u32> = outcome.tokens.iter().map(|token| token.id).collect();
+            let text = self.tokenizer.decode(&tokens, false)?;
+            let score = self.task.score(ask.item, &text);
+            rollouts.push(Rollout {
+                prompt: ask.stream[1],
+                sample: ask.stream[2],
+                item: ask.item.clone(),
+                text,
+                prompt_tokens,
+                thought_tokens: self.thought_tokens(&tokens),
+                log_probs: outcome.tokens.iter().map(|token| token.log_prob).collect(),
+                tokens,
+                finished: outcome.reason == Reason::Stop,
+                reward: score.reward,
+                reason: score.reason,
+                advantage: 0.0,
+            });
+        }
+        Ok(Sampled { rollouts, entropy: entropy / count.max(1) as f64 })
+    }
+
+    /// Tokens between the first `<think>` and the first `</think>` after it, or the end.
+    fn thought_tokens(&self, tokens: &[u32]) -> usize {
+        let Some(open) = tokens.iter().position(|&id| id == self.think) else { return 0 };
+        let thought = &tokens[open + 1..];
+        thought.iter().position(|&id| id == self.end_think).unwrap_or(thought.len())
+    }
+
+    /// Held-out results on `items` of one level: greedy, and `samples` drawn of each. Returns the greedy completions too.
+    ///
+    /// # Errors
+    /// Those of [`Generator::complete`].
+    pub fn evaluate(
+        &mut self,
+        cpu: &Cpu,
+        transformer: &Transformer,
+        items: &[Item],
+        samples: u32,
+        drawing: Drawing,
+    ) -> Result<(Evaluation, Vec<Rollout>)> {
+        let level = items.first().map_or(0, |item| item.level);
+        let ask = |(i, item)| Ask { item, stream: [EVALUATION, i as u32, 0] };
+        let asks: Vec<Ask<'_>> = items.iter().enumerate().map(ask).collect();
+        let greedy = self.complete(cpu, transformer, &asks, Drawing { temperature: 0.0, ..drawing })?.rollouts;
+        let each = asks
+            .iter()
+            .flat_map(|ask| (0..samples).map(|sample| Ask { stream: [ask.stream[0], ask.stream[1], sample], ..*ask }));
+        let drawn = self.complete(cpu, transformer, &each.collect::<Vec<_>>(), drawing)?.rollouts;
+        let outcomes: Vec<Outcome> = greedy
+            .iter()
+            .enumerate()
+            .map(|(i, rollout)| Outcome {
+                greedy: rollout.reward > 0.0,
+                finished: rollout.finished,
+                thought_tokens: rollout.thought_tokens,
+                samples: samples as usize,
+                right: drawn[i * samples as usize..][..samples as usize].iter().filter(|r| r.reward > 0.0).count(),
+            })
+            .collect();
+        Ok((Evaluation::of(level, &outcomes), greedy))
+    }
+}

@@ -1,0 +1,144 @@
+//! Group-relative policy optimisation (arXiv 2402.03300): one step of a `grpo` stage.
+//!
+//! Prompts are drawn, a group of completions is sampled for each, rewards become advantages within the group, and the
+//! model is moved. What is left out: a reference model and its KL term, and a critic. What is kept that others lose: the
+//! log-probabilities that were recorded at sampling are those that the trainer computes, bit for bit, and each step
+//! checks it before its first update.
+
+use minke_kernels::random::Random;
+use minke_model::{Error, Result};
+
+use crate::advantages::advantages;
+use crate::generate::{Ask, Drawing, Generator};
+use crate::learner::{self, Example, Learner};
+use crate::loss::{Tokens, Totals, token_losses};
+use crate::progress::RolloutMetrics;
+use crate::recipe::Grpo;
+use crate::rollouts::Rollout;
+use crate::tasks::{Item, Split, Task};
+
+/// First word of the random streams that prompts are drawn from.
+const PROMPTS: u32 = 0x6772_706f;
+
+/// What a step came to.
+pub struct Step {
+    /// Everything that was sampled, judged and weighed.
+    pub rollouts: Vec<Rollout>,
+    /// Its means.
+    pub metrics: RolloutMetrics,
+    /// The loss before the first update.
+    pub loss: f64,
+    /// Norm of the gradient before clipping, of the last update.
+    pub gradient_norm: f32,
+    /// Tokens sampled and tokens learnt from.
+    pub tokens: u64,
+}
+
+/// The problems of a step (counted over the whole run).
+pub fn problems(task: &dyn Task, stage: &Grpo, seed: u32, step: u64) -> Vec<Item> {
+    let draw = |prompt| {
+        let mut random = Random::new(u64::from(seed), [PROMPTS, step as u32, prompt]);
+        let level = stage.levels[random.below(stage.levels.len() as u32) as usize];
+        task.sample(Split::Train, level, &mut random)
+    };
+    (0..stage.prompts).map(draw).collect()
+}
+
+/// Samples and judges the groups of a step, and weighs them.
+///
+/// # Errors
+/// Those of [`Generator::complete`].
+pub fn sample(
+    generator: &mut Generator<'_>,
+    learner: &Learner<'_>,
+    problems: &[Item],
+    stage: &Grpo,
+    seed: u32,
+    step: u64,
+) -> Result<(Vec<Rollout>, f64)> {
+    let streams = |prompt| (0..stage.samples).map(move |sample| [step as u32, prompt as u32, sample]);
+    let asks: Vec<Ask<'_>> = problems
+        .iter()
+        .enumerate()
+        .flat_map(|(prompt, item)| streams(prompt).map(move |stream| Ask { item, stream }))
+        .collect();
+    let drawing = Drawing { seed, temperature: stage.temperature, limit: stage.max_new_tokens as usize };
+    let sampled = generator.complete(learner.cpu(), learner.transformer(), &asks, drawing)?;
+    let mut rollouts = sampled.rollouts;
+    let rewards: Vec<f32> = rollouts.iter().map(|rollout| rollout.reward).collect();
+    let advantages = advantages(&rewards, stage.samples as usize, stage.scale);
+    rollouts.iter_mut().zip(advantages).for_each(|(rollout, advantage)| rollout.advantage = advantage);
+    Ok((rollouts, sampled.entropy))
+}
+
+/// Learns from a step's rollouts: `stage.updates` updates, a leaf of the gradient for each group.
+///
+/// A group whose rewards were all equal has nothing to say and is passed over.
+///
+/// # Errors
+/// When a log-probability is not, to the bit, the one that was recorded at sampling.
+pub fn learn(
+    learner: &mut Learner<'_>,
+    rollouts: Vec<Rollout>,
+    entropy: f64,
+    stage: &Grpo,
+    alpha: f32,
+    update: &learner::Step,
+) -> Result<Step> {
+    let group = stage.samples as usize;
+    let mut metrics = RolloutMetrics::of(&rollouts, group);
+    metrics.entropy = entropy;
+    let totals = Totals {
+        completions: rollouts.len(),
+        tokens: rollouts.iter().map(|rollout| rollout.tokens.len()).sum(),
+        max_completion_length: stage.max_new_tokens as usize,
+    };
+    let mut tokens = totals.tokens as u64;
+    let (mut loss, mut gradient_norm, mut clipped) = (0.0, 0.0, (0, 0));
+    for pass in 0..stage.updates {
+        for members in rollouts.chunks(group).filter(|members| members.iter().any(|r| r.advantage != 0.0)) {
+            let examples: Vec<Example> = members.iter().map(example).collect();
+            tokens += examples.iter().map(|example| example.tokens.len() as u64).sum::<u64>();
+            let lengths: Vec<usize> = members.iter().map(|rollout| rollout.tokens.len()).collect();
+            let advantages: Vec<f32> = members.iter().map(|rollout| rollout.advantage).collect();
+            let old: Vec<f32> = members.iter().flat_map(|rollout| rollout.log_probs.iter().copied()).collect();
+            learner.leaf(&examples, 1.0 / stage.temperature, alpha, |log_probs| {
+                let new: Vec<f32> = log_probs.iter().map(|row| row.log_prob).collect();
+                if pass == 0 {
+                    check(&new, &old, members)?;
+                }
+                let losses = token_losses(
+                    stage.loss,
+                    stage.clip,
+                    totals,
+                    Tokens { lengths: &lengths, advantages: &advantages, log_probs: &new, old_log_probs: &old },
+                );
+                if pass == 0 {
+                    loss += losses.loss;
+                }
+                clipped = (clipped.0 + losses.clipped_low, clipped.1 + losses.clipped_high);
+                Ok::<_, Error>(losses.gradient)
+            })?;
+        }
+        gradient_norm = learner.update(update);
+    }
+    let seen = (totals.tokens * stage.updates as usize).max(1) as f64;
+    (metrics.clipped_low, metrics.clipped_high) = (clipped.0 as f64 / seen, clipped.1 as f64 / seen);
+    Ok(Step { rollouts, metrics, loss, gradient_norm, tokens })
+}
+
+fn example(rollout: &Rollout) -> Example {
+    let tokens = [&*rollout.prompt_tokens, &*rollout.tokens].concat();
+    Example { prompt: rollout.prompt_tokens.len(), tokens }
+}
+
+/// What was sampled is what is trained.
+fn check(new: &[f32], old: &[f32], members: &[Rollout]) -> Result<()> {
+    assert_eq!(new.len(), old.len(), "log-probabilities of other tokens");
+    let Some(at) = (0..new.len()).find(|&i| new[i].to_bits() != old[i].to_bits()) else { return Ok(()) };
+    Err(Error::new(format!(
+        "the trainer's log-probability of token {at} in the group of {} is {:e}, but {:e} was recorded when it was sampled; \
+         this is a defect of minke: please report it with the recipe and the seed",
+        members[0].item.prompt, new[at], old[at]
+    )))
+}

@@ -1,0 +1,28 @@
+//! Rollouts, rewards, better weights: tasks, recipes, the mathematics of the stages, and everything a run keeps.
+
+pub mod advantages;
+pub mod budget;
+pub mod checkpoint;
+pub mod corpus;
+mod curves;
+pub mod evaluation;
+mod files;
+pub mod generate;
+pub mod gradient;
+pub mod grpo;
+pub mod intervals;
+pub mod learner;
+pub mod loss;
+pub mod metrics;
+pub mod progress;
+pub mod recipe;
+pub mod report;
+pub mod rollouts;
+pub mod run;
+pub mod sft;
+pub mod tasks;
+pub mod trial;
+
+pub use minke_model::{Error, Result};
+pub use recipe::Recipe;
+pub use tasks::Task;

@@ -1,0 +1,135 @@
+//! `metrics.jsonl`: one JSON object a line for each step, in order, never a line twice.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use minke_model::{Error, Result};
+
+use crate::files::failed;
+use crate::progress::StepMetrics;
+
+/// The metrics file of a run, open for the next line.
+#[derive(Debug)]
+pub struct MetricsFile {
+    path: PathBuf,
+    file: File,
+    lines: u64,
+}
+
+impl MetricsFile {
+    /// Opens the file for a run that goes on after its first `lines` steps (0 for a new run): what an interrupted run
+    /// wrote after its last checkpoint is cut off, since it will be written again.
+    ///
+    /// # Errors
+    /// What the file system says; or that the file has fewer lines.
+    pub fn open(path: &Path, lines: u64) -> Result<MetricsFile> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|e| failed("open", path, e))?;
+        let (mut kept, mut length, mut line) = (0, 0, Vec::new());
+        let mut reader = BufReader::new(&file);
+        while kept < lines {
+            line.clear();
+            length += reader.read_until(b'\n', &mut line).map_err(|e| failed("read", path, e))? as u64;
+            if !line.ends_with(b"\n") {
+                return Err(Error::new(format!(
+                    "{} has {kept} lines, but the checkpoint was made after {lines}; put the missing lines back, or \
+                     start the run anew",
+                    path.display()
+                )));
+            }
+            kept += 1;
+        }
+        file.set_len(length)
+            .and_then(|()| file.seek(SeekFrom::Start(length)))
+            .map_err(|e| failed("cut off the end of", path, e))?;
+        Ok(MetricsFile { path: path.to_path_buf(), file, lines })
+    }
+
+    /// Lines written so far; a checkpoint keeps this number.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Writes a line, at once.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn append(&mut self, metrics: &StepMetrics) -> Result<()> {
+        let mut line = serde_json::to_vec(metrics).map_err(|e| Error::new(format!("metrics can't be written: {e}")))?;
+        line.push(b'\n');
+        self.file.write_all(&line).map_err(|e| failed("write", &self.path, e))?;
+        self.lines += 1;
+        Ok(())
+    }
+
+    /// Makes the lines last; before a checkpoint that counts on them.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(|e| failed("sync", &self.path, e))
+    }
+}
+
+/// Reads a metrics file; a last line that was cut off by a crash is left out.
+///
+/// # Errors
+/// What the file system says, or the line that isn't metrics.
+pub fn read(path: &Path) -> Result<Vec<StepMetrics>> {
+    let text = std::fs::read_to_string(path).map_err(|e| failed("read", path, e))?;
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let parse = |(i, line)| {
+        serde_json::from_str(line).map_err(|e| Error::new(format!("{} line {}: {e}", path.display(), i + 1)))
+    };
+    whole.lines().enumerate().map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(step: u32) -> StepMetrics {
+        StepMetrics { step, ..StepMetrics::example() }
+    }
+
+    #[test]
+    fn resuming_cuts_off_what_will_be_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metrics.jsonl");
+        let mut file = MetricsFile::open(&path, 0).unwrap();
+        for i in 1..=5 {
+            file.append(&step(i)).unwrap();
+        }
+        assert_eq!(file.lines(), 5);
+        // A crash in the middle of a line.
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        text.push_str("{\"stage\":");
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(read(&path).unwrap().len(), 5);
+
+        let mut file = MetricsFile::open(&path, 3).unwrap();
+        file.append(&step(40)).unwrap();
+        file.sync().unwrap();
+        assert_eq!(read(&path).unwrap(), [1, 2, 3, 40].map(step));
+        let error = MetricsFile::open(&path, 7).unwrap_err().to_string();
+        assert!(error.contains("has 4 lines, but the checkpoint was made after 7"), "{error}");
+        assert_eq!(MetricsFile::open(&path, 0).unwrap().lines(), 0);
+        assert_eq!(read(&path).unwrap(), []);
+    }
+
+    #[test]
+    fn a_broken_line_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metrics.jsonl");
+        MetricsFile::open(&path, 0).unwrap().append(&step(1)).unwrap();
+        let line = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{line}{{}}\n{line}")).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("metrics.jsonl line 2: missing field"));
+    }
+}

@@ -1,0 +1,294 @@
+//! Recipes: one TOML file that says what a run does, checked whole before a chip is spent.
+
+mod section;
+mod stage;
+
+use std::path::Path;
+
+use minke_kernels::Dtype;
+use minke_model::config::Config;
+use minke_model::families::{config_from_json, config_to_json};
+use minke_model::{Error, Result};
+use serde_json::{Map, Value};
+use toml::Table;
+
+pub use stage::{Grpo, Learning, Schedule, Sft, Share, Stage};
+
+use crate::budget;
+use crate::files::failed;
+use crate::tasks::chain_sum::{ChainSum, Scratchpad};
+use crate::tasks::countdown::Countdown;
+use crate::tasks::{SPECIALS, Task};
+use section::Section;
+
+/// The version of the format that is read.
+const VERSION: u32 = 1;
+
+/// What a run does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recipe {
+    /// The file's name, without its extension.
+    pub name: String,
+    /// Seed of everything random, unless the command line gives another.
+    pub seed: u32,
+    /// Where the weights come from.
+    pub model: Source,
+    /// How weights are stored for products.
+    pub dtype: Dtype,
+    /// Standard deviation of random weights.
+    pub deviation: f32,
+    /// What is learnt.
+    pub task: TaskRecipe,
+    /// In which stages.
+    pub stages: Vec<Stage>,
+    /// Seconds that it may take, unless the command line gives another time.
+    pub budget_s: Option<u64>,
+    /// How results are measured.
+    pub eval: Eval,
+    /// What the trained model is compared with.
+    pub control: Control,
+    /// Steps from one checkpoint to the next.
+    pub checkpoint_every: u32,
+    /// Bytes that a run's checkpoints may take; the newest is kept in any case.
+    pub checkpoint_bytes: u64,
+}
+
+/// Where weights come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// Random ones, for the sizes in `[model.scratch]`: the keys of a `config.json` but for the vocabulary, which is
+    /// the task's.
+    Scratch(Map<String, Value>),
+    /// A model that exists.
+    Reference(String),
+}
+
+/// A task and its settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskRecipe {
+    /// See [`ChainSum`].
+    ChainSum(ChainSum),
+    /// See [`Countdown`].
+    Countdown(Countdown),
+}
+
+/// What a run may be compared with, trained for the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Control {
+    /// The same model from its beginning, on the same problems with their answers alone.
+    Direct,
+    /// The model after its first stage, on the same demonstrations for as long as the later stages took.
+    Sft,
+}
+
+/// How results are measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Eval {
+    /// The level that the recipe trains for; one above is measured beside it, where the task has it.
+    pub level: u32,
+    /// Held-out items a level.
+    pub items: u32,
+    /// Completions sampled of each item, for pass@k; 0 for greedy ones only.
+    pub samples: u32,
+    /// What logits are divided by when sampling.
+    pub temperature: f32,
+    /// Longest completion, in tokens.
+    pub max_new_tokens: u32,
+}
+
+impl Recipe {
+    /// Reads a recipe's file.
+    ///
+    /// # Errors
+    /// One sentence: the file, and the first thing that is wrong with it.
+    pub fn read(path: &Path) -> Result<Recipe> {
+        let text = std::fs::read_to_string(path).map_err(|e| failed("read the recipe", path, e))?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        Recipe::parse(&name, &text).map_err(|e| e.at(path.display()))
+    }
+
+    /// Reads a recipe.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn parse(name: &str, text: &str) -> Result<Recipe> {
+        let table: Table = text.parse().map_err(|e| syntax(text, &e))?;
+        let all = Section::new(
+            "recipe",
+            table,
+            ["version", "seed", "model", "task", "stage", "budget", "eval", "control", "checkpoint"],
+        )?;
+        match all.need_whole("version", 0..=u32::MAX)? {
+            VERSION => {}
+            other => {
+                return Err(Error::new(format!(
+                    "is of version {other}, but this minke reads version {VERSION}; use the minke it was written for"
+                )));
+            }
+        }
+        let task = TaskRecipe::read(all.need_table("task")?)?;
+        let (model, dtype, deviation) = read_model(all.need_table("model")?)?;
+        let built = task.build();
+        let stages = all.tables("stage")?;
+        if stages.is_empty() {
+            return Err(Error::new("has no stage; add a [[stage]] of kind sft or grpo"));
+        }
+        let stage = |(i, table)| Stage::read(&format!("stage {}", i + 1), table, &*built);
+        let stages = stages.into_iter().enumerate().map(stage).collect::<Result<Vec<Stage>>>()?;
+        let checkpoint =
+            Section::new("checkpoint", all.table("checkpoint")?.unwrap_or_default(), ["every", "disk_mb"])?;
+        let budget = Section::new("budget", all.table("budget")?.unwrap_or_default(), ["time"])?;
+        let control = Section::new("control", all.table("control")?.unwrap_or_default(), &["kind"])?;
+        let kinds = [("direct", Control::Direct), ("sft", Control::Sft)];
+        let recipe = Recipe {
+            name: name.to_string(),
+            seed: all.whole("seed", 0..=u32::MAX)?.unwrap_or(1),
+            model,
+            dtype,
+            deviation,
+            stages,
+            budget_s: budget.text("time")?.map(budget::parse).transpose()?,
+            eval: Eval::read(all.need_table("eval")?, &*built)?,
+            control: control.word("kind", &kinds)?.unwrap_or(Control::Direct),
+            checkpoint_every: checkpoint.whole("every", 1..=10_000_000)?.unwrap_or(20),
+            checkpoint_bytes: u64::from(checkpoint.whole("disk_mb", 1..=1 << 30)?.unwrap_or(1024)) << 20,
+            task,
+        };
+        recipe.check_lengths(&*built)?;
+        Ok(recipe)
+    }
+
+    /// The sizes of a model made from scratch; `None` for one that exists.
+    ///
+    /// # Errors
+    /// The key that can't be.
+    pub fn scratch_config(&self) -> Result<Option<Config>> {
+        let Source::Scratch(keys) = &self.model else { return Ok(None) };
+        let mut keys = keys.clone();
+        let tokens = SPECIALS.len() + self.task.build().alphabet().chars().count();
+        keys.insert("vocab_size".into(), tokens.into());
+        let place = "model.scratch";
+        let config = config_from_json(&Value::Object(keys.clone())).map_err(|e| e.at(place))?;
+        // What is read is what is written: a key that would not be written means nothing to this family.
+        let written = config_to_json(&config);
+        match keys.keys().find(|key| written.get(key).is_none()) {
+            None => Ok(Some(config)),
+            Some(key) => Err(Error::new(format!(
+                "{place}: {key} is not a key of {}; its keys are those of the family's config.json",
+                config.family.name()
+            ))),
+        }
+    }
+
+    /// That prompts and completions fit in the context of a model made from scratch.
+    fn check_lengths(&self, task: &dyn Task) -> Result<()> {
+        let Some(config) = self.scratch_config()? else { return Ok(()) };
+        let eval = ("eval".to_string(), *self.eval.levels(task).end(), self.eval.max_new_tokens);
+        let stages = self.stages.iter().enumerate().filter_map(|(i, stage)| match stage {
+            Stage::Sft(_) => None,
+            Stage::Grpo(grpo) => {
+                Some((format!("stage {}", i + 1), grpo.levels.iter().copied().max()?, grpo.max_new_tokens))
+            }
+        });
+        for (name, level, new) in stages.chain([eval]) {
+            let (prompt, room) = (task.prompt_length(level), config.max_positions);
+            if prompt + new as usize > room {
+                return Err(Error::new(format!(
+                    "{name}: prompts of up to {prompt} tokens and max_new_tokens of {new} don't fit in the {room} of \
+                     max_position_embeddings"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Eval {
+    fn read(table: Table, task: &dyn Task) -> Result<Eval> {
+        let section = Section::new("eval", table, ["level", "items", "samples", "temperature", "max_new_tokens"])?;
+        Ok(Eval {
+            level: section.need_whole("level", task.levels())?,
+            items: section.need_whole("items", 1..=1_000_000)?,
+            samples: section.whole("samples", 0..=1024)?.unwrap_or(8),
+            temperature: section.number("temperature", 0.01..=100.0)?.unwrap_or(1.0) as f32,
+            max_new_tokens: section.need_whole("max_new_tokens", 1..=1_048_576)?,
+        })
+    }
+
+    /// The level trained for and, where the task has it, one above.
+    pub fn levels(&self, task: &dyn Task) -> std::ops::RangeInclusive<u32> {
+        self.level..=(self.level + 1).min(*task.levels().end())
+    }
+}
+
+impl TaskRecipe {
+    fn read(table: Table) -> Result<TaskRecipe> {
+        #[derive(Clone, Copy)]
+        enum Name {
+            ChainSum,
+            Countdown,
+        }
+        let names = [("chain_sum", Name::ChainSum), ("countdown", Name::Countdown)];
+        let section = Section::new("task", table, ["name", "digits", "scratchpad", "tries"])?;
+        let name = section.need("name", section.word("name", &names)?)?;
+        let foreign = |keys: &[&str]| match keys.iter().find(|key| section.has(key)) {
+            Some(key) => Err(section.error(format!("{key} is a key of another task"))),
+            None => Ok(()),
+        };
+        match name {
+            Name::ChainSum => {
+                foreign(&["tries"])?;
+                let digits = match section.wholes("digits", 1..=4)?.as_deref() {
+                    None => 1..=2,
+                    Some(&[count]) => count..=count,
+                    Some(&[fewest, most]) if fewest <= most => fewest..=most,
+                    Some(_) => return Err(section.error("digits is a number, or the fewest and the most as [1, 2]")),
+                };
+                let styles = [("plain", Scratchpad::Plain), ("reversed", Scratchpad::Reversed)];
+                let scratchpad = section.word("scratchpad", &styles)?.unwrap_or(Scratchpad::Plain);
+                Ok(Self::ChainSum(ChainSum { digits, scratchpad }))
+            }
+            Name::Countdown => {
+                foreign(&["digits", "scratchpad"])?;
+                Ok(Self::Countdown(Countdown { tries: section.whole("tries", 1..=9)?.unwrap_or(9) }))
+            }
+        }
+    }
+
+    /// The task itself.
+    pub fn build(&self) -> Box<dyn Task> {
+        match self {
+            Self::ChainSum(task) => Box::new(task.clone()),
+            Self::Countdown(task) => Box::new(task.clone()),
+        }
+    }
+}
+
+fn read_model(table: Table) -> Result<(Source, Dtype, f32)> {
+    let section = Section::new("model", table, ["reference", "scratch", "dtype", "deviation"])?;
+    let dtype = section.word("dtype", &[("f32", Dtype::F32), ("bf16", Dtype::Bf16)])?.unwrap_or(Dtype::F32);
+    let deviation = section.number("deviation", 1e-6..=1.0)?.unwrap_or(0.02) as f32;
+    let source = match (section.text("reference")?, section.table("scratch")?) {
+        (Some(reference), None) => Source::Reference(reference.to_string()),
+        (None, Some(keys)) if keys.contains_key("vocab_size") => {
+            return Err(section.error("scratch.vocab_size follows from the task's characters; leave it out"));
+        }
+        (None, Some(keys)) => match serde_json::to_value(keys) {
+            Ok(Value::Object(keys)) => Source::Scratch(keys),
+            _ => return Err(section.error("scratch has a value that config.json can't have")),
+        },
+        _ => return Err(section.error("give either reference or [model.scratch]")),
+    };
+    Ok((source, dtype, deviation))
+}
+
+/// The parser's complaint as one sentence with its line.
+fn syntax(text: &str, error: &toml::de::Error) -> Error {
+    let at = error.span().map_or(0, |span| span.start.min(text.len()));
+    let line = 1 + text.as_bytes()[..at].iter().filter(|b| **b == b'\n').count();
+    Error::new(format!("line {line} is not TOML: {}", error.message().replace('\n', ", ")))
+}
+
+#[cfg(test)]
+mod tests;

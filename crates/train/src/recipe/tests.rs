@@ -1,0 +1,167 @@
+//! The recipes that come with minke are read; broken ones each get their sentence.
+
+use super::*;
+use crate::loss::Loss;
+use crate::tasks::Style;
+
+fn path(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes").join(name)
+}
+
+fn tiny() -> String {
+    std::fs::read_to_string(path("tiny.toml")).unwrap()
+}
+
+#[test]
+fn every_recipe_here_is_read() {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(path("")).unwrap() {
+        let recipe = Recipe::read(&entry.unwrap().path()).unwrap();
+        let config = recipe.scratch_config().unwrap().unwrap();
+        if recipe.name != "tiny" {
+            assert!((500_000..1_500_000).contains(&config.parameters()), "{}: {}", recipe.name, config.parameters());
+        }
+        names.push(recipe.name);
+    }
+    for name in ["tiny", "sums", "sums-dense", "countdown"] {
+        assert!(names.iter().any(|n| n == name), "recipes/{name}.toml is missing");
+    }
+}
+
+#[test]
+fn a_recipe_says_what_it_says() {
+    let recipe = Recipe::read(&path("tiny.toml")).unwrap();
+    assert_eq!((recipe.name.as_str(), recipe.seed, recipe.dtype), ("tiny", 1, Dtype::F32));
+    let [Stage::Sft(sft), Stage::Grpo(grpo)] = &recipe.stages[..] else { panic!("two stages") };
+    assert_eq!((sft.steps, sft.batch, sft.examples, &sft.levels[..]), (6, 8, 64, &[2, 3][..]));
+    assert_eq!(sft.mixture[0], Share { style: Style::Direct, share: 0.4 });
+    assert_eq!((sft.learning.rate, sft.learning.schedule), (3e-3, Schedule::Linear));
+    assert_eq!((grpo.loss, grpo.prompts, grpo.samples, &grpo.levels[..]), (Loss::DrGrpo, 4, 4, &[2][..]));
+    assert_eq!((grpo.clip.epsilon, grpo.clip.epsilon_high, grpo.updates), (0.2, 0.2, 1));
+    assert_eq!(recipe.task.build().name(), "chain_sum");
+    assert_eq!(recipe.eval.levels(&*recipe.task.build()), 2..=3);
+    assert_eq!(recipe.checkpoint_bytes, 1 << 30);
+    assert_eq!(recipe.scratch_config().unwrap().unwrap().vocab_size, 4 + 15);
+}
+
+#[test]
+fn at_least_two_fifths_of_the_cold_start_for_sums_answer_directly() {
+    for name in ["sums.toml", "sums-dense.toml"] {
+        let recipe = Recipe::read(&path(name)).unwrap();
+        let Stage::Sft(sft) = &recipe.stages[0] else { panic!("a cold start") };
+        let direct = sft.mixture.iter().find(|s| s.style == Style::Direct).unwrap();
+        assert!(direct.share >= 0.4);
+    }
+}
+
+/// Each line: what is replaced in tiny.toml, by what, and the sentence that follows.
+#[test]
+fn broken_recipes_get_one_sentence() {
+    for (from, to, sentence) in [
+        (
+            "version = 1",
+            "version = 2",
+            "is of version 2, but this minke reads version 1; use the minke it was written for",
+        ),
+        ("version = 1\n", "", "recipe: version is missing"),
+        ("version = 1", "version = \"one\"", "recipe: version is \"one\", which is not a whole number"),
+        ("version = 1", "version = 1\nsead = 3", "recipe has an unknown key \"sead\"; did you mean seed?"),
+        ("version = 1", "version = 1\nseed = -3", "recipe: seed is -3, which is not from 0 to 4294967295"),
+        ("version = 1", "version = 1\nbudget = 15", "recipe: budget is 15, which is not a table; write it as [budget]"),
+        (
+            "[eval]",
+            "[budget]\ntime = \"soon\"\n[eval]",
+            "budget \"soon\" is not a time of at most 30 days; write it as 90s, 15m or 2h",
+        ),
+        ("[task]", "[tusk]", "recipe has an unknown key \"tusk\"; did you mean task?"),
+        ("\"chain_sum\"", "\"chainsum\"", "task: name is \"chainsum\"; it can be chain_sum, countdown"),
+        ("\"chain_sum\"", "\"chess\"", "task: name is \"chess\"; it can be chain_sum, countdown"),
+        ("\"chain_sum\"", "\"countdown\"", "task: digits is a key of another task"),
+        ("digits = 1", "digits = [2, 1]", "task: digits is a number, or the fewest and the most as [1, 2]"),
+        ("digits = 1", "digits = 9", "task: digits is 9, which is not from 1 to 4"),
+        ("digits = 1", "digits = []", "task: digits is empty"),
+        ("dtype = \"f32\"", "dtype = \"f33\"", "model: dtype is \"f33\"; it can be f32, bf16"),
+        ("dtype = \"f32\"", "reference = \"x\"", "model: give either reference or [model.scratch]"),
+        ("hidden_size = 32\n", "", "model.scratch: hidden_size is missing"),
+        ("hidden_size = 32", "hidden_size = 0", "model.scratch: hidden_size is 0, which is not from 1 to 1048576"),
+        (
+            "num_hidden_layers = 2",
+            "num_hidden_layers = 2\nnum_hiden_layers = 3",
+            "model.scratch: num_hiden_layers is not a key of deepseek_v3; its keys are those of the family's config.json",
+        ),
+        (
+            "hidden_size = 32",
+            "hidden_size = 32\nvocab_size = 9",
+            "model: scratch.vocab_size follows from the task's characters; leave it out",
+        ),
+        (
+            "\"deepseek_v3\"",
+            "\"gpt2\"",
+            "model.scratch: model_type is \"gpt2\"; the families that load are llama, mistral, qwen2 and deepseek_v3",
+        ),
+        (
+            "max_position_embeddings = 64",
+            "max_position_embeddings = 27",
+            "stage 2: prompts of up to 4 tokens and max_new_tokens of 24 don't fit in the 27 of max_position_embeddings",
+        ),
+        ("kind = \"sft\"", "kind = \"stf\"", "stage 1: kind is \"stf\"; it can be sft, grpo"),
+        ("kind = \"grpo\"\n", "", "stage 2: kind is missing"),
+        ("steps = 6", "stpes = 6", "stage 1 has an unknown key \"stpes\"; did you mean steps?"),
+        ("steps = 6", "steps = 0", "stage 1: steps is 0, which is not from 1 to 10000000"),
+        ("steps = 6", "steps = 6.5", "stage 1: steps is 6.5, which is not a whole number"),
+        ("steps = 6", "steps = 1", "stage 1: warmup is 2, more than the 1 of steps"),
+        ("samples = 4", "samples = 1", "stage 2: samples is 1, which is not from 2 to 65536"),
+        ("lr = 3e-3", "lr = nan", "stage 1: lr is NaN, which is not from 0 to 1"),
+        ("lr = 3e-3", "lr = \"fast\"", "stage 1: lr is \"fast\", which is not a number"),
+        (
+            "lr = 3e-3",
+            "lr = 3e-3\nloss = \"grpo\"",
+            "stage 1 has an unknown key \"loss\"; it can be kind, steps, batch, \
+          examples, level, mixture, lr, warmup, schedule, weight_decay, beta1, beta2, clip_norm, balance, bias_rate",
+        ),
+        ("\"dr_grpo\"", "\"ppo\"", "stage 2: loss is \"ppo\"; it can be grpo, dr_grpo, dapo"),
+        ("level = 2\nloss", "level = 1\nloss", "stage 2: level is 1, which is not from 2 to 6"),
+        ("level = [2, 3]", "level = [2, 30]", "stage 1: level is 30, which is not from 2 to 6"),
+        ("direct = 0.4", "direct = 0.5", "stage 1 mixture: the shares add up to 1.100, not to 1"),
+        ("direct = 0.4", "direkt = 0.4", "stage 1 mixture has an unknown key \"direkt\"; did you mean direct?"),
+        ("direct = 0.4", "direct = -1", "stage 1 mixture: direct is -1, which is not from 0 to 1"),
+        ("items = 8", "items = 0", "eval: items is 0, which is not from 1 to 1000000"),
+        ("every = 2", "evry = 2", "checkpoint has an unknown key \"evry\"; did you mean every?"),
+        ("[[stage]]\nkind = \"sft\"", "[stage]\nkind = \"sft\"", "line 44 is not TOML: duplicate key"),
+    ] {
+        let text = tiny();
+        assert_eq!(text.matches(from).count().min(1), 1, "{from} is not in tiny.toml");
+        let error = Recipe::parse("tiny", &text.replacen(from, to, 1)).unwrap_err().to_string();
+        assert_eq!(error, sentence, "for {to}");
+    }
+    let none = tiny();
+    let none = format!("{}{}", &none[..none.find("[[stage]]").unwrap()], &none[none.find("[eval]").unwrap()..]);
+    let error = Recipe::parse("tiny", &none).unwrap_err().to_string();
+    assert_eq!(error, "has no stage; add a [[stage]] of kind sft or grpo");
+    assert!(
+        Recipe::read(Path::new("no/such.toml")).unwrap_err().to_string().starts_with("could not read the recipe no/")
+    );
+}
+
+/// Cut, doubled and scrambled recipes never panic.
+#[test]
+fn no_text_makes_it_panic() {
+    let text = tiny();
+    let mut random = minke_kernels::random::Random::new(9, [0; 3]);
+    let mut errors = 0;
+    for _ in 0..1500 {
+        let mut lines: Vec<String> = text.lines().map(str::to_string).collect();
+        let at = random.below(lines.len() as u32) as usize;
+        match random.below(4) {
+            0 => lines.truncate(at),
+            1 => lines.insert(at, lines[random.below(lines.len() as u32) as usize].clone()),
+            2 => drop(lines.remove(at)),
+            _ => {
+                let digit = char::from(b'0' + random.below(10) as u8);
+                lines[at] = lines[at].replace(digit, ["-", "9999999999", "\"", "[", "é"][random.below(5) as usize]);
+            }
+        }
+        errors += usize::from(Recipe::parse("tiny", &lines.join("\n")).is_err());
+    }
+    assert!(errors > 500, "{errors} of 1500 refused: too kind to be a test");
+}

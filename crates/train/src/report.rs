@@ -1,0 +1,320 @@
+//! `report.md`, `report.json` and `curves.svg`: what a run came to, for people and for programs.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use minke_model::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::Domain;
+use crate::curves;
+use crate::evaluation::Evaluation;
+use crate::files::write_whole;
+use crate::intervals::Interval;
+use crate::progress::{StageKind, StepMetrics};
+use crate::recipe;
+use crate::rollouts::Rollout;
+
+/// The version of `report.json`.
+pub const VERSION: u32 = 1;
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The recipe's name.
+    pub recipe: String,
+    /// The run's seed.
+    pub seed: u64,
+    /// Where the run's numbers were made.
+    pub domain: Domain,
+    /// The model's family.
+    pub family: String,
+    /// Its number of parameters.
+    pub parameters: u64,
+    /// The task's name.
+    pub task: String,
+    /// Results after each stage.
+    pub stages: Vec<StageReport>,
+    /// Results at the end, with the recipe's greedy decoding.
+    #[serde(rename = "final")]
+    pub last: Results,
+    /// What it is compared with, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Control>,
+    /// Seconds that the run took, from its start to this report.
+    pub wall_s: f64,
+    /// Rollouts of problems nobody trained on, whole.
+    pub shown: Vec<Shown>,
+}
+
+/// One stage, and how the model did after it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageReport {
+    /// Its kind.
+    pub kind: StageKind,
+    /// Steps it had.
+    pub steps: u32,
+    /// Tokens sampled and learnt from.
+    pub tokens: u64,
+    /// Seconds it took, without the evaluation after it.
+    pub wall_s: f64,
+    /// Results.
+    #[serde(flatten)]
+    pub results: Results,
+}
+
+/// Held-out results of a model that thinks before it answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// At the level it was trained for.
+    pub think: Evaluation,
+    /// One level above, where the task has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above: Option<Evaluation>,
+}
+
+/// What the run is compared with: the same model, trained for the same time in another way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Control {
+    /// What it is.
+    pub kind: recipe::Control,
+    /// Steps it had.
+    pub steps: u32,
+    /// Seconds of training, evaluation not counted.
+    pub wall_s: f64,
+    /// Held-out results at the level trained for.
+    #[serde(flatten)]
+    pub evaluation: Evaluation,
+}
+
+/// A rollout to look at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shown {
+    /// What it is an example of.
+    pub title: String,
+    /// What the model read,
+    pub prompt: String,
+    /// what it wrote,
+    pub completion: String,
+    /// and what that was worth,
+    pub reward: f32,
+    /// and why.
+    pub reason: String,
+}
+
+impl Shown {
+    /// A rollout under a title.
+    pub fn of(title: impl Into<String>, rollout: &Rollout) -> Shown {
+        Shown {
+            title: title.into(),
+            prompt: rollout.item.prompt.clone(),
+            completion: rollout.text.clone(),
+            reward: rollout.reward,
+            reason: rollout.reason.clone(),
+        }
+    }
+}
+
+impl Report {
+    /// Writes the report's three files into a run's directory.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write(&self, run: &Path, metrics: &[StepMetrics]) -> Result<()> {
+        let json = serde_json::to_vec_pretty(self).map_err(|e| Error::new(format!("report can't be written: {e}")))?;
+        write_whole(&run.join("curves.svg"), curves::svg(metrics).as_bytes())?;
+        write_whole(&run.join("report.md"), self.markdown().as_bytes())?;
+        write_whole(&run.join("report.json"), &json)
+    }
+
+    /// The report for people.
+    pub fn markdown(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string can't fail.
+        let _ = self.write_markdown(&mut text);
+        text
+    }
+
+    fn write_markdown(&self, out: &mut String) -> std::fmt::Result {
+        let Domain { binary, isa, dtype } = &self.domain;
+        let think = &self.last.think;
+        writeln!(out, "# {}\n", self.recipe)?;
+        writeln!(
+            out,
+            "A {} of {} parameters, `{}`, seed {}: **{}** of {} held-out problems at level {}, in {} all in all \
+             ({binary}, {isa}, {dtype}).\n",
+            self.family,
+            self.parameters,
+            self.task,
+            self.seed,
+            percent(think.accuracy, think.interval),
+            think.items,
+            think.level,
+            duration(self.wall_s),
+        )?;
+        if let Some(control) = &self.control {
+            let Evaluation { accuracy, interval, .. } = control.evaluation;
+            writeln!(
+                out,
+                "The control, {} for {} ({} steps): **{}**.\n",
+                match control.kind {
+                    recipe::Control::Direct => "the same model trained to answer without a thought",
+                    recipe::Control::Sft => "the model after its first stage, trained further on the same demonstrations",
+                },
+                duration(control.wall_s),
+                control.steps,
+                percent(accuracy, interval),
+            )?;
+        }
+        self.write_table(out)?;
+        writeln!(out, "Accuracy is of greedy decoding; intervals are Wilson's, 95 %.\n\n![Curves](curves.svg)\n")?;
+        for Shown { title, prompt, completion, reward, reason } in &self.shown {
+            let fence = fence(&[prompt, completion]);
+            writeln!(out, "## {title}\n\n{fence}\n{prompt}{completion}\n{fence}\n\nReward {reward}: {reason}\n")?;
+        }
+        Ok(())
+    }
+
+    fn write_table(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "| after | level | accuracy | pass@1 sampled | pass@k | thought tokens | truncated |")?;
+        writeln!(out, "|---|---|---|---|---|---|---|")?;
+        for (i, stage) in self.stages.iter().enumerate() {
+            let StageReport { kind, steps, wall_s, results, .. } = stage;
+            let name = format!("stage {}: {}, {steps} steps, {}", i + 1, kind.name(), duration(*wall_s));
+            write_row(out, &name, &results.think)?;
+            if let Some(above) = &results.above {
+                write_row(out, "", above)?;
+            }
+        }
+        if let Some(control) = &self.control {
+            write_row(
+                out,
+                &format!("control, {} steps, {}", control.steps, duration(control.wall_s)),
+                &control.evaluation,
+            )?;
+        }
+        writeln!(out)
+    }
+}
+
+fn write_row(out: &mut String, name: &str, evaluation: &Evaluation) -> std::fmt::Result {
+    let (one, all) = match &evaluation.sampled {
+        None => (String::new(), String::new()),
+        Some(s) => (
+            percent(s.pass_at_1, s.pass_at_1_interval),
+            format!("{} (k = {})", percent(s.pass_at_k, s.pass_at_k_interval), s.k),
+        ),
+    };
+    writeln!(
+        out,
+        "| {name} | {} | {} of {} | {one} | {all} | {:.1} | {:.1} % |",
+        evaluation.level,
+        percent(evaluation.accuracy, evaluation.interval),
+        evaluation.items,
+        evaluation.thought_tokens,
+        100.0 * evaluation.truncated,
+    )
+}
+
+fn percent(fraction: f64, Interval { low, high }: Interval) -> String {
+    format!("{:.1} % ({:.1} to {:.1})", 100.0 * fraction, 100.0 * low, 100.0 * high)
+}
+
+/// Seconds, as people say them.
+fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..60 => format!("{seconds:.1} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// A code fence that no text within can close.
+fn fence(texts: &[&String]) -> String {
+    let longest = texts.iter().flat_map(|text| text.split(|c| c != '`')).map(str::len).max().unwrap_or(0);
+    "`".repeat(longest.max(2) + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::Outcome;
+
+    impl StageReport {
+        /// A stage for tests.
+        pub(crate) fn example() -> StageReport {
+            let outcome = |greedy| Outcome { greedy, finished: true, thought_tokens: 12, samples: 8, right: 3 };
+            let think = Evaluation::of(3, &[outcome(true), outcome(true), outcome(false), outcome(true)]);
+            let above = Some(Evaluation { level: 4, ..think.clone() });
+            let results = Results { think, above };
+            StageReport { kind: StageKind::Sft, steps: 100, tokens: 1 << 20, wall_s: 75.3, results }
+        }
+    }
+
+    fn report() -> Report {
+        let stage = StageReport::example();
+        Report {
+            version: VERSION,
+            recipe: "sums".into(),
+            seed: 1,
+            domain: Domain { binary: "minke 0.1.0".into(), isa: "avx2".into(), dtype: "bf16".into() },
+            family: "deepseek_v3".into(),
+            parameters: 1_000_000,
+            task: "chain_sum".into(),
+            last: stage.results.clone(),
+            control: Some(Control {
+                kind: recipe::Control::Direct,
+                steps: 300,
+                wall_s: 75.0,
+                evaluation: stage.results.think.clone(),
+            }),
+            stages: vec![stage],
+            wall_s: 3725.0,
+            shown: vec![Shown::of("A sum nobody trained it on", &Rollout::example())],
+        }
+    }
+
+    #[test]
+    fn programs_find_what_they_look_for() {
+        let run = tempfile::tempdir().unwrap();
+        report().write(run.path(), &[]).unwrap();
+        let bytes = std::fs::read(run.path().join("report.json")).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        for path in
+            ["/final/think/accuracy", "/control/accuracy", "/stages/0/think/accuracy", "/stages/0/above/accuracy"]
+        {
+            assert_eq!(json.pointer(path).and_then(|x| x.as_f64()), Some(0.75), "{path}");
+        }
+        for path in ["/wall_s", "/stages/0/wall_s", "/final/think/interval/low", "/control/interval/high"] {
+            assert!(json.pointer(path).is_some_and(|x| x.is_f64()), "{path}");
+        }
+        assert_eq!(json.pointer("/final/think/sampled/k"), Some(&8.into()));
+        assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report());
+    }
+
+    #[test]
+    fn people_find_what_they_look_for() {
+        let text = report().markdown();
+        for part in [
+            "# sums\n",
+            "A deepseek_v3 of 1000000 parameters, `chain_sum`, seed 1: **75.0 % (30.1 to 95.4)** of 4 held-out problems \
+             at level 3, in 1 h 2 min all in all (minke 0.1.0, avx2, bf16).",
+            "The control, the same model trained to answer without a thought for 1 min 15 s (300 steps): **75.0 %",
+            "| stage 1: sft, 100 steps, 1 min 15 s | 3 | 75.0 % (30.1 to 95.4) of 4 | 37.5 %",
+            "![Curves](curves.svg)",
+            "## A sum nobody trained it on\n\n```\n1+2=<think>1+2=3</think>3<end>\n```\n\nReward 1: answer 3 is right\n",
+        ] {
+            assert!(text.contains(part), "{part}\nis not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn no_text_escapes_its_fence() {
+        assert_eq!(fence(&[&"a".into()]), "```");
+        assert_eq!(fence(&[&"a````b`".into(), &"``".into()]), "`````");
+        assert_eq!([0.0, 59.4, 60.0, 7384.0].map(duration), ["0.0 s", "59.4 s", "1 min 0 s", "2 h 3 min"]);
+    }
+}

@@ -1,0 +1,300 @@
+//! A run: a recipe carried out in a directory, from random or published weights to a report.
+//!
+//! ```text
+//! recipe.toml  metrics.jsonl  rollouts/  checkpoints/STEP/  stages/N/  model/  report.md  report.json  curves.svg
+//! control/     the same, for the model that it is compared with
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use minke_kernels::{Cpu, Dtype};
+use minke_model::{Checkpoint as ModelFiles, Config, Error, Parameters, Result, Tokenizer};
+
+use crate::budget;
+use crate::checkpoint::{self, Domain, State};
+use crate::files::{failed, make_directory, write_whole};
+use crate::learner::{Learner, initial_values};
+use crate::metrics;
+use crate::progress::Watch;
+use crate::recipe::{Control, Recipe, Sft, Share, Source, Stage};
+use crate::report::{self, Report, Shown};
+use crate::tasks::{SPECIALS, Style, Task};
+use crate::trial::{Plan, Trial, cost};
+
+/// Steps that a stage is tried for, to know what a step costs; the first is not counted.
+const PROBE: u32 = 4;
+/// Part of a budget that goes into training; the rest is for measuring and writing.
+const TRAINING: f64 = 0.9;
+
+/// What the command line decides.
+pub struct Options<'a> {
+    /// Instead of the recipe's seed.
+    pub seed: Option<u32>,
+    /// Instead of the recipe's budget, in seconds.
+    pub budget_s: Option<u64>,
+    /// Train the control too.
+    pub control: bool,
+    /// Go on with the run that is in the directory.
+    pub resume: bool,
+    /// Go on even where the numbers will not be the same to the bit.
+    pub accept: bool,
+    /// Where the run is kept.
+    pub directory: &'a Path,
+    /// Which build of minke this is.
+    pub binary: String,
+    /// Finds a model by its reference.
+    pub find: &'a dyn Fn(&str) -> Result<PathBuf>,
+}
+
+/// How a run ended.
+pub enum Ending {
+    /// It came to its end.
+    Finished(Box<Report>),
+    /// It was stopped after this many steps, and can go on from there.
+    Stopped(u64),
+}
+
+/// A recipe with all that it names.
+struct Setup<'a> {
+    cpu: &'a Cpu,
+    recipe: &'a Recipe,
+    task: Box<dyn Task>,
+    tokenizer: Tokenizer,
+    config: Config,
+    domain: Domain,
+    seed: u32,
+}
+
+/// Carries out the recipe in `text` (called `name`), or goes on with it.
+///
+/// # Errors
+/// One sentence: what is wrong with the recipe, the model, the directory, or a file in it.
+pub fn run(
+    cpu: &Cpu,
+    name: &str,
+    text: &str,
+    options: &Options<'_>,
+    stop: &AtomicBool,
+    watch: &mut Watch<'_>,
+) -> Result<Ending> {
+    let recipe = Recipe::parse(name, text)?;
+    let (setup, values) = Setup::new(cpu, &recipe, options)?;
+    let directory = options.directory;
+    prepare(directory, text, options.resume)?;
+
+    let mut trial = setup.trial(directory, &recipe.stages, values, options, options.budget_s.or(recipe.budget_s))?;
+    if !trial.train(stop, watch)? {
+        return Ok(Ending::Stopped(trial.state().total_steps));
+    }
+    let ended = Instant::now();
+    let (_, at, beyond) = trial.results()?;
+    trial.export(&directory.join("model"))?;
+    let mut report = setup.report(&trial)?;
+    let first = at.iter().find(|rollout| rollout.reward > 0.0).or(at.first());
+    let wrong = at.iter().find(|rollout| rollout.reward == 0.0);
+    let titled = [("a held-out problem", first), ("one that it got wrong", wrong), ("one level above", beyond.first())];
+    report.shown = titled.into_iter().filter_map(|(title, rollout)| Some(Shown::of(title, rollout?))).collect();
+    report.wall_s = trial.state().wall_s + trial.state().measuring_s + ended.elapsed().as_secs_f64();
+
+    if options.control {
+        match setup.control(&trial, options, stop, watch)? {
+            None => return Ok(Ending::Stopped(trial.state().total_steps)),
+            Some(control) => report.control = Some(control),
+        }
+    }
+    report.write(directory, &metrics::read(&directory.join("metrics.jsonl"))?)?;
+    Ok(Ending::Finished(Box::new(report)))
+}
+
+/// Makes the directory of a new run, or checks that the one to resume is of this recipe.
+fn prepare(directory: &Path, recipe: &str, resume: bool) -> Result<()> {
+    let path = directory.join("recipe.toml");
+    match (fs::read_to_string(&path), resume) {
+        (Ok(there), true) if there == recipe => Ok(()),
+        (Ok(_), true) => Err(Error::new(format!(
+            "the recipe is not the one that the run in {} began with; resume with {}, or start anew elsewhere (--out)",
+            directory.display(),
+            path.display()
+        ))),
+        (Ok(_), false) => Err(Error::new(format!(
+            "there is a run in {} already; go on with it (--resume), or start anew elsewhere (--out)",
+            directory.display()
+        ))),
+        (Err(error), _) if error.kind() == std::io::ErrorKind::NotFound => {
+            make_directory(directory)?;
+            write_whole(&path, recipe.as_bytes())
+        }
+        (Err(error), _) => Err(failed("read", &path, error)),
+    }
+}
+
+impl<'a> Setup<'a> {
+    /// The setup, and the values that training starts from.
+    fn new(cpu: &'a Cpu, recipe: &'a Recipe, options: &Options<'_>) -> Result<(Setup<'a>, Vec<f32>)> {
+        let task = recipe.task.build();
+        let seed = options.seed.unwrap_or(recipe.seed);
+        let (config, tokenizer, values) = match (&recipe.model, recipe.scratch_config()?) {
+            (_, Some(config)) => {
+                let alphabet: Vec<char> = task.alphabet().chars().collect();
+                let tokenizer = Tokenizer::characters(&alphabet, &SPECIALS)?.with_ends(None, &[crate::tasks::END])?;
+                let values = initial_values(&config, u64::from(seed), recipe.deviation);
+                (config, tokenizer, values)
+            }
+            (Source::Reference(reference), None) => {
+                let path = (options.find)(reference)?;
+                let files = ModelFiles::open(&path).map_err(|error| error.at(reference))?;
+                let config = files.config().clone();
+                let mut values = Vec::new();
+                for parameter in &Parameters::of(&config) {
+                    values.append(&mut files.tensor(&parameter.name, &parameter.shape)?);
+                }
+                (config, files.tokenizer()?, values)
+            }
+            (Source::Scratch(_), None) => unreachable!("a recipe from scratch has a configuration"),
+        };
+        let dtype = match recipe.dtype {
+            Dtype::F32 => "f32",
+            Dtype::Bf16 => "bf16",
+        };
+        let domain = Domain { binary: options.binary.clone(), isa: cpu.isa().name().into(), dtype: dtype.into() };
+        Ok((Setup { cpu, recipe, task, tokenizer, config, domain, seed }, values))
+    }
+
+    /// A training in `directory`: where it was left, or at its start with the steps that fit the budget.
+    fn trial<'t>(
+        &'t self,
+        directory: &Path,
+        stages: &'t [Stage],
+        values: Vec<f32>,
+        options: &Options<'_>,
+        budget_s: Option<u64>,
+    ) -> Result<Trial<'t>> {
+        let (cpu, recipe) = (self.cpu, self.recipe);
+        let plan = Plan {
+            task: &*self.task,
+            tokenizer: &self.tokenizer,
+            stages,
+            eval: recipe.eval,
+            checkpoint_every: recipe.checkpoint_every,
+            checkpoint_bytes: recipe.checkpoint_bytes,
+            directory: directory.to_path_buf(),
+        };
+        if let Some(path) = checkpoint::latest(directory)? {
+            let saved = checkpoint::load(&path)?;
+            if !options.accept {
+                saved.state.domain.check(&self.domain)?;
+            }
+            let mut learner = Learner::new(cpu, &self.config, recipe.dtype, values);
+            learner.restore(saved.values, saved.m, saved.v, saved.state.updates);
+            return Trial::new(plan, learner, saved.state);
+        }
+        let full: Vec<u32> = stages.iter().map(Stage::steps).collect();
+        let mut state = State {
+            domain: self.domain.clone(),
+            seed: u64::from(self.seed),
+            plan: full.clone(),
+            stage: 0,
+            step: 0,
+            total_steps: 0,
+            updates: 0,
+            tokens: 0,
+            metrics_lines: 0,
+            wall_s: 0.0,
+            measuring_s: 0.0,
+            reports: Vec::new(),
+        };
+        if let Some(budget_s) = budget_s {
+            let costs: Vec<(u32, f64)> =
+                full.iter().zip(self.costs(stages, &values)?).map(|(&steps, cost)| (steps, cost)).collect();
+            state.plan = budget::fit(&costs, budget_s as f64 * TRAINING);
+        }
+        let mut trial = Trial::new(plan, Learner::new(cpu, &self.config, recipe.dtype, values), state)?;
+        // What was resolved by the clock is on disk before the first step.
+        trial.save()?;
+        Ok(trial)
+    }
+
+    /// Seconds that a step of each stage takes, tried on copies that are thrown away.
+    fn costs(&self, stages: &[Stage], values: &[f32]) -> Result<Vec<f64>> {
+        stages
+            .iter()
+            .map(|stage| {
+                let learner = Learner::new(self.cpu, &self.config, self.recipe.dtype, values.to_vec());
+                cost(&*self.task, &self.tokenizer, learner, stage, self.seed, PROBE)
+            })
+            .collect()
+    }
+
+    fn report(&self, trial: &Trial<'_>) -> Result<Report> {
+        let state = trial.state();
+        let last = state.reports.last().map(|report| report.results.clone());
+        Ok(Report {
+            version: report::VERSION,
+            recipe: self.recipe.name.clone(),
+            seed: state.seed,
+            domain: state.domain.clone(),
+            family: self.config.family.name().into(),
+            parameters: Parameters::of(&self.config).len() as u64,
+            task: self.task.name().into(),
+            stages: state.reports.clone(),
+            last: last.ok_or_else(|| Error::new("the run has no stage"))?,
+            control: None,
+            wall_s: state.wall_s,
+            shown: Vec::new(),
+        })
+    }
+
+    /// Trains the model that the run is compared with, for as long as the run was trained. `None` if it was stopped.
+    fn control(
+        &self,
+        trial: &Trial<'_>,
+        options: &Options<'_>,
+        stop: &AtomicBool,
+        watch: &mut Watch<'_>,
+    ) -> Result<Option<report::Control>> {
+        let Some(first) = self.recipe.stages.iter().find_map(|stage| match stage {
+            Stage::Sft(sft) => Some(sft),
+            Stage::Grpo(_) => None,
+        }) else {
+            return Err(Error::new(
+                "--control needs a recipe with an sft stage, whose examples the control learns from",
+            ));
+        };
+        let directory = options.directory.join("control");
+        let reports = &trial.state().reports;
+        let (stage, values, wall_s) = match self.recipe.control {
+            Control::Direct => {
+                let mixture = vec![Share { style: Style::Direct, share: 1.0 }];
+                let values = initial_values(&self.config, u64::from(self.seed), self.recipe.deviation);
+                (Sft { mixture, ..first.clone() }, values, reports.iter().map(|report| report.wall_s).sum())
+            }
+            Control::Sft => {
+                let files = ModelFiles::open(&options.directory.join("stages/1"))?;
+                let mut values = Vec::new();
+                for parameter in &Parameters::of(&self.config) {
+                    values.append(&mut files.tensor(&parameter.name, &parameter.shape)?);
+                }
+                (first.clone(), values, reports.iter().skip(1).map(|report| report.wall_s).sum::<f64>())
+            }
+        };
+        make_directory(&directory)?;
+        let stages = if checkpoint::latest(&directory)?.is_some() {
+            // Its steps were resolved when it began.
+            vec![Stage::Sft(stage)]
+        } else {
+            let cost = self.costs(&[Stage::Sft(stage.clone())], &values)?[0];
+            vec![Stage::Sft(Sft { steps: (wall_s / cost).max(1.0) as u32, ..stage })]
+        };
+        let mut control = self.trial(&directory, &stages, values, options, None)?;
+        if !control.train(stop, watch)? {
+            return Ok(None);
+        }
+        control.export(&directory.join("model"))?;
+        let done = &control.state().reports[0];
+        let evaluation = done.results.think.clone();
+        Ok(Some(report::Control { kind: self.recipe.control, steps: done.steps, wall_s: done.wall_s, evaluation }))
+    }
+}

@@ -1,0 +1,60 @@
+//! Learning from demonstrations: one step of an `sft` stage.
+
+use std::convert::Infallible;
+use std::result;
+
+use minke_model::{Result, Tokenizer};
+
+use crate::corpus::Corpus;
+use crate::learner::{Example, Learner, Step};
+use crate::recipe::Sft;
+
+/// Sequences of a leaf: enough rows for full products, few enough that their activations stay in the cache.
+const LEAF: usize = 32;
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Learnt {
+    /// Mean cross-entropy of the completions' tokens, in nats.
+    pub loss: f64,
+    /// Norm of the gradient, before clipping.
+    pub gradient_norm: f32,
+    /// Tokens that went through the model.
+    pub tokens: u64,
+}
+
+/// Step `index` (from 0): cross-entropy over the completions of the corpus's next batch, averaged over their tokens.
+///
+/// # Errors
+/// When a demonstration cannot be written in the model's tokens.
+pub fn step(
+    learner: &mut Learner<'_>,
+    tokenizer: &Tokenizer,
+    corpus: &Corpus,
+    stage: &Sft,
+    index: u32,
+    alpha: f32,
+    update: &Step,
+) -> Result<Learnt> {
+    let mut examples = Vec::with_capacity(stage.batch as usize);
+    for demonstration in corpus.batch(index, stage.batch) {
+        let mut tokens = tokenizer.encode(&demonstration.item.prompt, true)?;
+        let prompt = tokens.len();
+        tokens.extend(tokenizer.encode(&demonstration.completion, false)?);
+        examples.push(Example { tokens, prompt });
+    }
+    let learnt: usize = examples.iter().map(Example::learnt).sum();
+    let mut loss = 0.0;
+    for leaf in examples.chunks(LEAF) {
+        let done: result::Result<(), Infallible> = learner.leaf(leaf, 1.0, alpha, |log_probs| {
+            loss -= log_probs.iter().map(|row| f64::from(row.log_prob)).sum::<f64>() / learnt as f64;
+            Ok(vec![-1.0 / learnt as f32; log_probs.len()])
+        });
+        match done {
+            Ok(()) => {}
+            Err(never) => match never {},
+        }
+    }
+    let tokens = examples.iter().map(|example| example.tokens.len() as u64).sum();
+    Ok(Learnt { loss, gradient_norm: learner.update(update), tokens })
+}

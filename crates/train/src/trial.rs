@@ -1,0 +1,317 @@
+//! One training, from its first step to its last: its stages, checkpoints and measurements.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use minke_kernels::optimizer::AdamW;
+use minke_kernels::random::Random;
+use minke_model::dequantize::DataType;
+use minke_model::{Result, Tokenizer, huggingface};
+
+use crate::checkpoint::{self, Arenas, State};
+use crate::corpus::Corpus;
+use crate::generate::{Drawing, Generator};
+use crate::learner::{self, Learner};
+use crate::metrics::MetricsFile;
+use crate::progress::{Progress, StageKind, StepMetrics, Watch};
+use crate::recipe::{Eval, Learning, Stage};
+use crate::report::{Results, StageReport};
+use crate::rollouts::{self, Rollout};
+use crate::tasks::{Task, held_out_items};
+use crate::{grpo, sft};
+
+/// What a training goes by, the same from its start to its end.
+pub struct Plan<'a> {
+    /// What is learnt.
+    pub task: &'a dyn Task,
+    /// The model's tokens.
+    pub tokenizer: &'a Tokenizer,
+    /// In which stages; how many steps each has is in the state.
+    pub stages: &'a [Stage],
+    /// How results are measured.
+    pub eval: Eval,
+    /// Steps from one checkpoint to the next.
+    pub checkpoint_every: u32,
+    /// Bytes that checkpoints may take.
+    pub checkpoint_bytes: u64,
+    /// Where everything is kept.
+    pub directory: PathBuf,
+}
+
+/// A training under way.
+pub struct Trial<'a> {
+    plan: Plan<'a>,
+    learner: Learner<'a>,
+    generator: Generator<'a>,
+    state: State,
+    metrics: MetricsFile,
+    /// The demonstrations of the stage under way, if it learns from any.
+    corpus: Option<Corpus>,
+    /// Seconds that a step of each kind of stage took lately.
+    pace: [f64; 2],
+}
+
+/// What one step came to.
+struct Stepped {
+    loss: f64,
+    gradient_norm: f32,
+    tokens: u64,
+    rollouts: Option<grpo::Step>,
+}
+
+/// Where in a training a step is.
+#[derive(Clone, Copy)]
+struct At {
+    seed: u32,
+    /// In its stage, from 0, and the stage's steps.
+    index: u32,
+    steps: u32,
+    /// In the run, from 1.
+    number: u64,
+}
+
+/// Seconds that a step of `stage` takes: the mean of `tries` steps of a learner that is thrown away, after one uncounted.
+///
+/// # Errors
+/// Those of a step.
+pub fn cost(
+    task: &dyn Task,
+    tokenizer: &Tokenizer,
+    mut learner: Learner<'_>,
+    stage: &Stage,
+    seed: u32,
+    tries: u32,
+) -> Result<f64> {
+    let mut generator = Generator::new(task, tokenizer)?;
+    let mut corpus = None;
+    let mut start = Instant::now();
+    for index in 0..=tries {
+        if index == 1 {
+            start = Instant::now();
+        }
+        let at = At { seed, index, steps: stage.steps().max(tries + 1), number: u64::from(index) + 1 };
+        advance(&mut learner, &mut generator, &mut corpus, task, tokenizer, stage, at)?;
+    }
+    Ok(start.elapsed().as_secs_f64() / f64::from(tries))
+}
+
+/// Takes one step of a stage.
+fn advance(
+    learner: &mut Learner<'_>,
+    generator: &mut Generator<'_>,
+    corpus: &mut Option<Corpus>,
+    task: &dyn Task,
+    tokenizer: &Tokenizer,
+    stage: &Stage,
+    at: At,
+) -> Result<Stepped> {
+    let update = settings(stage.learning(), at.index, at.steps);
+    let alpha = stage.learning().balance;
+    match stage {
+        Stage::Sft(sft) => {
+            let corpus = corpus.get_or_insert_with(|| Corpus::new(task, sft, u64::from(at.seed)));
+            let done = sft::step(learner, tokenizer, corpus, sft, at.index, alpha, &update)?;
+            let sft::Learnt { loss, gradient_norm, tokens } = done;
+            Ok(Stepped { loss, gradient_norm, tokens, rollouts: None })
+        }
+        Stage::Grpo(grpo) => {
+            let problems = grpo::problems(task, grpo, at.seed, at.number);
+            let (sampled, entropy) = grpo::sample(generator, learner, &problems, grpo, at.seed, at.number)?;
+            let done = grpo::learn(learner, sampled, entropy, grpo, alpha, &update)?;
+            let (loss, gradient_norm, tokens) = (done.loss, done.gradient_norm, done.tokens);
+            Ok(Stepped { loss, gradient_norm, tokens, rollouts: Some(done) })
+        }
+    }
+}
+
+impl<'a> Trial<'a> {
+    /// A training that stands at `state`, whose learner has that state's values.
+    ///
+    /// # Errors
+    /// When the tokenizer lacks a tag, or `metrics.jsonl` cannot be opened.
+    pub fn new(plan: Plan<'a>, learner: Learner<'a>, state: State) -> Result<Trial<'a>> {
+        let metrics = MetricsFile::open(&plan.directory.join("metrics.jsonl"), state.metrics_lines)?;
+        let generator = Generator::new(plan.task, plan.tokenizer)?;
+        Ok(Trial { plan, learner, generator, state, metrics, corpus: None, pace: [0.0; 2] })
+    }
+
+    /// How far it has come.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The model that learns.
+    pub fn learner(&self) -> &Learner<'a> {
+        &self.learner
+    }
+
+    /// Trains to the end, or until `stop` is set; says whether it came to the end. Either way everything is saved.
+    ///
+    /// # Errors
+    /// What the file system says, or a defect that a step found.
+    pub fn train(&mut self, stop: &AtomicBool, watch: &mut Watch<'_>) -> Result<bool> {
+        while let Some(stage) = self.plan.stages.get(self.state.stage) {
+            while self.state.step < self.state.plan[self.state.stage] {
+                if stop.load(Ordering::Relaxed) {
+                    self.save()?;
+                    return Ok(false);
+                }
+                self.step(stage, watch)?;
+                if self.state.total_steps.is_multiple_of(u64::from(self.plan.checkpoint_every)) {
+                    self.save()?;
+                }
+            }
+            self.finish_stage(stage)?;
+            self.save()?;
+        }
+        Ok(true)
+    }
+
+    fn step(&mut self, stage: &Stage, watch: &mut Watch<'_>) -> Result<()> {
+        let start = Instant::now();
+        let (index, steps) = (self.state.step, self.state.plan[self.state.stage]);
+        if index == 0 {
+            // A stage begins with an optimiser that remembers nothing.
+            self.learner.reset_optimizer();
+        }
+        let at = At { seed: self.seed(), index, steps, number: self.state.total_steps + 1 };
+        let Plan { task, tokenizer, .. } = self.plan;
+        let done = advance(&mut self.learner, &mut self.generator, &mut self.corpus, task, tokenizer, stage, at)?;
+        if let Some(step) = &done.rollouts {
+            rollouts::write(&self.plan.directory, at.number, &step.rollouts)?;
+        }
+        let wall_s = start.elapsed().as_secs_f64();
+        let metrics = StepMetrics {
+            stage: self.state.stage + 1,
+            kind: stage.kind(),
+            step: index + 1,
+            steps,
+            learning_rate: stage.learning().rate(index, steps),
+            loss: done.loss,
+            gradient_norm: done.gradient_norm,
+            tokens: done.tokens,
+            wall_s,
+            rollouts: done.rollouts.as_ref().map(|step| step.metrics.clone()),
+        };
+        self.metrics.append(&metrics)?;
+        self.state.step += 1;
+        self.state.total_steps += 1;
+        self.state.updates = self.learner.updates;
+        self.state.tokens += done.tokens;
+        self.state.metrics_lines = self.metrics.lines();
+        self.state.wall_s += wall_s;
+        let pace = &mut self.pace[usize::from(stage.kind() == StageKind::Grpo)];
+        *pace = if *pace == 0.0 { wall_s } else { 0.9 * *pace + 0.1 * wall_s };
+        let accuracy = self.state.reports.last().map(|report| report.results.think.accuracy);
+        let sample = done.rollouts.as_ref().map(|step| moment(&step.rollouts, self.state.total_steps));
+        watch(&Progress { metrics: &metrics, accuracy, left_s: self.left_s(), sample });
+        Ok(())
+    }
+
+    /// Seconds that the stages ahead will take at the pace so far; a kind that has not been seen yet counts like the other.
+    fn left_s(&self) -> f64 {
+        let pace = |kind: StageKind| {
+            let own = self.pace[usize::from(kind == StageKind::Grpo)];
+            if own > 0.0 { own } else { self.pace[0].max(self.pace[1]) }
+        };
+        let ahead = self.plan.stages.iter().zip(&self.state.plan).enumerate().skip(self.state.stage);
+        ahead
+            .map(|(i, (stage, &steps))| {
+                let done = if i == self.state.stage { self.state.step } else { 0 };
+                f64::from(steps - done) * pace(stage.kind())
+            })
+            .sum()
+    }
+
+    /// Measures and exports what a stage came to.
+    fn finish_stage(&mut self, stage: &Stage) -> Result<()> {
+        let start = Instant::now();
+        let wall_before: f64 = self.state.reports.iter().map(|report| report.wall_s).sum();
+        let tokens_before: u64 = self.state.reports.iter().map(|report| report.tokens).sum();
+        let results = self.results()?.0;
+        let number = self.state.stage + 1;
+        self.export(&self.plan.directory.join(format!("stages/{number}")))?;
+        self.state.reports.push(StageReport {
+            kind: stage.kind(),
+            steps: self.state.plan[self.state.stage],
+            tokens: self.state.tokens - tokens_before,
+            wall_s: self.state.wall_s - wall_before,
+            results,
+        });
+        self.corpus = None;
+        self.state.stage += 1;
+        self.state.step = 0;
+        self.state.measuring_s += start.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// Held-out results at the level trained for and one above, and the greedy completions at the former and the latter.
+    ///
+    /// # Errors
+    /// Those of [`Generator::complete`].
+    pub fn results(&mut self) -> Result<(Results, Vec<Rollout>, Vec<Rollout>)> {
+        let eval = self.plan.eval;
+        let drawing = Drawing { seed: self.seed(), temperature: eval.temperature, limit: eval.max_new_tokens as usize };
+        let (cpu, transformer) = (self.learner.cpu(), self.learner.transformer());
+        let mut levels = eval.levels(self.plan.task).map(|level| {
+            let items = held_out_items(self.plan.task, level, eval.items as usize);
+            self.generator.evaluate(cpu, transformer, &items, eval.samples, drawing)
+        });
+        let (think, at) = match levels.next() {
+            Some(result) => result?,
+            None => unreachable!("a range of levels has its first"),
+        };
+        let (above, beyond) = levels.next().transpose()?.unzip();
+        Ok((Results { think, above }, at, beyond.unwrap_or_default()))
+    }
+
+    /// Writes the model as it is, for transformers and for `minke chat`.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn export(&self, directory: &std::path::Path) -> Result<()> {
+        let transformer = self.learner.transformer();
+        let tensors = transformer.parameters().iter().map(|parameter| {
+            (parameter.name.clone(), parameter.shape.clone(), &self.learner.values[parameter.range()])
+        });
+        huggingface::write(directory, transformer.config(), tensors, DataType::F32, self.plan.tokenizer, None)
+    }
+
+    /// Writes a checkpoint.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save(&mut self) -> Result<()> {
+        self.metrics.sync()?;
+        let learner = &self.learner;
+        let arenas = Arenas { values: &learner.values, m: &learner.m, v: &learner.v };
+        checkpoint::save(&self.plan.directory, &self.state, arenas)?;
+        checkpoint::thin(&self.plan.directory, self.plan.checkpoint_bytes)
+    }
+
+    fn seed(&self) -> u32 {
+        self.state.seed as u32
+    }
+}
+
+/// The optimiser's settings of a step.
+fn settings(learning: &Learning, index: u32, steps: u32) -> learner::Step {
+    learner::Step {
+        adamw: AdamW {
+            learning_rate: f64::from(learning.rate(index, steps)),
+            beta1: f64::from(learning.beta1),
+            beta2: f64::from(learning.beta2),
+            eps: 1e-8,
+            weight_decay: f64::from(learning.weight_decay),
+        },
+        clip: learning.clip_norm,
+        bias_rate: learning.bias_rate,
+    }
+}
+
+/// A rollout to look at: another one at each step.
+fn moment(rollouts: &[Rollout], step: u64) -> &Rollout {
+    let pick = Random::new(step, [0; 3]).below(rollouts.len() as u32);
+    &rollouts[pick as usize]
+}
