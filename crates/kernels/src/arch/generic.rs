@@ -282,21 +282,18 @@ pub unsafe fn exp_sums<S: Simd>(n: usize, scale: f32, shift: f32, x: *const f32)
     unsafe {
         let (scale, shift) = (S::splat(scale), S::splat(shift));
         let (mut total, mut weighted) = (S::splat(0.0), S::splat(0.0));
-        let mut fold = |p: *const f32| {
+        let mut tail = [f32::NEG_INFINITY; 32];
+        let whole = n - n % S::LANES;
+        std::ptr::copy_nonoverlapping(x.add(whole), tail.as_mut_ptr(), n - whole);
+        let mut i = 0;
+        while i < n {
+            let p = if i < whole { x.add(i) } else { tail.as_ptr() };
             // The constant stands first so that a NaN comes through.
             let z = S::max(S::splat(-88.0), S::sub(S::mul(S::load(p), scale), shift));
             let e = exp::<S>(z);
             total = S::add(total, e);
             weighted = S::fma(z, e, weighted);
-        };
-        let whole = n - n % S::LANES;
-        for i in (0..whole).step_by(S::LANES) {
-            fold(x.add(i));
-        }
-        if whole < n {
-            let mut tail = [f32::NEG_INFINITY; 32];
-            std::ptr::copy_nonoverlapping(x.add(whole), tail.as_mut_ptr(), n - whole);
-            fold(tail.as_ptr());
+            i += S::LANES;
         }
         (S::sum(total), S::sum(weighted))
     }
