@@ -1,0 +1,57 @@
+//! What may stand on the command line; each subcommand has a file of its own.
+
+pub mod debug;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use minke_kernels::Dtype;
+
+/// An open lab for reasoning models on scarce chips.
+#[derive(Parser)]
+#[command(version, about, disable_help_subcommand = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Numbers of a model, to compare with other implementations
+    #[command(subcommand)]
+    Debug(debug::Debug),
+}
+
+/// Which model, and how its weights are kept.
+#[derive(Args)]
+pub struct ModelArguments {
+    /// A model: a path (.gguf file, Hugging Face directory or run), or a name in the store
+    pub model: String,
+    /// How weights are kept in memory
+    #[arg(long, value_name = "f32|bf16", default_value = "f32", hide_possible_values = true)]
+    pub dtype: DtypeArgument,
+}
+
+/// A [`Dtype`] on the command line.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum DtypeArgument {
+    F32,
+    Bf16,
+}
+
+impl From<DtypeArgument> for Dtype {
+    fn from(dtype: DtypeArgument) -> Dtype {
+        match dtype {
+            DtypeArgument::F32 => Dtype::F32,
+            DtypeArgument::Bf16 => Dtype::Bf16,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn verify_cli() {
+        super::Cli::command().debug_assert();
+    }
+}

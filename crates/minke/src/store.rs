@@ -1,0 +1,123 @@
+//! `MINKE_HOME`: where models and runs are kept, and what a name on the command line stands for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+/// The directory that holds `models/` and `runs/`.
+pub struct Store {
+    home: PathBuf,
+}
+
+/// Something in the store.
+pub struct Entry {
+    /// What it is called on the command line.
+    pub name: String,
+    /// The model itself: a GGUF file or a Hugging Face directory.
+    pub path: PathBuf,
+}
+
+impl Store {
+    /// The store of `MINKE_HOME`, or of the platform's data directory. Nothing is made yet.
+    pub fn open() -> Result<Store> {
+        let home = match std::env::var_os("MINKE_HOME") {
+            Some(home) if !home.is_empty() => PathBuf::from(home),
+            _ => {
+                use etcetera::BaseStrategy;
+                let platform = etcetera::base_strategy::choose_native_strategy();
+                let platform = platform.context("no home directory was found; set MINKE_HOME to a directory")?;
+                platform.data_dir().join("minke")
+            }
+        };
+        Ok(Store { home })
+    }
+
+    /// Where models are.
+    pub fn models_directory(&self) -> PathBuf {
+        self.home.join("models")
+    }
+
+    /// Where runs are.
+    pub fn runs_directory(&self) -> PathBuf {
+        self.home.join("runs")
+    }
+
+    /// The models in the store, by name.
+    pub fn models(&self) -> Result<Vec<Entry>> {
+        let mut entries = entries(&self.models_directory(), |path| {
+            let gguf = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) && path.is_file();
+            (gguf || is_model_directory(path)).then(|| path.to_path_buf())
+        })?;
+        for entry in &mut entries {
+            if entry.path.is_file() {
+                entry.name.truncate(entry.name.len() - ".gguf".len());
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The models that runs in the store have made, by the runs' names.
+    pub fn run_models(&self) -> Result<Vec<Entry>> {
+        entries(&self.runs_directory(), model_of_run)
+    }
+
+    /// What MODEL on the command line stands for: a path to a GGUF file, a Hugging Face directory or a run; else a name
+    /// in the store, or the beginning of exactly one.
+    pub fn find(&self, model: &str) -> Result<PathBuf> {
+        let path = Path::new(model);
+        if path.exists() {
+            return Ok(model_of_run(path).unwrap_or_else(|| path.to_path_buf()));
+        }
+        let mut entries = self.models()?;
+        entries.extend(self.run_models()?);
+        if let Some(entry) = entries.iter().find(|entry| entry.name == model) {
+            return Ok(entry.path.clone());
+        }
+        let alike: Vec<&Entry> =
+            entries.iter().filter(|entry| !model.is_empty() && entry.name.starts_with(model)).collect();
+        match alike.as_slice() {
+            [entry] => Ok(entry.path.clone()),
+            [] => bail!(
+                "there is no model {model:?}, neither at that path nor in the store; `minke models` lists the store, \
+                 and `minke pull` adds to it"
+            ),
+            several => {
+                let names: Vec<&str> = several.iter().map(|entry| entry.name.as_str()).collect();
+                bail!("{model:?} could be any of {}; give more of the name", names.join(", "))
+            }
+        }
+    }
+}
+
+/// What `model` makes of each path in `directory` that does not begin with a dot, sorted by name; nothing where there
+/// is no such directory.
+fn entries(directory: &Path, model: impl Fn(&Path) -> Option<PathBuf>) -> Result<Vec<Entry>> {
+    let failed = |e| anyhow!("{} can't be read ({e})", directory.display());
+    let listed = match fs::read_dir(directory) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed.map_err(failed)?,
+    };
+    let mut entries = Vec::new();
+    for entry in listed {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !name.starts_with('.')
+            && let Some(path) = model(&path)
+        {
+            entries.push(Entry { name, path });
+        }
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
+}
+
+fn is_model_directory(path: &Path) -> bool {
+    path.join("config.json").is_file()
+}
+
+/// The model that a run's directory holds.
+fn model_of_run(path: &Path) -> Option<PathBuf> {
+    let model = path.join("model");
+    (!is_model_directory(path) && is_model_directory(&model)).then_some(model)
+}
