@@ -161,7 +161,8 @@ impl Report {
                 "The control, {} for {} ({} steps): **{}**.\n",
                 match control.kind {
                     recipe::Control::Direct => "the same model trained to answer without a thought",
-                    recipe::Control::Sft => "the model after its first stage, trained further on the same demonstrations",
+                    recipe::Control::Sft =>
+                        "the model after its first stage, trained further on the same demonstrations",
                 },
                 duration(control.wall_s),
                 control.steps,

@@ -127,7 +127,7 @@ fn broken_recipes_get_one_sentence() {
         ("direct = 0.4", "direct = -1", "stage 1 mixture: direct is -1, which is not from 0 to 1"),
         ("items = 8", "items = 0", "eval: items is 0, which is not from 1 to 1000000"),
         ("every = 2", "evry = 2", "checkpoint has an unknown key \"evry\"; did you mean every?"),
-        ("[[stage]]\nkind = \"sft\"", "[stage]\nkind = \"sft\"", "line 44 is not TOML: duplicate key"),
+        ("[[stage]]\nkind = \"sft\"", "[stage]\nkind = \"sft\"", "line 43 is not TOML: duplicate key"),
     ] {
         let text = tiny();
         assert_eq!(text.matches(from).count().min(1), 1, "{from} is not in tiny.toml");
