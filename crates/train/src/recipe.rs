@@ -139,7 +139,7 @@ impl Recipe {
         let checkpoint =
             Section::new("checkpoint", all.table("checkpoint")?.unwrap_or_default(), ["every", "disk_mb"])?;
         let budget = Section::new("budget", all.table("budget")?.unwrap_or_default(), ["time"])?;
-        let control = Section::new("control", all.table("control")?.unwrap_or_default(), &["kind"])?;
+        let control = Section::new("control", all.table("control")?.unwrap_or_default(), ["kind"])?;
         let kinds = [("direct", Control::Direct), ("sft", Control::Sft)];
         let recipe = Recipe {
             name: name.to_string(),
