@@ -182,9 +182,6 @@ impl Pages {
     fn record(&mut self, held: &[u32], tokens: &[u32], k: usize, end: usize) -> u32 {
         let before = k.checked_sub(1).map(|k| held[k]);
         let content = (before, tokens[k * PAGE_POSITIONS..end].to_vec());
-        if self.page(held[k]).content.as_ref() == Some(&content) {
-            return held[k];
-        }
         self.forget(held[k]);
         if let Some(&equal) = self.index.get(&content) {
             return equal;

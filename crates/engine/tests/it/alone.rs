@@ -32,10 +32,14 @@ fn random_sampling(random: &mut Random, sample: u32) -> Sampling {
 
 /// Requests whose prompts often begin alike, from one token to several pages long.
 pub fn random_requests(random: &mut Random, count: usize, vocab: u32, context: usize) -> Vec<Request> {
-    let bases: Vec<Vec<u32>> = (0..3).map(|_| (0..context).map(|_| 2 + random.below(vocab - 3)).collect()).collect();
+    // Pages of the same tokens stand after different ones.
+    let blocks: Vec<Vec<u32>> =
+        (0..3).map(|_| (0..PAGE_POSITIONS).map(|_| 2 + random.below(vocab - 3)).collect()).collect();
+    let bases: Vec<Vec<u32>> =
+        (0..6).map(|_| (0..context / 32).flat_map(|_| blocks[random.below(3) as usize].clone()).collect()).collect();
     (0..count as u64)
         .map(|id| {
-            let base = &bases[random.below(3) as usize];
+            let base = &bases[random.below(6) as usize];
             let len =
                 [1, 31, 32, 33, 64, 65, 3 + random.below(100) as usize][random.below(7) as usize].min(context / 2);
             let mut prompt = base[..len].to_vec();
@@ -140,7 +144,9 @@ fn any_company_any_order() {
             *reasons.entry(format!("{:?}", outcome.reason)).or_insert(0) += 1;
         }
         let limits = random_limits(random, 200);
+        decoder.most_rows = 0;
         check(random, &mut decoder, limits, &requests, &alone);
+        assert!(decoder.most_rows <= limits.batch_tokens);
     }
     assert!(["Stop", "Limit", "Context"].iter().all(|reason| reasons.contains_key(*reason)), "{reasons:?}");
 }

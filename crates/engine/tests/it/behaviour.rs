@@ -5,7 +5,7 @@ use minke_engine::{
 };
 use minke_kernels::random::Random;
 
-use crate::scripted::{POISON, STOP, Scripted, VOCAB, prompt, request, script};
+use crate::scripted::{POISON, START, STOP, Scripted, VOCAB, next, prompt, request, script};
 
 const LIMITS: Limits = Limits { sequences: 8, batch_tokens: 32, pages: 100, queue: 16 };
 
@@ -113,6 +113,41 @@ fn pages_are_made_when_needed_and_the_oldest_are_given_up() {
 }
 
 #[test]
+fn a_page_is_given_up_before_the_page_before_it() {
+    let mut decoder = Scripted::new(400);
+    let mut engine = Engine::new(&decoder, Limits { pages: 3, ..LIMITS });
+    let random = &mut Random::new(9, [0; 3]);
+    let [first, second, other] = [(); 3].map(|()| prompt(random, 32));
+    engine.generate(&mut decoder, vec![request(0, [&first[..], &second, &[3]].concat(), 1)]).unwrap();
+    // This takes one of the three pages. Were it the first, the second would be found behind the other, which it never saw;
+    // the decoder would notice.
+    engine.generate(&mut decoder, vec![request(1, other.clone(), 1)]).unwrap();
+    decoder.rows = 0;
+    engine.generate(&mut decoder, vec![request(2, [&other[..], &second, &[3]].concat(), 1)]).unwrap();
+    assert_eq!(decoder.rows, 33);
+}
+
+#[test]
+fn whoever_made_room_goes_on_first() {
+    let mut decoder = Scripted::new(400);
+    let mut engine = Engine::new(&decoder, Limits { pages: 6, sequences: 2, ..LIMITS });
+    let random = &mut Random::new(8, [0; 3]);
+    for id in 0..3 {
+        // The first two start with two pages each, and want five in the end.
+        let prompt = [&[2 + id as u32], &prompt(random, 39)[..]].concat();
+        engine.submit(request(id, prompt, if id == 2 { 1 } else { 100 })).unwrap();
+    }
+    let events = run(&mut engine, &mut decoder);
+    let end = |id| {
+        let finished = |event: &Event| matches!(event.kind, EventKind::Finished(_)) && event.request == RequestId(id);
+        events.iter().position(finished).unwrap()
+    };
+    let between = events[..end(0)].iter().filter(|event| event.request == RequestId(1)).count();
+    assert!((50..70).contains(&between), "the second gave way at its fourth page, after {between} tokens");
+    assert!(end(0) < end(1) && end(1) < end(2), "it came back before the third");
+}
+
+#[test]
 fn generation_goes_before_reading_and_batches_keep_their_size() {
     let mut decoder = Scripted::new(400);
     let mut engine = Engine::new(&decoder, LIMITS);
@@ -200,7 +235,7 @@ fn a_spent_thought_is_closed() {
     for (id, allowed) in [(0, 0), (1, 6)] {
         let tokens = tokens(&events, id);
         let mut open = Some(1);
-        let mut history = vec![9, OPEN, 8];
+        let mut hash = [9, OPEN, 8].into_iter().fold(START, next);
         let mut forced = 0;
         for token in &tokens {
             assert_eq!(token.forced, open.is_some_and(|n| n >= allowed), "a forced token at {}", token.position);
@@ -208,10 +243,10 @@ fn a_spent_thought_is_closed() {
                 assert_eq!(token.id, CLOSE);
                 forced += 1;
             }
-            let logits: Vec<f64> = script(&history).iter().map(|&x| f64::from(x)).collect();
+            let logits: Vec<f64> = script(hash).iter().map(|&x| f64::from(x)).collect();
             let log_prob = logits[token.id as usize] - logits.iter().map(|x| x.exp()).sum::<f64>().ln();
             assert!((log_prob - f64::from(token.log_prob)).abs() < 1e-5, "of the whole vocabulary");
-            history.push(token.id);
+            hash = next(hash, token.id);
             open = match token.id {
                 CLOSE => None,
                 OPEN => Some(0),

@@ -1,8 +1,8 @@
-//! A decoder that remembers tokens in its pages as a model remembers keys, and goes on from what it reads there, so that a
+//! A decoder that remembers in its pages what it has seen, as a model does, and goes on from what it reads there, so that a
 //! mistake in paging changes what it says.
 
 use minke_engine::{Decoder, Request, RequestId, Sampling, Seed};
-use minke_kernels::kv::{KvLayout, KvPages, PAGE_POSITIONS};
+use minke_kernels::kv::{KvLayout, KvPages, PAGE_POSITIONS, Span};
 use minke_kernels::random::Random;
 use minke_kernels::{Buffer, Cpu, Isa, View};
 use minke_model::Batch;
@@ -35,7 +35,7 @@ impl Decoder for Scripted {
         &self.cpu
     }
     fn kv_layout(&self) -> KvLayout {
-        KvLayout { layers: 1, kv_heads: 1, key_width: 2, value_width: 1 }
+        KvLayout { layers: 1, kv_heads: 1, key_width: 3, value_width: 1 }
     }
     fn vocab_size(&self) -> usize {
         VOCAB
@@ -52,43 +52,55 @@ impl Decoder for Scripted {
         self.rows += count;
         self.most_rows = self.most_rows.max(count);
         self.most_spans = self.most_spans.max(batch.spans.len());
-        let positions = batch.positions();
-        let keys: Vec<f32> = batch
-            .tokens
-            .iter()
-            .zip(&positions)
-            .flat_map(|(&token, &position)| [token as f32, position as f32])
-            .collect();
-        kv.write(&self.cpu, 0, &batch.spans, View::new(&keys, count, 2), View::new(&vec![0.0; count], count, 1));
+        let mut keys = Vec::new();
+        for span in &batch.spans {
+            let mut hash = match span.start {
+                0 => START,
+                start => read(kv, span, start - 1)[2] as u32,
+            };
+            for (row, position) in span.rows.clone().zip(span.start..) {
+                let token = batch.tokens[row];
+                hash = next(hash, token);
+                keys.extend([token as f32, position as f32, hash as f32]);
+            }
+        }
+        kv.write(&self.cpu, 0, &batch.spans, View::new(&keys, count, 3), View::new(&vec![0.0; count], count, 1));
         logits.resize(rows.len() * VOCAB);
         for (&row, logits) in rows.iter().zip(logits.chunks_exact_mut(VOCAB)) {
             let row = row as usize;
             let span = batch.spans.iter().find(|span| span.rows.contains(&row)).unwrap();
-            let last = span.start + row - span.rows.start;
-            let mut history = Vec::new();
-            for position in 0..=last {
-                let key = kv.key(0, span.pages[position / PAGE_POSITIONS], 0, position % PAGE_POSITIONS);
-                assert_eq!(key[1], position as f32, "the page holds another position");
-                history.push(key[0] as u32);
+            let mut hash = START;
+            let mut poisoned = false;
+            for position in 0..=span.start + row - span.rows.start {
+                let [token, at, remembered] = read(kv, span, position)[..] else { panic!("a key of three") };
+                hash = next(hash, token as u32);
+                poisoned |= token as u32 == POISON;
+                assert_eq!((at, remembered), (position as f32, hash as f32), "the page is another sequence's");
             }
-            logits.copy_from_slice(&script(&history));
+            logits.copy_from_slice(&if poisoned { [f32::NAN; VOCAB] } else { script(hash) });
         }
     }
 }
 
-/// Logits after a history.
-pub fn script(history: &[u32]) -> Vec<f32> {
-    if history.contains(&POISON) {
-        return vec![f32::NAN; VOCAB];
-    }
-    let hash = history.iter().fold(17_u64, |hash, &token| mix(hash ^ u64::from(token)));
-    (0..VOCAB as u32)
-        .map(|id| match id {
-            POISON => f32::NEG_INFINITY,
-            STOP => -1.0,
-            _ => (mix(hash ^ u64::from(id) << 32) >> 40) as f32 / (1 << 22) as f32 - 2.0,
-        })
-        .collect()
+/// The hash of no tokens.
+pub const START: u32 = 17;
+
+/// The hash of a history that goes on with `token`; 24 bits, which `f32` holds exactly.
+pub fn next(hash: u32, token: u32) -> u32 {
+    (mix(u64::from(hash) << 32 | u64::from(token)) >> 40) as u32
+}
+
+/// Logits after a history of that hash.
+pub fn script(hash: u32) -> [f32; VOCAB] {
+    std::array::from_fn(|id| match id as u32 {
+        POISON => f32::NEG_INFINITY,
+        STOP => -1.0,
+        id => (mix(u64::from(hash) << 32 | u64::from(id)) >> 40) as f32 / (1 << 22) as f32 - 2.0,
+    })
+}
+
+fn read(kv: &KvPages, span: &Span, position: usize) -> Vec<f32> {
+    kv.key(0, span.pages[position / PAGE_POSITIONS], 0, position % PAGE_POSITIONS)
 }
 
 fn mix(x: u64) -> u64 {
