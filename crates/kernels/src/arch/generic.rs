@@ -423,54 +423,74 @@ pub unsafe fn to_bf16<S: Simd>(n: usize, x: *const f32, y: *mut u16) {
     }
 }
 
-/// R rows by one panel of bf16, widened to f32: for instruction sets without a bf16 product.
+/// The f32 that a bf16 is the upper half of.
 #[inline(always)]
-unsafe fn tile_bf16<S: Simd, const R: usize>(
-    n: usize, k: usize, a: *const u16, a_stride: usize, b: *const u16, c: *mut f32, c_stride: usize, add: bool,
-) {
-    // SAFETY: the contract, for R rows and one vector of columns.
+fn widen(x: u16) -> f32 {
+    f32::from_bits(u32::from(x) << 16)
+}
+
+/// One row by a panel of bf16: what is read is widened on the way, since it is read once.
+#[inline(always)]
+unsafe fn row_bf16<S: Simd, const V: usize>(n: usize, k: usize, a: *const u16, b: *const u16, c: *mut f32, add: bool) {
+    // SAFETY: the contract, for one row; V vectors of pairs lie within a row of the panel.
     unsafe {
-        let mut sums = [S::splat(0.0); R];
+        let mut sums = [S::splat(0.0); V];
         if add {
-            for r in 0..R {
-                sums[r] = load_row::<S, 1>(n, c.add(r * c_stride))[0];
-            }
+            sums = load_row::<S, V>(n, c);
         }
-        let widen = |x: u16| f32::from_bits(u32::from(x) << 16);
         for p in 0..k / 2 {
-            let (even, odd) = S::load_bf16_pairs(b.add(p * 2 * PANEL));
-            for r in 0..R {
-                let pair = a.add(r * a_stride + 2 * p);
-                sums[r] = S::fma(S::splat(widen(*pair)), even, sums[r]);
-                sums[r] = S::fma(S::splat(widen(*pair.add(1))), odd, sums[r]);
+            let (first, second) = (S::splat(widen(*a.add(2 * p))), S::splat(widen(*a.add(2 * p + 1))));
+            for v in 0..V {
+                let (even, odd) = S::load_bf16_pairs(b.add(2 * (p * PANEL + v * S::LANES)));
+                sums[v] = S::fma(second, odd, S::fma(first, even, sums[v]));
             }
         }
-        for r in 0..R {
-            store_row::<S, 1>(n, c.add(r * c_stride), [sums[r]]);
-        }
+        store_row::<S, V>(n, c, sums);
     }
 }
 
-/// See [`super::Kernels::gemm_bf16`].
+/// See [`super::Kernels::gemm_bf16`]; for instruction sets without a product of bf16. Few rows are taken one by one; many
+/// are worth widening the panel for. Either way an element's sum runs over p in order, so its bits are the same.
 #[inline(always)]
 pub unsafe fn gemm_bf16<S: Simd>(
     m: usize, n: usize, k: usize, a: *const u16, a_stride: usize, b: *const u16, c: *mut f32, c_stride: usize, add: bool,
 ) {
-    // SAFETY: the contract; rows stay below m and columns below the panel's width.
+    const ROWS: usize = 6;
+    const DEPTH: usize = 256;
+    // SAFETY: the contract; rows stay below m, depths below k, and the scratch holds ROWS and PANEL of DEPTH.
     unsafe {
-        let mut j = 0;
-        while j < n {
-            let (b, c) = (b.add(2 * j), c.add(j));
-            let mut i = 0;
-            while i + 8 <= m {
-                tile_bf16::<S, 8>(n - j, k, a.add(i * a_stride), a_stride, b, c.add(i * c_stride), c_stride, add);
-                i += 8;
+        let many = m - m % ROWS;
+        let (mut left, mut right) = ([0.0_f32; ROWS * DEPTH], [0.0_f32; PANEL * DEPTH]);
+        let mut start = 0;
+        while many > 0 && start < k {
+            let depth = DEPTH.min(k - start);
+            for p in 0..depth / 2 {
+                for v in 0..PANEL / S::LANES {
+                    let at = v * S::LANES;
+                    let (even, odd) = S::load_bf16_pairs(b.add(2 * ((start / 2 + p) * PANEL + at)));
+                    S::store(right.as_mut_ptr().add(2 * p * PANEL + at), even);
+                    S::store(right.as_mut_ptr().add((2 * p + 1) * PANEL + at), odd);
+                }
             }
-            while i < m {
-                tile_bf16::<S, 1>(n - j, k, a.add(i * a_stride), a_stride, b, c.add(i * c_stride), c_stride, add);
-                i += 1;
+            for i in (0..many).step_by(ROWS) {
+                for r in 0..ROWS {
+                    for p in 0..depth {
+                        left[r * DEPTH + p] = widen(*a.add((i + r) * a_stride + start + p));
+                    }
+                }
+                let a = Left { data: left.as_ptr(), row: DEPTH, column: 1 };
+                let c = c.add(i * c_stride);
+                rows::<S, ROWS, 2>(n, depth, a, right.as_ptr(), PANEL, c, c_stride, add || start > 0);
             }
-            j += S::LANES;
+            start += depth;
+        }
+        for i in if k == 0 { 0..m } else { many..m } {
+            let (a, c) = (a.add(i * a_stride), c.add(i * c_stride));
+            if S::LANES == 8 {
+                row_bf16::<S, 4>(n, k, a, b, c, add);
+            } else {
+                row_bf16::<S, 2>(n, k, a, b, c, add);
+            }
         }
     }
 }
