@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use minke_model::config::RopeScaling;
 use minke_model::dequantize::DataType;
 use minke_model::gguf::Gguf;
+use minke_model::mmap;
 use minke_model::safetensors::SafeTensors;
 use minke_model::{ChatTemplate, Checkpoint, DecodeStream, Message, Tokenizer, families, huggingface};
 use serde_json::{Map, Value, json};
@@ -210,6 +211,51 @@ fn texts_and_conversations_are_those_of_transformers_from_both_formats() {
         assert_eq!(tokenizer.bos, Some(0), "{path}");
         assert!(tokenizer.is_special(2) && !tokenizer.is_special(298), "{path}");
     }
+}
+
+/// The ids that llama.cpp gives each text, bare and with what the model puts around it.
+fn check_vocabulary(file: &Gguf, cases: &Value, place: &str) {
+    let tokenizer = Tokenizer::from_gguf(file).unwrap_or_else(|e| panic!("{place}: {e}"));
+    let cases = cases.as_array().unwrap();
+    assert!(cases.len() > 30, "{place}");
+    for case in cases {
+        let text = case["text"].as_str().unwrap();
+        for (key, around) in [("ids", false), ("around", true)] {
+            let ids: Vec<u32> = serde_json::from_value(case[key].clone()).unwrap();
+            assert_eq!(tokenizer.encode(text, around).unwrap(), ids, "{place}: {text:?}");
+        }
+        let ids = tokenizer.encode(text, false).unwrap();
+        let decoded = tokenizer.decode(&ids, false).unwrap();
+        // SentencePiece puts a space before what follows an added token, as llama.cpp's ids show.
+        if !text.contains("<tool>") {
+            assert_eq!(decoded, text, "{place}");
+        }
+        let mut stream = DecodeStream::new(false);
+        let mut pieces: Vec<String> = ids.iter().map(|&id| stream.push(&tokenizer, id).unwrap()).collect();
+        pieces.push(stream.finish(&tokenizer).unwrap());
+        assert_eq!(pieces.concat(), decoded, "{place}");
+    }
+}
+
+#[test]
+fn every_pre_tokenizer_cuts_as_llama_cpp_does() {
+    let bytes = fs::read(golden("gguf/byte-level-vocabulary.gguf")).unwrap();
+    let key = b"tokenizer.ggml.pre";
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 4;
+    for (pre, cases) in json_file("gguf/byte-level-vocabulary.json").as_object().unwrap() {
+        // The file says PRE: a length of three, and these letters.
+        let (before, rest) = bytes.split_at(at);
+        let named = [before, &(pre.len() as u64).to_le_bytes(), pre.as_bytes(), &rest[8 + 3..]].concat();
+        check_vocabulary(&Gguf::new(mmap::Map::from(named)).unwrap(), cases, pre);
+    }
+    let error = Tokenizer::from_gguf(&Gguf::new(mmap::Map::from(bytes)).unwrap()).unwrap_err().to_string();
+    assert!(error.starts_with("tokenizer.ggml.pre is \"PRE\""), "{error}");
+}
+
+#[test]
+fn sentencepiece_vocabularies_merge_as_llama_cpp_does() {
+    let file = Gguf::open(&golden("gguf/sentencepiece-vocabulary.gguf")).unwrap();
+    check_vocabulary(&file, &json_file("gguf/sentencepiece-vocabulary.json")["llama"], "llama");
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn rows() -> Vec<(String, String)> {
     let root = scratch("hostile");
     let cases = cases::all(&root);
     assert!(cases.len() >= 30, "{}", cases.len());
-    cases
+    let rows = cases
         .into_iter()
         .map(|(what, path)| {
             let sentence = match read(Checkpoint::open(&path)) {
@@ -50,14 +50,18 @@ fn rows() -> Vec<(String, String)> {
             assert!(!sentence.contains(&*root.to_string_lossy()), "{what}: {sentence:?}");
             (what, sentence)
         })
-        .collect()
+        .collect();
+    fs::remove_dir_all(root).unwrap();
+    rows
 }
 
 #[test]
 fn the_files_that_cases_are_made_from_are_fine() {
-    for path in cases::valid(&scratch("hostile-valid")) {
+    let root = scratch("hostile-valid");
+    for path in cases::valid(&root) {
         read(Checkpoint::open(&path)).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
+    fs::remove_dir_all(root).unwrap();
 }
 
 /// Set `MINKE_BLESS` to write the table anew.
