@@ -15,12 +15,14 @@ import sentencepiece
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 PRE_TOKENIZERS = ["gpt-2", "smollm", "llama-bpe", "qwen2", "deepseek-v3", "default"]
-ALPHABET = "abcXYZ    '’sStTlLvVeEdD0123456789½²٣\n\r\t.,!?-_()[]{}#$%^&*=+<>|~`\"\\/éüßñøÀ東京日本語ひらがカタ한국Привет🐋👨\u200d👩\u200b\u00a0\u3000\u0301"
+# Runs of few different characters: merges of every length, within a class of characters and across classes.
+FRAGMENTS = ["a", "ab", "aB", "é", "ñ", "1", "12", "123", "½", "٣", " ", "  ", "\t", "\n", "\r\n", "\n\n", "'s", "'LL", "'D", "'", "’s", ".", ",", "...", "_", "-"]
+FRAGMENTS += ["()", "[x]", "$", "+=", "<", "|", "#", "\\", "東京", "ひら", "カタ", "日", "한", "При", "🐋", "👨\u200d👩", "\u200b", "\u00a0", "\u3000", "a\u0301"]
 
 
 def strings(seed, count, longest):
     generator = random.Random(seed)
-    return ["".join(generator.choice(ALPHABET) for _ in range(generator.randint(1, longest))) for _ in range(count)]
+    return ["".join(generator.choice(FRAGMENTS) for _ in range(generator.randint(1, longest))) for _ in range(count)]
 
 
 def write(path, vocabulary, whole):
@@ -73,14 +75,14 @@ def ask_llama_cpp(server, vocabulary, count, texts):
 
 
 def byte_level():
-    """A byte-level BPE of 800 tokens, its first three special or added; (tokens, kinds, merges)."""
+    """A byte-level BPE of 1500 tokens, its first three special or added; (tokens, kinds, merges)."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|begin|>", "<|end|>", "<tool>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
-        strings(1, 20000, 12), trainers.BpeTrainer(vocab_size=800, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+        strings(1, 20000, 8), trainers.BpeTrainer(vocab_size=1500, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
     )
     model = json.loads(tokenizer.to_str())["model"]
     tokens = sorted(model["vocab"], key=model["vocab"].get)
@@ -90,7 +92,7 @@ def byte_level():
 
 def sentence_piece(folder):
     """A SentencePiece BPE of 500 pieces with byte fallback."""
-    Path(f"{folder}/corpus.txt").write_text("\n".join(text.replace("\n", " ").replace("\r", " ") for text in strings(2, 5000, 30)))
+    Path(f"{folder}/corpus.txt").write_text("\n".join(text.replace("\n", " ").replace("\r", " ") for text in strings(2, 5000, 15)))
     sentencepiece.SentencePieceTrainer.train(
         input=f"{folder}/corpus.txt", model_prefix=f"{folder}/model", vocab_size=500, model_type="bpe", byte_fallback=True,
         character_coverage=0.98, add_dummy_prefix=True, remove_extra_whitespaces=False, normalization_rule_name="identity",
@@ -101,7 +103,7 @@ def sentence_piece(folder):
 
 def main(server, out):
     texts = ["", " ", "   ", "a", " a", "  a", "it's we'LL I'd", "1234567 12.5", "x=3;\n\n  y", "naïve café", "<|end|>a<tool>b<|end |>", "\r\n\t "]
-    texts += [text for text in strings(3, 90, 25) if unicodedata.normalize("NFC", text) == text]
+    texts += [text for text in strings(3, 120, 12) if unicodedata.normalize("NFC", text) == text]
 
     tokens, kinds, merges = byte_level()
 
