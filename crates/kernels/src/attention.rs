@@ -241,7 +241,8 @@ pub fn attention_backward(
                     let rows = block.rows - skip;
                     let visible = (first + skip / block.rows_per_position) - before;
                     let seen = (last - before).min(PAGE);
-                    let (query, gradient) = (&scratch.query[skip * key_stride..], &scratch.gradient[skip * value_stride..]);
+                    let (query, gradient) =
+                        (&scratch.query[skip * key_stride..], &scratch.gradient[skip * value_stride..]);
                     let values_t = &scratch.values_t[before * value_width..];
                     let key_rows = &scratch.key_rows[before * key_stride..];
                     let scores = &mut scratch.scores[..rows * PAGE];
@@ -268,13 +269,23 @@ pub fn attention_backward(
                             lse_block[skip..].as_ptr(),
                             delta[skip..].as_ptr(),
                         );
-                        let (p_t, d_s, d_s_t) = (transposed(scores, PAGE), row_major(d_scores, PAGE), transposed(d_scores, PAGE));
+                        let (p_t, d_s, d_s_t) =
+                            (transposed(scores, PAGE), row_major(d_scores, PAGE), transposed(d_scores, PAGE));
                         let shape = (rows, key_width, seen);
                         product(cpu, shape, d_s, key_rows.as_ptr(), key_stride, sums.as_mut_ptr(), key_stride, true);
                         let shape = (seen, key_width, rows);
                         product(cpu, shape, d_s_t, query.as_ptr(), key_stride, d_keys.as_mut_ptr(), key_stride, true);
                         let shape = (seen, value_width, rows);
-                        product(cpu, shape, p_t, gradient.as_ptr(), value_stride, d_values.as_mut_ptr(), value_stride, true);
+                        product(
+                            cpu,
+                            shape,
+                            p_t,
+                            gradient.as_ptr(),
+                            value_stride,
+                            d_values.as_mut_ptr(),
+                            value_stride,
+                            true,
+                        );
                     }
                 }
                 for (r, sums) in scratch.sums.chunks_exact(key_stride).enumerate() {
@@ -287,7 +298,8 @@ pub fn attention_backward(
                 }
             }
             for position in 0..positions {
-                let (key, value) = (&scratch.d_keys[position * key_stride..], &scratch.d_values[position * value_stride..]);
+                let (key, value) =
+                    (&scratch.d_keys[position * key_stride..], &scratch.d_values[position * value_stride..]);
                 // SAFETY: inside the span's row of d_qkv, and no other task has this span and head.
                 unsafe {
                     let row = d_qkv.get().add((span.rows.start + position) * stride);

@@ -55,7 +55,8 @@ impl Cpu {
     pub fn scratch(&self, len: usize) -> Scratch<'_> {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         // The smallest that is large enough, or else the largest, which then grows.
-        let fits = |buffer: &Buffer| if buffer.capacity() >= len { buffer.capacity() } else { usize::MAX - buffer.capacity() };
+        let fits =
+            |buffer: &Buffer| if buffer.capacity() >= len { buffer.capacity() } else { usize::MAX - buffer.capacity() };
         let best = (0..spare.len()).min_by_key(|&i| fits(&spare[i]));
         let mut buffer = best.map(|i| spare.swap_remove(i)).unwrap_or_default();
         drop(spare);

@@ -191,7 +191,9 @@ impl LeftBlock {
         scratch_bf16: &mut Vec<u16>,
     ) -> LeftBlock {
         let rows = a.rows();
-        if let Operand::Packed(Matrix { panels: Panels::Bf16(_), .. }) | Operand::Columns(Matrix { panels: Panels::Bf16(_), .. }, ..) = b {
+        if let Operand::Packed(Matrix { panels: Panels::Bf16(_), .. })
+        | Operand::Columns(Matrix { panels: Panels::Bf16(_), .. }, ..) = b
+        {
             let padded = depth.next_multiple_of(2);
             scratch_bf16.clear();
             scratch_bf16.resize(rows * padded, 0);

@@ -93,9 +93,10 @@ impl KvPages {
 
     /// Copies page `from` to page `to`: the start of a sequence that goes on differently.
     pub fn copy_page(&mut self, from: u32, to: u32) {
-        let [from, to] = self.pages.get_disjoint_mut([from as usize, to as usize]).unwrap_or_else(|_| {
-            panic!("page {from} or {to} does not exist, or they are the same")
-        });
+        let [from, to] = self
+            .pages
+            .get_disjoint_mut([from as usize, to as usize])
+            .unwrap_or_else(|_| panic!("page {from} or {to} does not exist, or they are the same"));
         to.copy_from_slice(from);
     }
 
@@ -105,7 +106,11 @@ impl KvPages {
         let layout = self.layout;
         let KvLayout { kv_heads, key_width, value_width, .. } = layout;
         assert!(layer < layout.layers, "layer {layer} of {}", layout.layers);
-        assert_eq!((keys.cols(), values.cols()), (kv_heads * key_width, kv_heads * value_width), "widths of keys and values");
+        assert_eq!(
+            (keys.cols(), values.cols()),
+            (kv_heads * key_width, kv_heads * value_width),
+            "widths of keys and values"
+        );
         // For each page, the rows that go there: (first row, first slot, how many).
         let mut parts: Vec<Vec<(usize, usize, usize)>> = vec![Vec::new(); self.pages.len()];
         for span in spans {

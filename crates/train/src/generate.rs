@@ -12,6 +12,8 @@ use crate::tasks::{END, END_THINK, Item, THINK, Task};
 const KV_BYTES: usize = 1 << 30;
 /// First word of the random streams of evaluations; training has the step there.
 const EVALUATION: u32 = u32::MAX;
+/// Items that are evaluated at a time: enough for full batches, few enough that progress shows.
+const CHUNK: usize = 128;
 
 /// Asks a model for completions of a task's problems.
 pub struct Generator<'a> {
@@ -134,7 +136,8 @@ impl<'a> Generator<'a> {
         thought.iter().position(|&id| id == self.end_think).unwrap_or(thought.len())
     }
 
-    /// Held-out results on `items` of one level: greedy, and `samples` drawn of each. Returns the greedy completions too.
+    /// Held-out results on `items` of one level: greedy, and `samples` drawn of each. `heed` hears now and then how many
+    /// items are done; where it says no, there is no result.
     ///
     /// # Errors
     /// Those of [`Generator::complete`].
@@ -145,26 +148,48 @@ impl<'a> Generator<'a> {
         items: &[Item],
         samples: u32,
         drawing: Drawing,
-    ) -> Result<(Evaluation, Vec<Rollout>)> {
+        mut heed: impl FnMut(usize) -> bool,
+    ) -> Result<Option<Evaluation>> {
         let level = items.first().map_or(0, |item| item.level);
-        let ask = |(i, item)| Ask { item, stream: [EVALUATION, i as u32, 0] };
-        let asks: Vec<Ask<'_>> = items.iter().enumerate().map(ask).collect();
-        let greedy = self.complete(cpu, transformer, &asks, Drawing { temperature: 0.0, ..drawing })?.rollouts;
-        let each = asks
-            .iter()
-            .flat_map(|ask| (0..samples).map(|sample| Ask { stream: [ask.stream[0], ask.stream[1], sample], ..*ask }));
-        let drawn = self.complete(cpu, transformer, &each.collect::<Vec<_>>(), drawing)?.rollouts;
-        let outcomes: Vec<Outcome> = greedy
-            .iter()
-            .enumerate()
-            .map(|(i, rollout)| Outcome {
+        let asks: Vec<Ask<'_>> = asks(items).collect();
+        let mut outcomes = Vec::with_capacity(items.len());
+        for asks in asks.chunks(CHUNK) {
+            if !heed(outcomes.len()) {
+                return Ok(None);
+            }
+            let greedy = self.complete(cpu, transformer, asks, Drawing { temperature: 0.0, ..drawing })?.rollouts;
+            let each = asks.iter().flat_map(|ask| {
+                (0..samples).map(|sample| Ask { stream: [ask.stream[0], ask.stream[1], sample], ..*ask })
+            });
+            let drawn = self.complete(cpu, transformer, &each.collect::<Vec<_>>(), drawing)?.rollouts;
+            outcomes.extend(greedy.iter().enumerate().map(|(i, rollout)| Outcome {
                 greedy: rollout.reward > 0.0,
                 finished: rollout.finished,
                 thought_tokens: rollout.thought_tokens,
                 samples: samples as usize,
                 right: drawn[i * samples as usize..][..samples as usize].iter().filter(|r| r.reward > 0.0).count(),
-            })
-            .collect();
-        Ok((Evaluation::of(level, &outcomes), greedy))
+            }));
+        }
+        Ok(Some(Evaluation::of(level, &outcomes)))
     }
+
+    /// The greedy completions of items.
+    ///
+    /// # Errors
+    /// Those of [`Generator::complete`].
+    pub fn greedy(
+        &mut self,
+        cpu: &Cpu,
+        transformer: &Transformer,
+        items: &[Item],
+        limit: usize,
+    ) -> Result<Vec<Rollout>> {
+        let asks: Vec<Ask<'_>> = asks(items).collect();
+        Ok(self.complete(cpu, transformer, &asks, Drawing { seed: 0, temperature: 0.0, limit })?.rollouts)
+    }
+}
+
+/// Items to be completed outside training.
+fn asks(items: &[Item]) -> impl Iterator<Item = Ask<'_>> {
+    items.iter().enumerate().map(|(i, item)| Ask { item, stream: [EVALUATION, i as u32, 0] })
 }

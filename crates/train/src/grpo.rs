@@ -93,6 +93,8 @@ pub fn learn(
         tokens: rollouts.iter().map(|rollout| rollout.tokens.len()).sum(),
         max_completion_length: stage.max_new_tokens as usize,
     };
+    // The balance loss is a mean over the step's sequences.
+    let alpha = alpha / totals.completions as f32;
     let mut tokens = totals.tokens as u64;
     let (mut loss, mut gradient_norm, mut clipped) = (0.0, 0.0, (0, 0));
     for pass in 0..stage.updates {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::advantages::zero_variance;
+use crate::report::StageReport;
 use crate::rollouts::Rollout;
 
 /// The kinds of stage.
@@ -102,17 +103,36 @@ impl RolloutMetrics {
     }
 }
 
-/// The view of the moment; made for drawing, kept by nobody.
+/// What there is to see of a run at a moment; made for drawing, kept by nobody.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress<'a> {
-    /// The step just finished.
-    pub metrics: &'a StepMetrics,
-    /// Held-out accuracy when it was last measured.
-    pub accuracy: Option<f64>,
-    /// Seconds that the rest of the run will take, at the speed so far.
-    pub left_s: f64,
-    /// A rollout of the step, prompt and completion.
-    pub sample: Option<&'a Rollout>,
+pub enum Progress<'a> {
+    /// A stage (from 1) is tried for some steps, to know how many fit the budget.
+    Timing {
+        /// Which.
+        stage: usize,
+    },
+    /// A step is done.
+    Step {
+        /// What it was like.
+        metrics: &'a StepMetrics,
+        /// Seconds of training behind, and ahead at the speed so far.
+        seconds: (f64, f64),
+        /// A rollout of the step, prompt and completion.
+        sample: Option<&'a Rollout>,
+    },
+    /// Held-out problems of a level are being answered.
+    Measuring {
+        /// Which.
+        level: u32,
+        /// Problems done,
+        done: usize,
+        /// of so many.
+        of: usize,
+    },
+    /// A stage is done and measured.
+    Measured(&'a StageReport),
+    /// The model that the run is compared with begins to train.
+    Control,
 }
 
 /// Whoever watches a run.

@@ -1,24 +1,26 @@
 //! A run: a recipe carried out in a directory, from random or published weights to a report.
 //!
 //! ```text
-//! recipe.toml  metrics.jsonl  rollouts/  checkpoints/STEP/  stages/N/  model/  report.md  report.json  curves.svg
+//! recipe.toml  run.json  metrics.jsonl  rollouts/  checkpoints/STEP/  stages/N/  model/  report.md  report.json  curves.svg
 //! control/     the same, for the model that it is compared with
 //! ```
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use minke_kernels::{Cpu, Dtype};
 use minke_model::{Checkpoint as ModelFiles, Config, Error, Parameters, Result, Tokenizer};
+use serde::{Deserialize, Serialize};
 
 use crate::budget;
 use crate::checkpoint::{self, Domain, State};
 use crate::files::{failed, make_directory, write_whole};
 use crate::learner::{Learner, initial_values};
 use crate::metrics;
-use crate::progress::Watch;
+use crate::progress::{Progress, Watch};
 use crate::recipe::{Control, Recipe, Sft, Share, Source, Stage};
 use crate::report::{self, Report, Shown};
 use crate::tasks::{SPECIALS, Style, Task};
@@ -29,16 +31,25 @@ const PROBE: u32 = 4;
 /// Part of a budget that goes into training; the rest is for measuring and writing.
 const TRAINING: f64 = 0.9;
 
-/// What the command line decides.
-pub struct Options<'a> {
+/// The version of `run.json`.
+const VERSION: u32 = 1;
+
+/// What is decided when a run begins, and holds until it ends: `run.json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Choices {
     /// Instead of the recipe's seed.
     pub seed: Option<u32>,
     /// Instead of the recipe's budget, in seconds.
     pub budget_s: Option<u64>,
     /// Train the control too.
     pub control: bool,
-    /// Go on with the run that is in the directory.
-    pub resume: bool,
+}
+
+/// What the command line decides.
+pub struct Options<'a> {
+    /// How to begin a run; `None` to go on with the one that is in the directory.
+    pub begin: Option<Choices>,
     /// Go on even where the numbers will not be the same to the bit.
     pub accept: bool,
     /// Where the run is kept.
@@ -81,16 +92,20 @@ pub fn run(
     watch: &mut Watch<'_>,
 ) -> Result<Ending> {
     let recipe = Recipe::parse(name, text)?;
-    let (setup, values) = Setup::new(cpu, &recipe, options)?;
     let directory = options.directory;
-    prepare(directory, text, options.resume)?;
+    let (choices, _lock) = prepare(directory, text, options.begin.as_ref())?;
+    if choices.control {
+        demonstrations(&recipe)?;
+    }
+    let (setup, values) = Setup::new(cpu, &recipe, choices.seed.unwrap_or(recipe.seed), options)?;
 
-    let mut trial = setup.trial(directory, &recipe.stages, values, options, options.budget_s.or(recipe.budget_s))?;
+    let budget_s = choices.budget_s.or(recipe.budget_s);
+    let mut trial = setup.trial(directory, &recipe.stages, values, options.accept, budget_s, watch)?;
     if !trial.train(stop, watch)? {
         return Ok(Ending::Stopped(trial.state().total_steps));
     }
     let ended = Instant::now();
-    let (_, at, beyond) = trial.results()?;
+    let [at, beyond] = trial.answers()?;
     trial.export(&directory.join("model"))?;
     let mut report = setup.report(&trial)?;
     let first = at.iter().find(|rollout| rollout.reward > 0.0).or(at.first());
@@ -99,7 +114,7 @@ pub fn run(
     report.shown = titled.into_iter().filter_map(|(title, rollout)| Some(Shown::of(title, rollout?))).collect();
     report.wall_s = trial.state().wall_s + trial.state().measuring_s + ended.elapsed().as_secs_f64();
 
-    if options.control {
+    if choices.control {
         match setup.control(&trial, options, stop, watch)? {
             None => return Ok(Ending::Stopped(trial.state().total_steps)),
             Some(control) => report.control = Some(control),
@@ -109,33 +124,77 @@ pub fn run(
     Ok(Ending::Finished(Box::new(report)))
 }
 
-/// Makes the directory of a new run, or checks that the one to resume is of this recipe.
-fn prepare(directory: &Path, recipe: &str, resume: bool) -> Result<()> {
-    let path = directory.join("recipe.toml");
-    match (fs::read_to_string(&path), resume) {
-        (Ok(there), true) if there == recipe => Ok(()),
-        (Ok(_), true) => Err(Error::new(format!(
-            "the recipe is not the one that the run in {} began with; resume with {}, or start anew elsewhere (--out)",
-            directory.display(),
-            path.display()
-        ))),
-        (Ok(_), false) => Err(Error::new(format!(
-            "there is a run in {} already; go on with it (--resume), or start anew elsewhere (--out)",
-            directory.display()
-        ))),
-        (Err(error), _) if error.kind() == std::io::ErrorKind::NotFound => {
-            make_directory(directory)?;
-            write_whole(&path, recipe.as_bytes())
+/// Makes the directory of a new run, or checks that the one to go on with is of this recipe. The run is this process's
+/// until the file is closed.
+fn prepare(directory: &Path, recipe: &str, begin: Option<&Choices>) -> Result<(Choices, File)> {
+    let (path, choices_path) = (directory.join("recipe.toml"), directory.join("run.json"));
+    let there = match fs::read_to_string(&path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(failed("read", &path, error)),
+    };
+    let at = directory.display();
+    let choices = match (there, begin) {
+        (None, None) => return Err(Error::new(format!("there is no run in {at} to go on with; leave --resume out"))),
+        (Some(_), Some(_)) => {
+            return Err(Error::new(format!(
+                "there is a run in {at} already; go on with it (--resume), or start anew elsewhere (--out)"
+            )));
         }
-        (Err(error), _) => Err(failed("read", &path, error)),
+        (Some(there), None) if there != recipe => {
+            return Err(Error::new(format!(
+                "the recipe is not the one that the run in {at} began with; resume with {}, or start anew elsewhere \
+                 (--out)",
+                path.display()
+            )));
+        }
+        (Some(_), None) => read_choices(&choices_path)?,
+        (None, Some(choices)) => {
+            make_directory(directory)?;
+            let json = serde_json::json!({ "version": VERSION, "choices": choices });
+            write_whole(&choices_path, format!("{json:#}\n").as_bytes())?;
+            // What is there last says that there is a run.
+            write_whole(&path, recipe.as_bytes())?;
+            choices.clone()
+        }
+    };
+    let lock = File::open(&choices_path).map_err(|e| failed("open", &choices_path, e))?;
+    match lock.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::new(format!("another minke is at work on the run in {at}; wait for it, or stop it")))
+        }
+        // Where there are no locks, there is nobody to find out about.
+        Err(TryLockError::Error(_)) | Ok(()) => Ok((choices, lock)),
     }
+}
+
+fn read_choices(path: &Path) -> Result<Choices> {
+    let json = fs::read(path).map_err(|e| failed("read", path, e))?;
+    let damaged = |what: String| Error::new(format!("{} is damaged: {what}", path.display()));
+    let mut value: serde_json::Value = serde_json::from_slice(&json).map_err(|e| damaged(e.to_string()))?;
+    if value["version"] != VERSION {
+        return Err(Error::new(format!(
+            "{} is of version {}, but this minke reads version {VERSION}; use the minke that wrote it",
+            path.display(),
+            value["version"]
+        )));
+    }
+    serde_json::from_value(value["choices"].take()).map_err(|e| damaged(e.to_string()))
+}
+
+/// The stage whose demonstrations a control learns from.
+fn demonstrations(recipe: &Recipe) -> Result<&Sft> {
+    let sft = recipe.stages.iter().find_map(|stage| match stage {
+        Stage::Sft(sft) => Some(sft),
+        Stage::Grpo(_) => None,
+    });
+    sft.ok_or_else(|| Error::new("--control needs a recipe with an sft stage, whose examples the control learns from"))
 }
 
 impl<'a> Setup<'a> {
     /// The setup, and the values that training starts from.
-    fn new(cpu: &'a Cpu, recipe: &'a Recipe, options: &Options<'_>) -> Result<(Setup<'a>, Vec<f32>)> {
+    fn new(cpu: &'a Cpu, recipe: &'a Recipe, seed: u32, options: &Options<'_>) -> Result<(Setup<'a>, Vec<f32>)> {
         let task = recipe.task.build();
-        let seed = options.seed.unwrap_or(recipe.seed);
         let (config, tokenizer, values) = match (&recipe.model, recipe.scratch_config()?) {
             (_, Some(config)) => {
                 let alphabet: Vec<char> = task.alphabet().chars().collect();
@@ -169,9 +228,11 @@ impl<'a> Setup<'a> {
         directory: &Path,
         stages: &'t [Stage],
         values: Vec<f32>,
-        options: &Options<'_>,
+        accept: bool,
         budget_s: Option<u64>,
+        watch: &mut Watch<'_>,
     ) -> Result<Trial<'t>> {
+        let start = Instant::now();
         let (cpu, recipe) = (self.cpu, self.recipe);
         let plan = Plan {
             task: &*self.task,
@@ -184,7 +245,7 @@ impl<'a> Setup<'a> {
         };
         if let Some(path) = checkpoint::latest(directory)? {
             let saved = checkpoint::load(&path)?;
-            if !options.accept {
+            if !accept {
                 saved.state.domain.check(&self.domain)?;
             }
             let mut learner = Learner::new(cpu, &self.config, recipe.dtype, values);
@@ -207,9 +268,13 @@ impl<'a> Setup<'a> {
             reports: Vec::new(),
         };
         if let Some(budget_s) = budget_s {
-            let costs: Vec<(u32, f64)> =
-                full.iter().zip(self.costs(stages, &values)?).map(|(&steps, cost)| (steps, cost)).collect();
+            let mut costs = Vec::new();
+            for (i, stage) in stages.iter().enumerate() {
+                watch(&Progress::Timing { stage: i + 1 });
+                costs.push((stage.steps(), self.cost(stage, &values)?));
+            }
             state.plan = budget::fit(&costs, budget_s as f64 * TRAINING);
+            state.measuring_s = start.elapsed().as_secs_f64();
         }
         let mut trial = Trial::new(plan, Learner::new(cpu, &self.config, recipe.dtype, values), state)?;
         // What was resolved by the clock is on disk before the first step.
@@ -217,15 +282,10 @@ impl<'a> Setup<'a> {
         Ok(trial)
     }
 
-    /// Seconds that a step of each stage takes, tried on copies that are thrown away.
-    fn costs(&self, stages: &[Stage], values: &[f32]) -> Result<Vec<f64>> {
-        stages
-            .iter()
-            .map(|stage| {
-                let learner = Learner::new(self.cpu, &self.config, self.recipe.dtype, values.to_vec());
-                cost(&*self.task, &self.tokenizer, learner, stage, self.seed, PROBE)
-            })
-            .collect()
+    /// Seconds that a step of a stage takes, tried on a copy that is thrown away.
+    fn cost(&self, stage: &Stage, values: &[f32]) -> Result<f64> {
+        let learner = Learner::new(self.cpu, &self.config, self.recipe.dtype, values.to_vec());
+        cost(&*self.task, &self.tokenizer, learner, stage, self.seed, PROBE)
     }
 
     fn report(&self, trial: &Trial<'_>) -> Result<Report> {
@@ -255,14 +315,7 @@ impl<'a> Setup<'a> {
         stop: &AtomicBool,
         watch: &mut Watch<'_>,
     ) -> Result<Option<report::Control>> {
-        let Some(first) = self.recipe.stages.iter().find_map(|stage| match stage {
-            Stage::Sft(sft) => Some(sft),
-            Stage::Grpo(_) => None,
-        }) else {
-            return Err(Error::new(
-                "--control needs a recipe with an sft stage, whose examples the control learns from",
-            ));
-        };
+        let first = demonstrations(self.recipe)?;
         let directory = options.directory.join("control");
         let reports = &trial.state().reports;
         let (stage, values, wall_s) = match self.recipe.control {
@@ -285,10 +338,11 @@ impl<'a> Setup<'a> {
             // Its steps were resolved when it began.
             vec![Stage::Sft(stage)]
         } else {
-            let cost = self.costs(&[Stage::Sft(stage.clone())], &values)?[0];
+            let cost = self.cost(&Stage::Sft(stage.clone()), &values)?;
             vec![Stage::Sft(Sft { steps: (wall_s / cost).max(1.0) as u32, ..stage })]
         };
-        let mut control = self.trial(&directory, &stages, values, options, None)?;
+        watch(&Progress::Control);
+        let mut control = self.trial(&directory, &stages, values, options.accept, None, watch)?;
         if !control.train(stop, watch)? {
             return Ok(None);
         }

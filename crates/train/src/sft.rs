@@ -44,6 +44,8 @@ pub fn step(
         examples.push(Example { tokens, prompt });
     }
     let learnt: usize = examples.iter().map(Example::learnt).sum();
+    // The balance loss is a mean over sequences, as the cross-entropy is one over tokens.
+    let alpha = alpha / examples.len() as f32;
     let mut loss = 0.0;
     for leaf in examples.chunks(LEAF) {
         let done: result::Result<(), Infallible> = learner.leaf(leaf, 1.0, alpha, |log_probs| {

@@ -162,8 +162,11 @@ impl<'a> Trial<'a> {
                     self.save()?;
                 }
             }
-            self.finish_stage(stage)?;
+            let measured = self.finish_stage(stage, stop, watch)?;
             self.save()?;
+            if !measured {
+                return Ok(false);
+            }
         }
         Ok(true)
     }
@@ -203,9 +206,8 @@ impl<'a> Trial<'a> {
         self.state.wall_s += wall_s;
         let pace = &mut self.pace[usize::from(stage.kind() == StageKind::Grpo)];
         *pace = if *pace == 0.0 { wall_s } else { 0.9 * *pace + 0.1 * wall_s };
-        let accuracy = self.state.reports.last().map(|report| report.results.think.accuracy);
         let sample = done.rollouts.as_ref().map(|step| moment(&step.rollouts, self.state.total_steps));
-        watch(&Progress { metrics: &metrics, accuracy, left_s: self.left_s(), sample });
+        watch(&Progress::Step { metrics: &metrics, seconds: (self.state.wall_s, self.left_s()), sample });
         Ok(())
     }
 
@@ -224,12 +226,12 @@ impl<'a> Trial<'a> {
             .sum()
     }
 
-    /// Measures and exports what a stage came to.
-    fn finish_stage(&mut self, stage: &Stage) -> Result<()> {
+    /// Measures and exports what a stage came to; false where `stop` came first.
+    fn finish_stage(&mut self, stage: &Stage, stop: &AtomicBool, watch: &mut Watch<'_>) -> Result<bool> {
         let start = Instant::now();
         let wall_before: f64 = self.state.reports.iter().map(|report| report.wall_s).sum();
         let tokens_before: u64 = self.state.reports.iter().map(|report| report.tokens).sum();
-        let results = self.results()?.0;
+        let Some(results) = self.results(stop, watch)? else { return Ok(false) };
         let number = self.state.stage + 1;
         self.export(&self.plan.directory.join(format!("stages/{number}")))?;
         self.state.reports.push(StageReport {
@@ -239,31 +241,51 @@ impl<'a> Trial<'a> {
             wall_s: self.state.wall_s - wall_before,
             results,
         });
+        if let Some(report) = self.state.reports.last() {
+            watch(&Progress::Measured(report));
+        }
         self.corpus = None;
         self.state.stage += 1;
         self.state.step = 0;
         self.state.measuring_s += start.elapsed().as_secs_f64();
-        Ok(())
+        Ok(true)
     }
 
-    /// Held-out results at the level trained for and one above, and the greedy completions at the former and the latter.
-    ///
-    /// # Errors
-    /// Those of [`Generator::complete`].
-    pub fn results(&mut self) -> Result<(Results, Vec<Rollout>, Vec<Rollout>)> {
+    /// Held-out results at the level trained for and one above; `None` where `stop` came first.
+    fn results(&mut self, stop: &AtomicBool, watch: &mut Watch<'_>) -> Result<Option<Results>> {
         let eval = self.plan.eval;
         let drawing = Drawing { seed: self.seed(), temperature: eval.temperature, limit: eval.max_new_tokens as usize };
         let (cpu, transformer) = (self.learner.cpu(), self.learner.transformer());
+        let mut measured = Vec::new();
+        for level in eval.levels(self.plan.task) {
+            let items = held_out_items(self.plan.task, level, eval.items as usize);
+            let heed = |done| {
+                watch(&Progress::Measuring { level, done, of: items.len() });
+                !stop.load(Ordering::Relaxed)
+            };
+            match self.generator.evaluate(cpu, transformer, &items, eval.samples, drawing, heed)? {
+                Some(evaluation) => measured.push(evaluation),
+                None => return Ok(None),
+            }
+        }
+        let mut measured = measured.into_iter();
+        let think = measured.next().unwrap_or_else(|| unreachable!("a range of levels has its first"));
+        Ok(Some(Results { think, above: measured.next() }))
+    }
+
+    /// Held-out problems as the model answers them now, greedily: at the level trained for, and one above.
+    ///
+    /// # Errors
+    /// Those of [`Generator::complete`].
+    pub fn answers(&mut self) -> Result<[Vec<Rollout>; 2]> {
+        let eval = self.plan.eval;
         let mut levels = eval.levels(self.plan.task).map(|level| {
             let items = held_out_items(self.plan.task, level, eval.items as usize);
-            self.generator.evaluate(cpu, transformer, &items, eval.samples, drawing)
+            let (cpu, transformer) = (self.learner.cpu(), self.learner.transformer());
+            self.generator.greedy(cpu, transformer, &items, eval.max_new_tokens as usize)
         });
-        let (think, at) = match levels.next() {
-            Some(result) => result?,
-            None => unreachable!("a range of levels has its first"),
-        };
-        let (above, beyond) = levels.next().transpose()?.unzip();
-        Ok((Results { think, above }, at, beyond.unwrap_or_default()))
+        let at = levels.next().transpose()?.unwrap_or_default();
+        Ok([at, levels.next().transpose()?.unwrap_or_default()])
     }
 
     /// Writes the model as it is, for transformers and for `minke chat`.

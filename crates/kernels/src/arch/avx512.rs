@@ -143,7 +143,14 @@ impl Simd for Avx512 {
 /// `R` rows by one panel of bf16, by the dot product of pairs.
 #[inline(always)]
 unsafe fn tile_bf16<const R: usize>(
-    n: usize, k: usize, a: *const u16, a_stride: usize, panel: *const u16, c: *mut f32, stride: usize, add: bool,
+    n: usize,
+    k: usize,
+    a: *const u16,
+    a_stride: usize,
+    panel: *const u16,
+    c: *mut f32,
+    stride: usize,
+    add: bool,
 ) {
     // SAFETY: the caller's pointers are valid for R rows of k (even) and n <= 32 columns.
     unsafe {
@@ -174,7 +181,15 @@ unsafe fn tile_bf16<const R: usize>(
 /// bf16 GEMM on one panel; the arguments are those of [`Kernels::gemm_bf16`].
 #[inline(always)]
 unsafe fn gemm_pairs(
-    m: usize, n: usize, k: usize, a: *const u16, a_stride: usize, panel: *const u16, c: *mut f32, stride: usize, add: bool,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: *const u16,
+    a_stride: usize,
+    panel: *const u16,
+    c: *mut f32,
+    stride: usize,
+    add: bool,
 ) {
     const ROWS: usize = 12;
     let k = k.next_multiple_of(2);

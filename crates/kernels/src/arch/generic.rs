@@ -43,7 +43,14 @@ pub unsafe fn store_row<S: Simd, const V: usize>(n: usize, p: *mut f32, row: [S:
 /// R rows by V vectors (n columns of them kept), held in registers over all of k.
 #[inline(always)]
 pub unsafe fn tile<S: Simd, const R: usize, const V: usize>(
-    n: usize, k: usize, a: Left, b: *const f32, b_stride: usize, c: *mut f32, c_stride: usize, add: bool,
+    n: usize,
+    k: usize,
+    a: Left,
+    b: *const f32,
+    b_stride: usize,
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
 ) {
     // SAFETY: the contract, for R rows.
     unsafe {
@@ -78,7 +85,14 @@ pub unsafe fn tile<S: Simd, const R: usize, const V: usize>(
 /// All n columns of R rows, V vectors at a time, one at the end.
 #[inline(always)]
 pub unsafe fn rows<S: Simd, const R: usize, const V: usize>(
-    n: usize, k: usize, a: Left, b: *const f32, b_stride: usize, c: *mut f32, c_stride: usize, add: bool,
+    n: usize,
+    k: usize,
+    a: Left,
+    b: *const f32,
+    b_stride: usize,
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
 ) {
     let mut j = 0;
     // SAFETY: the contract; a tile reads b up to the multiple of LANES (which divides 16) that covers n.
@@ -166,7 +180,13 @@ macro_rules! for_vectors {
 /// See [`super::Kernels::softmax_page`].
 #[inline(always)]
 pub unsafe fn softmax_page<S: Simd>(
-    rows: usize, scores: *mut f32, visible: usize, rows_per_position: usize, scale: f32, max: *mut f32, sum: *mut f32,
+    rows: usize,
+    scores: *mut f32,
+    visible: usize,
+    rows_per_position: usize,
+    scale: f32,
+    max: *mut f32,
+    sum: *mut f32,
     correction: *mut f32,
 ) {
     // SAFETY: the contract; `seen` never exceeds PAGE, the length of a row.
@@ -204,7 +224,13 @@ pub unsafe fn softmax_page<S: Simd>(
 /// See [`super::Kernels::softmax_page_backward`].
 #[inline(always)]
 pub unsafe fn softmax_page_backward<S: Simd>(
-    rows: usize, scores: *mut f32, d_p: *mut f32, visible: usize, rows_per_position: usize, scale: f32, lse: *const f32,
+    rows: usize,
+    scores: *mut f32,
+    d_p: *mut f32,
+    visible: usize,
+    rows_per_position: usize,
+    scale: f32,
+    lse: *const f32,
     delta: *const f32,
 ) {
     // SAFETY: the contract.
@@ -322,7 +348,13 @@ pub unsafe fn scale_by<S: Simd>(n: usize, factor: f32, x: *const f32, weight: *c
 /// See [`super::Kernels::rotate_halves`].
 #[inline(always)]
 pub unsafe fn rotate_halves<S: Simd>(
-    heads: usize, stride: usize, half: usize, cos: *const f32, sin: *const f32, sign: f32, x: *mut f32,
+    heads: usize,
+    stride: usize,
+    half: usize,
+    cos: *const f32,
+    sin: *const f32,
+    sign: f32,
+    x: *mut f32,
 ) {
     // SAFETY: the contract. Products and sums are rounded one by one, as the portable kernel and the usual code do.
     unsafe {
@@ -342,7 +374,13 @@ pub unsafe fn rotate_halves<S: Simd>(
 /// See [`super::Kernels::rotate_pairs`].
 #[inline(always)]
 pub unsafe fn rotate_pairs<S: Simd>(
-    heads: usize, stride: usize, half: usize, cos: *const f32, sin: *const f32, sign: f32, x: *mut f32,
+    heads: usize,
+    stride: usize,
+    half: usize,
+    cos: *const f32,
+    sin: *const f32,
+    sign: f32,
+    x: *mut f32,
 ) {
     // SAFETY: the contract; 2 * half and LANES are even, so a pair lies inside one vector.
     unsafe {
@@ -370,7 +408,12 @@ pub unsafe fn swiglu<S: Simd>(n: usize, gate: *const f32, up: *const f32, out: *
 
 #[inline(always)]
 pub unsafe fn swiglu_backward<S: Simd>(
-    n: usize, gate: *const f32, up: *const f32, d_out: *const f32, d_gate: *mut f32, d_up: *mut f32,
+    n: usize,
+    gate: *const f32,
+    up: *const f32,
+    d_out: *const f32,
+    d_gate: *mut f32,
+    d_up: *mut f32,
 ) {
     // SAFETY: the contract; each vector is read before it is written, so the outputs may be the inputs.
     unsafe {
@@ -387,7 +430,14 @@ pub unsafe fn swiglu_backward<S: Simd>(
 }
 
 #[inline(always)]
-pub unsafe fn adamw<S: Simd>(n: usize, step: AdamStep, gradient: *const f32, m: *mut f32, v: *mut f32, parameter: *mut f32) {
+pub unsafe fn adamw<S: Simd>(
+    n: usize,
+    step: AdamStep,
+    gradient: *const f32,
+    m: *mut f32,
+    v: *mut f32,
+    parameter: *mut f32,
+) {
     // SAFETY: the contract.
     unsafe {
         let (beta1, rest1) = (S::splat(step.beta1), S::splat(step.rest1));
@@ -453,7 +503,15 @@ unsafe fn row_bf16<S: Simd, const V: usize>(n: usize, k: usize, a: *const u16, b
 /// are worth widening the panel for. Either way an element's sum runs over p in order, so its bits are the same.
 #[inline(always)]
 pub unsafe fn gemm_bf16<S: Simd>(
-    m: usize, n: usize, k: usize, a: *const u16, a_stride: usize, b: *const u16, c: *mut f32, c_stride: usize, add: bool,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: *const u16,
+    a_stride: usize,
+    b: *const u16,
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
 ) {
     const ROWS: usize = 6;
     const DEPTH: usize = 256;

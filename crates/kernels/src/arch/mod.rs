@@ -6,9 +6,9 @@ mod avx2;
 mod avx512;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod emulated;
-mod portable;
 #[cfg(target_arch = "x86_64")]
 mod generic;
+mod portable;
 #[cfg(target_arch = "x86_64")]
 mod simd;
 
@@ -48,9 +48,7 @@ impl Isa {
             Isa::Portable => true,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => {
-                is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("fma")
-                    && is_x86_feature_detected!("f16c")
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
@@ -134,17 +132,55 @@ pub(crate) struct Kernels {
     /// c[i][j] = (add ? c[i][j] : 0) + sum over p of a[i][p] * b[p][j], for i < m, p < k, j < n <= PANEL,
     /// in order of p, one chain per element. Rows of b are `b_stride` apart and readable up to a multiple of 16
     /// columns; rows of c are `c_stride` apart.
-    pub gemm_f32: unsafe fn(m: usize, n: usize, k: usize, a: Left, b: *const f32, b_stride: usize, c: *mut f32, c_stride: usize, add: bool),
+    pub gemm_f32: unsafe fn(
+        m: usize,
+        n: usize,
+        k: usize,
+        a: Left,
+        b: *const f32,
+        b_stride: usize,
+        c: *mut f32,
+        c_stride: usize,
+        add: bool,
+    ),
     /// The same for a panel of bf16 whose rows are interleaved in pairs, [k/2][PANEL][2], and `a` of bf16 with rows
     /// `a_stride` apart, k even (padded with zeros). The order within a pair is the instruction set's own.
-    pub gemm_bf16: unsafe fn(m: usize, n: usize, k: usize, a: *const u16, a_stride: usize, b: *const u16, c: *mut f32, c_stride: usize, add: bool),
+    pub gemm_bf16: unsafe fn(
+        m: usize,
+        n: usize,
+        k: usize,
+        a: *const u16,
+        a_stride: usize,
+        b: *const u16,
+        c: *mut f32,
+        c_stride: usize,
+        add: bool,
+    ),
     /// Folds one page of scores into a running softmax (arXiv 1805.02867). scores is [rows][PAGE]; row r sees the first
     /// min(PAGE, visible + r / rows_per_position) >= 1 keys. Scores become weights exp(scale * score - max) (0 where
     /// unseen); max and sum are updated; correction[r] is what the sums before this page must be multiplied by.
-    pub softmax_page: unsafe fn(rows: usize, scores: *mut f32, visible: usize, rows_per_position: usize, scale: f32, max: *mut f32, sum: *mut f32, correction: *mut f32),
+    pub softmax_page: unsafe fn(
+        rows: usize,
+        scores: *mut f32,
+        visible: usize,
+        rows_per_position: usize,
+        scale: f32,
+        max: *mut f32,
+        sum: *mut f32,
+        correction: *mut f32,
+    ),
     /// Weights again from their scores, and the scores' gradient: p = exp(scale * s - lse) (0 where unseen, as above),
     /// d_scores[r][j] = p * (d_p[r][j] - delta[r]) * scale, in place of d_p; scores become p.
-    pub softmax_page_backward: unsafe fn(rows: usize, scores: *mut f32, d_p: *mut f32, visible: usize, rows_per_position: usize, scale: f32, lse: *const f32, delta: *const f32),
+    pub softmax_page_backward: unsafe fn(
+        rows: usize,
+        scores: *mut f32,
+        d_p: *mut f32,
+        visible: usize,
+        rows_per_position: usize,
+        scale: f32,
+        lse: *const f32,
+        delta: *const f32,
+    ),
     /// x[i] *= factor
     pub scale: unsafe fn(n: usize, factor: f32, x: *mut f32),
     /// y[i] += factor * x[i]
@@ -162,13 +198,16 @@ pub(crate) struct Kernels {
     pub scale_by: unsafe fn(n: usize, factor: f32, x: *const f32, weight: *const f32, y: *mut f32),
     /// Rotates `heads` vectors, `stride` apart, of 2 * half numbers: the pairs (x[i], x[i + half]) by angles whose cosines
     /// and sines are given, the sines times `sign`.
-    pub rotate_halves: unsafe fn(heads: usize, stride: usize, half: usize, cos: *const f32, sin: *const f32, sign: f32, x: *mut f32),
+    pub rotate_halves:
+        unsafe fn(heads: usize, stride: usize, half: usize, cos: *const f32, sin: *const f32, sign: f32, x: *mut f32),
     /// The same for the pairs (x[2i], x[2i + 1]): `cos` holds each cosine twice, `sin` each sine as -sin, sin.
-    pub rotate_pairs: unsafe fn(heads: usize, stride: usize, half: usize, cos: *const f32, sin: *const f32, sign: f32, x: *mut f32),
+    pub rotate_pairs:
+        unsafe fn(heads: usize, stride: usize, half: usize, cos: *const f32, sin: *const f32, sign: f32, x: *mut f32),
     /// out[i] = silu(gate[i]) * up[i]
     pub swiglu: unsafe fn(n: usize, gate: *const f32, up: *const f32, out: *mut f32),
     /// Gradients of `swiglu` from d_out. `d_gate` may be `gate`, and `d_up` may be `up`.
-    pub swiglu_backward: unsafe fn(n: usize, gate: *const f32, up: *const f32, d_out: *const f32, d_gate: *mut f32, d_up: *mut f32),
+    pub swiglu_backward:
+        unsafe fn(n: usize, gate: *const f32, up: *const f32, d_out: *const f32, d_gate: *mut f32, d_up: *mut f32),
     /// One AdamW step on n parameters.
     pub adamw: unsafe fn(n: usize, step: AdamStep, gradient: *const f32, m: *mut f32, v: *mut f32, parameter: *mut f32),
     /// bf16, rounded to nearest even.

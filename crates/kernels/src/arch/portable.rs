@@ -3,13 +3,38 @@
 use super::{AdamStep, Kernels, Left, PAGE, PANEL};
 
 pub(super) static KERNELS: Kernels = Kernels {
-    gemm_f32, gemm_bf16, softmax_page, softmax_page_backward, scale, axpy, dot, max, exp_sums, exp_scaled, scale_by,
-    rotate_halves, rotate_pairs, swiglu, swiglu_backward, adamw, to_bf16,
+    gemm_f32,
+    gemm_bf16,
+    softmax_page,
+    softmax_page_backward,
+    scale,
+    axpy,
+    dot,
+    max,
+    exp_sums,
+    exp_scaled,
+    scale_by,
+    rotate_halves,
+    rotate_pairs,
+    swiglu,
+    swiglu_backward,
+    adamw,
+    to_bf16,
 };
 
 // SAFETY (all blocks below): the contract of `Kernels`, pointers valid for the sizes given.
 
-unsafe fn gemm_f32(m: usize, n: usize, k: usize, a: Left, b: *const f32, b_stride: usize, c: *mut f32, c_stride: usize, add: bool) {
+unsafe fn gemm_f32(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Left,
+    b: *const f32,
+    b_stride: usize,
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
+) {
     // SAFETY: see above.
     unsafe {
         for i in 0..m {
@@ -32,7 +57,17 @@ unsafe fn gemm_f32(m: usize, n: usize, k: usize, a: Left, b: *const f32, b_strid
     }
 }
 
-unsafe fn gemm_bf16(m: usize, n: usize, k: usize, a: *const u16, a_stride: usize, b: *const u16, c: *mut f32, c_stride: usize, add: bool) {
+unsafe fn gemm_bf16(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: *const u16,
+    a_stride: usize,
+    b: *const u16,
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
+) {
     let widen = |x: u16| f32::from_bits(u32::from(x) << 16);
     // SAFETY: see above.
     unsafe {
@@ -70,7 +105,13 @@ fn sigmoid(x: f32) -> f32 {
 }
 
 unsafe fn softmax_page(
-    rows: usize, scores: *mut f32, visible: usize, rows_per_position: usize, scale: f32, max: *mut f32, sum: *mut f32,
+    rows: usize,
+    scores: *mut f32,
+    visible: usize,
+    rows_per_position: usize,
+    scale: f32,
+    max: *mut f32,
+    sum: *mut f32,
     correction: *mut f32,
 ) {
     // SAFETY: see above.
@@ -94,7 +135,13 @@ unsafe fn softmax_page(
 }
 
 unsafe fn softmax_page_backward(
-    rows: usize, scores: *mut f32, d_p: *mut f32, visible: usize, rows_per_position: usize, scale: f32, lse: *const f32,
+    rows: usize,
+    scores: *mut f32,
+    d_p: *mut f32,
+    visible: usize,
+    rows_per_position: usize,
+    scale: f32,
+    lse: *const f32,
     delta: *const f32,
 ) {
     // SAFETY: see above.
@@ -163,7 +210,13 @@ unsafe fn scale_by(n: usize, factor: f32, x: *const f32, weight: *const f32, y: 
 }
 
 unsafe fn rotate_halves(
-    heads: usize, stride: usize, half: usize, cos: *const f32, sin: *const f32, sign: f32, x: *mut f32,
+    heads: usize,
+    stride: usize,
+    half: usize,
+    cos: *const f32,
+    sin: *const f32,
+    sign: f32,
+    x: *mut f32,
 ) {
     for h in 0..heads {
         for i in 0..half {
@@ -178,7 +231,13 @@ unsafe fn rotate_halves(
 }
 
 unsafe fn rotate_pairs(
-    heads: usize, stride: usize, half: usize, cos: *const f32, sin: *const f32, sign: f32, x: *mut f32,
+    heads: usize,
+    stride: usize,
+    half: usize,
+    cos: *const f32,
+    sin: *const f32,
+    sign: f32,
+    x: *mut f32,
 ) {
     for h in 0..heads {
         for i in (0..2 * half).step_by(2) {
@@ -202,7 +261,14 @@ unsafe fn swiglu(n: usize, gate: *const f32, up: *const f32, out: *mut f32) {
     }
 }
 
-unsafe fn swiglu_backward(n: usize, gate: *const f32, up: *const f32, d_out: *const f32, d_gate: *mut f32, d_up: *mut f32) {
+unsafe fn swiglu_backward(
+    n: usize,
+    gate: *const f32,
+    up: *const f32,
+    d_out: *const f32,
+    d_gate: *mut f32,
+    d_up: *mut f32,
+) {
     for i in 0..n {
         // SAFETY: see above.
         unsafe {
@@ -223,7 +289,8 @@ unsafe fn adamw(n: usize, step: AdamStep, gradient: *const f32, m: *mut f32, v: 
             let second = step.beta2 * *v.add(i) + step.rest2 * (g * g);
             *m.add(i) = first;
             *v.add(i) = second;
-            *parameter.add(i) = *parameter.add(i) * step.keep - step.rate * first / (second.sqrt() * step.root + step.eps);
+            *parameter.add(i) =
+                *parameter.add(i) * step.keep - step.rate * first / (second.sqrt() * step.root + step.eps);
         }
     }
 }
