@@ -1,6 +1,11 @@
 //! What may stand on the command line; each subcommand has a file of its own.
 
+pub mod chat;
+pub mod chips;
 pub mod debug;
+pub mod models;
+pub mod pull;
+pub mod train;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use minke_kernels::Dtype;
@@ -15,6 +20,16 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
+    /// Talk with a model, and see its thoughts
+    Chat(chat::Chat),
+    /// Teach a model to reason, from a recipe to a report
+    Train(train::Train),
+    /// List the models in the store
+    Models(models::Models),
+    /// Bring a model into the store
+    Pull(pull::Pull),
+    /// Measure this machine: cores, instruction sets, bandwidth, arithmetic
+    Chips(chips::Chips),
     /// Numbers of a model, to compare with other implementations
     #[command(subcommand)]
     Debug(debug::Debug),

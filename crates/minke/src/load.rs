@@ -1,11 +1,11 @@
 //! A model ready to run: found, opened, packed.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, anyhow};
 use minke_kernels::kv::{KvPages, PAGE_POSITIONS};
 use minke_kernels::{Cpu, Dtype, View};
 use minke_model::{Activations, Batch, Checkpoint, Source, Transformer};
+
+use crate::store::Store;
 
 /// Rows that run at a time when one long sequence goes through the model.
 const CHUNK: usize = 512;
@@ -15,9 +15,10 @@ pub fn cpu() -> Result<Cpu> {
     Cpu::detect().map_err(|sentence| anyhow!(sentence))
 }
 
-/// Opens a model's files.
-pub fn open(path: &Path) -> Result<Checkpoint> {
-    Checkpoint::open(path).with_context(|| path.display().to_string())
+/// Opens the files of the model that `model` stands for on the command line.
+pub fn open(model: &str) -> Result<Checkpoint> {
+    let path = Store::open()?.find(model)?;
+    Checkpoint::open(&path).with_context(|| path.display().to_string())
 }
 
 /// Reads a model's tensors and packs them for running.

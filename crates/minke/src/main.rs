@@ -1,9 +1,17 @@
 //! minke: an open lab for reasoning models on scarce chips, in one binary.
 
 mod cli;
+mod fetch;
+mod interrupt;
 mod load;
+mod machine;
 mod output;
+mod session;
 mod store;
+mod terminal;
+mod think;
+mod units;
+mod view;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -14,7 +22,12 @@ use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Debug(arguments) => cli::debug::run(arguments),
+        Command::Chat(arguments) => cli::chat::run(&arguments),
+        Command::Train(arguments) => cli::train::run(&arguments),
+        Command::Models(arguments) => cli::models::run(&arguments),
+        Command::Pull(arguments) => cli::pull::run(&arguments),
+        Command::Chips(arguments) => cli::chips::run(&arguments),
+        Command::Debug(command) => cli::debug::run(&command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

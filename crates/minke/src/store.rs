@@ -62,6 +62,19 @@ impl Store {
         entries(&self.runs_directory(), model_of_run)
     }
 
+    /// A directory for a new run called `name`, or `name-2` and so on where there are such runs.
+    pub fn new_run(&self, name: &str) -> PathBuf {
+        let runs = self.runs_directory();
+        let mut names = std::iter::once(name.to_string()).chain((2..).map(|n: u64| format!("{name}-{n}")));
+        names.find_map(|name| Some(runs.join(name)).filter(|run| !run.exists())).unwrap_or(runs)
+    }
+
+    /// What RUN on the command line stands for: a run's directory, or its name in the store.
+    pub fn find_run(&self, run: &str) -> Option<PathBuf> {
+        let is_run = |path: &PathBuf| path.join("recipe.toml").is_file();
+        [PathBuf::from(run), self.runs_directory().join(run)].into_iter().find(is_run)
+    }
+
     /// What MODEL on the command line stands for: a path to a GGUF file, a Hugging Face directory or a run; else a name
     /// in the store, or the beginning of exactly one.
     pub fn find(&self, model: &str) -> Result<PathBuf> {

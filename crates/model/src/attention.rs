@@ -170,7 +170,14 @@ impl AttentionWeights {
     }
 
     /// x += attention(normed); keys and values go into the pages.
-    pub fn forward(&self, pass: &Pass<'_>, kv: &mut KvPages, normed: View<'_>, a: &mut AttentionActivations, x: &mut [f32]) {
+    pub fn forward(
+        &self,
+        pass: &Pass<'_>,
+        kv: &mut KvPages,
+        normed: View<'_>,
+        a: &mut AttentionActivations,
+        x: &mut [f32],
+    ) {
         match self {
             AttentionWeights::Grouped(w) => w.forward(pass, kv, normed, a, x),
             AttentionWeights::Latent(w) => w.forward(pass, kv, normed, a, x),
@@ -201,7 +208,14 @@ impl Grouped {
         1.0 / (self.head_dim as f32).sqrt()
     }
 
-    fn forward(&self, pass: &Pass<'_>, kv: &mut KvPages, normed: View<'_>, a: &mut AttentionActivations, x: &mut [f32]) {
+    fn forward(
+        &self,
+        pass: &Pass<'_>,
+        kv: &mut KvPages,
+        normed: View<'_>,
+        a: &mut AttentionActivations,
+        x: &mut [f32],
+    ) {
         let &Pass { cpu, layer, spans, positions, rope: table } = pass;
         let &Grouped { heads, kv_heads, head_dim, .. } = self;
         let (rows, width) = (normed.rows(), self.qkv.matrix.outputs());
@@ -277,7 +291,14 @@ impl Latent {
         }
     }
 
-    fn forward(&self, pass: &Pass<'_>, kv: &mut KvPages, normed: View<'_>, a: &mut AttentionActivations, x: &mut [f32]) {
+    fn forward(
+        &self,
+        pass: &Pass<'_>,
+        kv: &mut KvPages,
+        normed: View<'_>,
+        a: &mut AttentionActivations,
+        x: &mut [f32],
+    ) {
         let &Pass { cpu, layer, spans, positions, rope: table } = pass;
         let (heads, widths) = (self.heads, self.widths);
         let Widths { query, latent, nope, rope: rotary, value } = widths;
@@ -361,7 +382,8 @@ impl Latent {
         let (rows, down) = (normed.rows(), self.down.matrix.outputs());
         let kv_up = &values[self.kv_up.at..][..heads * (nope + value) * latent];
         let key_rows = |h: usize| View::new(&kv_up[h * (nope + value) * latent..][..nope * latent], nope, latent);
-        let value_rows = |h: usize| View::new(&kv_up[(h * (nope + value) + nope) * latent..][..value * latent], value, latent);
+        let value_rows =
+            |h: usize| View::new(&kv_up[(h * (nope + value) + nope) * latent..][..value * latent], value, latent);
 
         // Out of the latent space.
         self.output.backward_weight(cpu, d_x, View::new(&a.values, rows, heads * value), gradient);

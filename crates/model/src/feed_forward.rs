@@ -340,5 +340,4 @@ impl Mixture {
             .collect();
         gemm(cpu, &mut gradient[first..], stride, Mode::Add, &jobs);
     }
-
 }

@@ -27,7 +27,7 @@ pub use chat_template::{ChatTemplate, Message};
 pub use checkpoint::Checkpoint;
 pub use config::Config;
 pub use error::{Error, Result};
-pub use tokenizer::{DecodeStream, Tokenizer};
 pub use parameters::{Parameter, Parameters};
+pub use tokenizer::{DecodeStream, Tokenizer};
 pub use transformer::{Activations, Transformer};
 pub use weight::Source;

@@ -76,12 +76,21 @@ impl Parameters {
             match &config.experts {
                 Some(experts) if layer >= experts.first_dense => {
                     p.matrix(&format!("{at}.mlp.gate"), experts.routed, hidden);
-                    p.add(format!("{at}.mlp.gate.e_score_correction_bias"), vec![experts.routed], Initial::Zeros, false);
+                    p.add(
+                        format!("{at}.mlp.gate.e_score_correction_bias"),
+                        vec![experts.routed],
+                        Initial::Zeros,
+                        false,
+                    );
                     for expert in 0..experts.routed {
                         p.gated(&format!("{at}.mlp.experts.{expert}"), hidden, experts.intermediate_size);
                     }
                     if experts.shared > 0 {
-                        p.gated(&format!("{at}.mlp.shared_experts"), hidden, experts.shared * experts.intermediate_size);
+                        p.gated(
+                            &format!("{at}.mlp.shared_experts"),
+                            hidden,
+                            experts.shared * experts.intermediate_size,
+                        );
                     }
                 }
                 _ => p.gated(&format!("{at}.mlp"), hidden, config.intermediate_size),

@@ -242,7 +242,15 @@ impl Transformer {
             let d_x_view = View::new(&d_x, rows, hidden);
             let normed = View::new(&a.feed_forward_normed, rows, hidden);
             loss += layer.feed_forward.backward(
-                cpu, values, normed, &a.feed_forward, &sequences, alpha, d_x_view, &mut d_normed, gradient,
+                cpu,
+                values,
+                normed,
+                &a.feed_forward,
+                &sequences,
+                alpha,
+                d_x_view,
+                &mut d_normed,
+                gradient,
             );
             let (x, weight) = (View::new(&a.middle, rows, hidden), &layer.feed_forward_norm);
             let (inv, d_weight) = (&a.feed_forward_inv_rms, weight.gradient(gradient));
@@ -261,7 +269,15 @@ impl Transformer {
 }
 
 impl Layer {
-    fn forward(&self, pass: &Pass<'_>, kv: &mut KvPages, keep: bool, eps: f32, a: &mut LayerActivations, x: &mut [f32]) {
+    fn forward(
+        &self,
+        pass: &Pass<'_>,
+        kv: &mut KvPages,
+        keep: bool,
+        eps: f32,
+        a: &mut LayerActivations,
+        x: &mut [f32],
+    ) {
         let (cpu, rows) = (pass.cpu, pass.positions.len());
         let hidden = x.len() / rows.max(1);
         if keep {

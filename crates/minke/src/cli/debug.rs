@@ -17,7 +17,6 @@ use serde::Serialize;
 use super::ModelArguments;
 use crate::load;
 use crate::output::{Show, print};
-use crate::store::Store;
 
 #[derive(Subcommand)]
 pub enum Debug {
@@ -74,11 +73,11 @@ pub struct Generate {
     json: bool,
 }
 
-pub fn run(command: Debug) -> Result<()> {
+pub fn run(command: &Debug) -> Result<()> {
     match command {
-        Debug::Logits(arguments) => logits(&arguments),
-        Debug::Grads(arguments) => grads(&arguments),
-        Debug::Generate(arguments) => generate(&arguments),
+        Debug::Logits(arguments) => logits(arguments),
+        Debug::Grads(arguments) => grads(arguments),
+        Debug::Generate(arguments) => generate(arguments),
     }
 }
 
@@ -102,7 +101,7 @@ impl Show for LogitsResult {
 
 fn logits(arguments: &Logits) -> Result<()> {
     let cpu = load::cpu()?;
-    let checkpoint = load::open(&Store::open()?.find(&arguments.model.model)?)?;
+    let checkpoint = load::open(&arguments.model.model)?;
     let config = checkpoint.config();
     let transformer = load::transformer(&cpu, &checkpoint, arguments.model.dtype.into())?;
     check_tokens(&arguments.tokens, config, transformer.context())?;
@@ -132,7 +131,7 @@ impl Show for GradsResult {
 
 fn grads(arguments: &Grads) -> Result<()> {
     let cpu = load::cpu()?;
-    let checkpoint = load::open(&Store::open()?.find(&arguments.model.model)?)?;
+    let checkpoint = load::open(&arguments.model.model)?;
     let tokens = &arguments.tokens;
     if tokens.len() < 2 {
         bail!("a next-token loss needs at least two tokens; give more with --tokens");
@@ -210,7 +209,7 @@ impl Show for GenerateResult {
 
 fn generate(arguments: &Generate) -> Result<()> {
     let cpu = load::cpu()?;
-    let checkpoint = load::open(&Store::open()?.find(&arguments.model.model)?)?;
+    let checkpoint = load::open(&arguments.model.model)?;
     let tokenizer = checkpoint.tokenizer()?;
     let transformer = load::transformer(&cpu, &checkpoint, arguments.model.dtype.into())?;
     let mut decoder = TransformerDecoder::new(&cpu, &transformer);

@@ -1,0 +1,235 @@
+//! The live view of a run: on a terminal a few lines redrawn in place, elsewhere a line now and then.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use minke_kernels::{Cpu, Dtype};
+use minke_train::Recipe;
+use minke_train::progress::{Progress, RolloutMetrics, StepMetrics};
+use minke_train::report::StageReport;
+use minke_train::rollouts::Rollout;
+
+use crate::terminal::{Block, Line, Style, bar, printable, sparkline};
+use crate::units::{count, duration};
+
+/// Time from one line to the next where there is no terminal.
+const QUIET: Duration = Duration::from_secs(10);
+/// Time from one drawing to the next: as often as eyes follow.
+const DRAWING: Duration = Duration::from_millis(100);
+/// Columns of curves, and of what stands before them.
+const CURVE: usize = 32;
+const NAME: usize = 15;
+
+/// What is on show.
+pub struct View {
+    /// `None` without a terminal.
+    block: Option<Block>,
+    last: Option<Instant>,
+    stages: usize,
+    /// Of the stage under way.
+    stage: usize,
+    losses: Vec<f64>,
+    rewards: Vec<f64>,
+    thoughts: Vec<f64>,
+    /// What stages came to, to be seen until the end.
+    results: Vec<String>,
+    control: bool,
+}
+
+impl View {
+    /// Begins with a line that says what is about to run, and where.
+    pub fn new(cpu: &Cpu, recipe: &Recipe, directory: &Path) -> View {
+        let dtype = match recipe.dtype {
+            Dtype::F32 => "f32",
+            Dtype::Bf16 => "bf16",
+        };
+        say(&format!(
+            "{}: {} stages on {}, {dtype}, {} threads; kept in {}",
+            recipe.name,
+            recipe.stages.len(),
+            cpu.isa().name(),
+            cpu.pool().threads(),
+            directory.display()
+        ));
+        View {
+            block: Block::new(),
+            last: None,
+            stages: recipe.stages.len(),
+            stage: 0,
+            losses: Vec::new(),
+            rewards: Vec::new(),
+            thoughts: Vec::new(),
+            results: Vec::new(),
+            control: false,
+        }
+    }
+
+    /// Shows the moment.
+    pub fn show(&mut self, progress: &Progress<'_>) {
+        match *progress {
+            Progress::Timing { stage } => {
+                self.draw(true, || vec![dim(format!("timing stage {stage}, to fit the budget"))]);
+            }
+            Progress::Step { metrics, seconds, sample } => self.step(metrics, seconds, sample),
+            Progress::Measuring { level, done, of } => {
+                self.draw(done == 0, || {
+                    let (filled, rest) = bar(CURVE, done as f64 / of.max(1) as f64);
+                    let line = Line::new().add(Style::Plain, format!("held-out problems of level {level}  "));
+                    let line = line.add(Style::Accent, filled).add(Style::Dim, rest);
+                    vec![line.add(Style::Plain, format!(" {done} of {of}"))]
+                });
+            }
+            Progress::Measured(report) => self.measured(report),
+            Progress::Control => {
+                self.control = true;
+                self.lasting("now the control, for the same time".into());
+            }
+        }
+    }
+
+    fn step(&mut self, metrics: &StepMetrics, (behind, ahead): (f64, f64), sample: Option<&Rollout>) {
+        if metrics.stage != self.stage || metrics.step == 1 {
+            self.stage = metrics.stage;
+            (self.losses, self.rewards, self.thoughts) = Default::default();
+        }
+        self.losses.push(metrics.loss);
+        if let Some(rollouts) = &metrics.rollouts {
+            self.rewards.push(rollouts.reward);
+            self.thoughts.push(rollouts.thought_tokens);
+        }
+        let View { losses, rewards, thoughts, stages, control, .. } = self;
+        let (stages, control) = (if *control { 1 } else { *stages }, *control);
+        let (losses, rewards, thoughts) = (&losses[..], &rewards[..], &thoughts[..]);
+        let curves = [losses, rewards, thoughts].map(|values| sparkline(values, CURVE));
+        let lines = || {
+            let mut lines = vec![head(metrics, stages, control, behind, ahead)];
+            lines.extend(figures(metrics, &curves));
+            if let Some(sample) = sample {
+                lines.push(Line::new());
+                lines.extend(rollout(sample));
+            }
+            lines
+        };
+        self.draw(metrics.step == metrics.steps, lines);
+    }
+
+    fn measured(&mut self, StageReport { kind, steps, wall_s, results, .. }: &StageReport) {
+        let think = &results.think;
+        let sampled = think.sampled.as_ref().map_or(String::new(), |sampled| {
+            format!(
+                ", sampled {:.1} %, any of {} {:.1} %",
+                100.0 * sampled.pass_at_1,
+                sampled.k,
+                100.0 * sampled.pass_at_k
+            )
+        });
+        self.lasting(format!(
+            "{}{}: {steps} steps in {}; held out at level {}: greedy {:.1} %{sampled}; {:.1} tokens of thought",
+            if self.control { "control, " } else { "" },
+            kind.name(),
+            duration(*wall_s),
+            think.level,
+            100.0 * think.accuracy,
+            think.thought_tokens,
+        ));
+    }
+
+    /// A line that stays.
+    fn lasting(&mut self, line: String) {
+        if self.block.is_none() {
+            say(&line);
+        }
+        self.results.push(line);
+    }
+
+    /// Draws the lines under the lasting ones, if it is time; `now` makes it so.
+    fn draw(&mut self, now: bool, lines: impl FnOnce() -> Vec<Line>) {
+        let pause = if self.block.is_some() { DRAWING } else { QUIET };
+        if !now && self.last.is_some_and(|last| last.elapsed() < pause) {
+            return;
+        }
+        self.last = Some(Instant::now());
+        match &mut self.block {
+            Some(block) => {
+                let lasting = self.results.iter().map(|line| Line::new().add(Style::Plain, line.as_str()));
+                block.draw(&lasting.chain(lines()).collect::<Vec<_>>());
+            }
+            // One line says it all, with the numbers next to each other.
+            None => say(&lines().iter().map(|line| line.text()).collect::<Vec<_>>().join("  ")),
+        }
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        let results = std::mem::take(&mut self.results);
+        if let Some(block) = &mut self.block {
+            block.draw(&results.into_iter().map(|line| Line::new().add(Style::Plain, line)).collect::<Vec<_>>());
+        }
+    }
+}
+
+fn head(metrics: &StepMetrics, stages: usize, control: bool, behind: f64, ahead: f64) -> Line {
+    let StepMetrics { stage, kind, step, steps, .. } = metrics;
+    let name = match control {
+        true => "control".to_string(),
+        false => format!("stage {stage} of {stages}: {}", kind.name()),
+    };
+    let (filled, rest) = bar(CURVE, f64::from(*step) / f64::from(*steps));
+    Line::new()
+        .add(Style::Bold, format!("{name}  "))
+        .add(Style::Accent, filled)
+        .add(Style::Dim, rest)
+        .add(Style::Plain, format!("  step {step} of {steps}"))
+        .add(Style::Dim, format!("  {} trained, {} left", duration(behind), duration(ahead)))
+}
+
+/// What was measured, with curves of [loss, reward, thought].
+fn figures(metrics: &StepMetrics, [loss, reward, thought]: &[String; 3]) -> Vec<Line> {
+    let figure = |name: &str, value: String| {
+        Line::new().add(Style::Dim, format!("  {name}")).to(NAME).add(Style::Plain, value).to(NAME + 8)
+    };
+    let mut lines = Vec::new();
+    if let Some(rollouts) = &metrics.rollouts {
+        let RolloutMetrics { reward: mean, thought_tokens, truncated, zero_variance, entropy, .. } = rollouts;
+        lines.push(figure("reward", format!("{mean:.3}")).add(Style::Good, reward.as_str()));
+        lines.push(figure("thought", format!("{thought_tokens:.1}")).add(Style::Accent, thought.as_str()));
+        lines.push(figure("entropy", format!("{entropy:.3}")).add(
+            Style::Dim,
+            format!(
+                "{:.0} % of groups agree, {:.0} % of completions are cut off",
+                100.0 * zero_variance,
+                100.0 * truncated
+            ),
+        ));
+    } else {
+        lines.push(figure("loss", format!("{:.4}", metrics.loss)).add(Style::Accent, loss.as_str()));
+    }
+    lines.push(figure("gradient", format!("{:.3}", metrics.gradient_norm)));
+    lines.push(figure("tokens/s", count(metrics.tokens_per_second())));
+    lines
+}
+
+/// A rollout on one line, and what it was worth.
+fn rollout(sample: &Rollout) -> [Line; 2] {
+    let text = printable(&sample.text).replace(['\n', '\t'], " ");
+    let thought = text.rfind(crate::think::CLOSE).map_or(text.len(), |at| at + crate::think::CLOSE.len());
+    let (style, mark) = if sample.reward > 0.0 { (Style::Good, "✓") } else { (Style::Bad, "✗") };
+    [
+        Line::new()
+            .add(Style::Bold, format!("  {}", printable(&sample.item.prompt).replace(['\n', '\t'], " ")))
+            .add(Style::Dim, &text[..thought])
+            .add(Style::Plain, &text[thought..]),
+        Line::new().add(style, format!("  {mark} {}", printable(&sample.reason))),
+    ]
+}
+
+fn dim(text: String) -> Line {
+    Line::new().add(Style::Dim, text)
+}
+
+/// A line on stderr; that nobody reads it is no failure.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
