@@ -1,5 +1,6 @@
 //! What may stand on the command line; each subcommand has a file of its own.
 
+pub mod bench;
 pub mod chat;
 pub mod chips;
 pub mod debug;
@@ -30,6 +31,8 @@ pub enum Command {
     Pull(pull::Pull),
     /// Measure this machine: cores, instruction sets, bandwidth, arithmetic
     Chips(chips::Chips),
+    /// Measure how fast a model reads and writes here
+    Bench(bench::Bench),
     /// Numbers of a model, to compare with other implementations
     #[command(subcommand)]
     Debug(debug::Debug),

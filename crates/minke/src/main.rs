@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Models(arguments) => cli::models::run(&arguments),
         Command::Pull(arguments) => cli::pull::run(&arguments),
         Command::Chips(arguments) => cli::chips::run(&arguments),
+        Command::Bench(arguments) => cli::bench::run(&arguments),
         Command::Debug(command) => cli::debug::run(&command),
     };
     match result {
