@@ -147,6 +147,8 @@ impl Block {
     fn try_draw(&mut self, lines: &[Line], columns: usize) -> io::Result<()> {
         let mut bytes = Vec::new();
         queue!(bytes, BeginSynchronizedUpdate)?;
+        // Wherever an echoed Ctrl-C has moved the cursor.
+        bytes.push(b'\r');
         // In a window that has become narrower, lines drawn before take several rows.
         let rows: usize = self.drawn.iter().map(|&width| width.div_ceil(columns + 1).max(1)).sum();
         if rows > 0 {
@@ -174,8 +176,8 @@ pub fn bar(columns: usize, fraction: f64) -> (String, String) {
 }
 
 /// Values as a row of blocks of eight heights, at most `columns` of them: neighbours are averaged where there are more.
-/// The scale goes from the least to the greatest.
-pub fn sparkline(values: &[f64], columns: usize) -> String {
+/// The scale goes from the least to the greatest, or as `scale` says.
+pub fn sparkline(values: &[f64], columns: usize, scale: Option<(f64, f64)>) -> String {
     const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let finite: Vec<f64> = values.iter().copied().filter(|x| x.is_finite()).collect();
     let count = finite.len().min(columns);
@@ -183,8 +185,9 @@ pub fn sparkline(values: &[f64], columns: usize) -> String {
         .map(|i| &finite[i * finite.len() / count..(i + 1) * finite.len() / count])
         .map(|part| part.iter().sum::<f64>() / part.len() as f64)
         .collect();
-    let (low, high) = means.iter().fold((f64::MAX, f64::MIN), |(low, high), &x| (low.min(x), high.max(x)));
-    let height = |x: f64| if high > low { ((x - low) / (high - low) * 7.0).round() as usize } else { 0 };
+    let range = || means.iter().fold((f64::MAX, f64::MIN), |(low, high), &x| (low.min(x), high.max(x)));
+    let (low, high) = scale.unwrap_or_else(range);
+    let height = |x: f64| if high > low { ((x - low) / (high - low) * 7.0).round().min(7.0) as usize } else { 0 };
     means.into_iter().map(|x| HEIGHTS[height(x)]).collect()
 }
 
@@ -244,13 +247,15 @@ mod tests {
 
     #[test]
     fn sparklines_average_what_does_not_fit() {
-        assert_eq!(sparkline(&[0.0, 0.5, 1.0], 10), "▁▅█");
-        assert_eq!(sparkline(&[0.0, 0.0, 1.0, 1.0], 2), "▁█");
-        assert_eq!(sparkline(&[3.0, 3.0, f64::NAN], 9), "▁▁");
-        assert_eq!(sparkline(&[], 9), "");
-        assert_eq!(sparkline(&[1.0], 0), "");
+        let free = |values: &[f64], columns| sparkline(values, columns, None);
+        assert_eq!(free(&[0.0, 0.5, 1.0], 10), "▁▅█");
+        assert_eq!(free(&[0.0, 0.0, 1.0, 1.0], 2), "▁█");
+        assert_eq!(free(&[3.0, 3.0, f64::NAN], 9), "▁▁");
+        assert_eq!(free(&[], 9), "");
+        assert_eq!(free(&[1.0], 0), "");
+        assert_eq!(sparkline(&[-1.0, 0.0, 0.01, 0.5, 2.0], 9, Some((0.0, 1.0))), "▁▁▁▅█");
         let many: Vec<f64> = (0..1000).map(f64::from).collect();
-        assert_eq!(sparkline(&many, 8), "▁▂▃▄▅▆▇█");
+        assert_eq!(free(&many, 8), "▁▂▃▄▅▆▇█");
     }
 
     #[test]
