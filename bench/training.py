@@ -7,64 +7,51 @@ PYTHON is an interpreter with torch and transformers; PEER_SCRIPT the peer's mea
 one JSON line with tok_s). Every mode of the peer in MODES is tried once; the best is then measured against minke, in turn.
 Nothing else should be running.
 """
-import argparse, json, os, platform, statistics, subprocess, sys
+import argparse, os, sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from common import ROOT, build, spread, timed, where, write
+
 PEER = {"dsv3": "dsv3", "llama10m": "10m", "llama3m": "3m"}
-MODES = [("fp32", 0), ("fp32", 1), ("bf16", 0), ("autocast", 0)]
-
-
-def last_json(command, **kw):
-    run = subprocess.run(command, capture_output=True, text=True, **kw)
-    lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
-    if run.returncode or not lines:
-        raise RuntimeError(f"{' '.join(command)}: {run.stderr[-400:]}")
-    return json.loads(lines[-1])
-
-
-def cpu():
-    with open("/proc/cpuinfo") as f:
-        return next((line.split(":")[1].strip() for line in f if line.startswith("model name")), platform.processor())
+MODES = {mode + compiled: (mode, "1" if compiled else "0") for mode in ("fp32", "bf16", "autocast") for compiled in ("", " compiled")}
 
 
 def main():
-    p = argparse.ArgumentParser()
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("python"), p.add_argument("peer")
     p.add_argument("--pairs", type=int, default=5)
-    p.add_argument("--models", nargs="+", default=["dsv3", "llama10m"])
+    p.add_argument("--models", nargs="+", choices=PEER, default=["dsv3", "llama10m"])
     p.add_argument("--out", default=os.path.join(ROOT, "bench/results/training.json"))
     a = p.parse_args()
-    subprocess.run(["cargo", "build", "--release", "-q", "-p", "minke-train", "--example", "speed"], cwd=ROOT, check=True)
-    ours = os.path.join(ROOT, "target/release/examples/speed")
-    env = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS")} | {"HF_HUB_OFFLINE": "1"}
-    peer = lambda name, mode, compiled: last_json([a.python, a.peer, PEER[name], mode, str(compiled)], env=env, cwd=os.path.dirname(a.peer))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    ours = os.path.join(build("-p", "minke-train", "--example", "speed"), "examples/speed")
+    # The peer's own file of results is not needed, and a forced core type would slow it down.
+    env = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS")} | {"HF_HUB_OFFLINE": "1", "RESULTS": os.devnull}
+    peer = lambda name, mode: timed([a.python, a.peer, PEER[name], *MODES[mode]], env=env)[-1]["tok_s"]
     results = []
     for name in a.models:
         tried = {}
-        for mode, compiled in MODES:
+        for mode in MODES:
             try:
-                tried[mode, compiled] = peer(name, mode, compiled)["tok_s"]
+                tried[mode] = peer(name, mode)
+                print(f"  {name}, torch {mode}: {tried[mode]:.0f} tok/s", file=sys.stderr)
             except RuntimeError as error:
-                print(f"  {name} {mode} compile={compiled}: {str(error)[:200]}", file=sys.stderr)
-        for key, tok_s in tried.items():
-            print(f"  {name} torch {key[0]} compile={key[1]}: {tok_s:.0f} tok/s", file=sys.stderr)
+                print(f"  {name}, torch {mode} failed: {error}", file=sys.stderr)
+        if not tried:
+            sys.exit("no mode of the peer runs")
         best = max(tried, key=tried.get)
         pairs = []
         for _ in range(a.pairs):
-            mine, theirs = last_json([ours, name]), peer(name, *best)["tok_s"]
-            pairs.append((mine["tok_s"], theirs))
-        median = lambda values: statistics.median(values)
-        results.append({
-            "model": name, "peer_mode": f"{best[0]}{' compiled' if best[1] else ''}",
-            "ours_tok_s": median([o for o, _ in pairs]), "peer_tok_s": median([t for _, t in pairs]),
-            "ratio": median([o / t for o, t in pairs]), "ratios": sorted(round(o / t, 3) for o, t in pairs),
-            "isa": mine["isa"], "parameters": mine["parameters"],
-        })
-        r = results[-1]
-        print(f"{name}: minke {r['ours_tok_s']:.0f}, torch ({r['peer_mode']}) {r['peer_tok_s']:.0f} tok/s, ratio {r['ratio']:.2f} {r['ratios']}")
-    with open(a.out, "w") as f:
-        json.dump({"commit": commit, "cpu": cpu(), "results": results}, f, indent=1)
+            mine = timed([ours, name])[-1]
+            pairs.append((mine["tok_s"], peer(name, best)))
+        r = {
+            "model": name, "parameters": mine["parameters"], "isa": mine["isa"], "threads": mine["threads"],
+            "peer_mode": best, "peer_tried": tried,
+            "minke_tok_s": spread([m for m, _ in pairs]), "peer_tok_s": spread([t for _, t in pairs]),
+            "ratio": spread([m / t for m, t in pairs]), "ratios": [round(m / t, 3) for m, t in pairs],
+        }
+        results.append(r)
+        print(f"{name}: minke {r['minke_tok_s']['median']:.0f}, torch ({r['peer_mode']}) {r['peer_tok_s']['median']:.0f} tok/s, "
+              f"ratio {r['ratio']['median']:.2f} {r['ratios']}")
+    write(a.out, where() | {"results": results})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,70 @@
+"""What the comparisons share: building, running and timing programs fairly, and saying where and at which commit."""
+import json, os, resource, statistics, subprocess, sys, time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# Above this share of the machine taken by others, a time says little.
+QUIET = 0.05
+_loudest = 0.0
+
+
+def build(*what):
+    """Builds with optimisation; the folder of what was built."""
+    subprocess.run(["cargo", "build", "--release", "-q", *what], cwd=ROOT, check=True)
+    metadata = subprocess.run(["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=ROOT, capture_output=True, check=True)
+    return os.path.join(json.loads(metadata.stdout)["target_directory"], "release")
+
+
+def _busy():
+    """Seconds that all cores were busy together since the machine started."""
+    with open("/proc/stat") as f:
+        user, nice, system, _idle, _wait, irq, softirq = map(int, f.readline().split()[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def _ours():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def run(command, **kw):
+    """Runs a program to its end; the JSON lines that it printed."""
+    done = subprocess.run(command, capture_output=True, text=True, **kw)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not lines:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr[-400:]}")
+    return [json.loads(line) for line in lines]
+
+
+def timed(command, **kw):
+    """`run`, and watches how busy others are meanwhile."""
+    global _loudest
+    busy, ours, start = _busy(), _ours(), time.monotonic()
+    lines = run(command, **kw)
+    others = (_busy() - busy) - (_ours() - ours)
+    _loudest = max(_loudest, others / (time.monotonic() - start) / os.cpu_count())
+    return lines
+
+
+def where():
+    """What a result must say of its origin; `others` is the largest share of the cores that others took during a timed run."""
+    git = lambda *command: subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "crates", "Cargo.toml", "Cargo.lock")
+    with open("/proc/cpuinfo") as f:
+        cpu = next((line.split(":")[1].strip() for line in f if line.startswith("model name")), "unknown")
+    if _loudest > QUIET:
+        print(f"others took up to {_loudest:.0%} of the machine: these times say little", file=sys.stderr)
+    # The last commit that changed what is measured.
+    commit = git("log", "-1", "--format=%h", "--", "crates", "Cargo.toml", "Cargo.lock") + ("-changed" if changed else "")
+    return {"commit": commit, "cpu": cpu, "cores": os.cpu_count(), "others": round(_loudest, 3)}
+
+
+def spread(values):
+    """Median, smallest and largest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def write(path, result):
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with open(path, "w") as f:
+        json.dump(result, f, indent=1)
+        f.write("\n")
