@@ -48,13 +48,13 @@ def timed(command, **kw):
 def where():
     """What a result must say of its origin; `others` is the largest share of the cores that others took during a timed run."""
     git = lambda *command: subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "crates", "Cargo.toml", "Cargo.lock")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "crates", "recipes", "Cargo.toml", "Cargo.lock")
     with open("/proc/cpuinfo") as f:
         cpu = next((line.split(":")[1].strip() for line in f if line.startswith("model name")), "unknown")
     if _loudest > QUIET:
         print(f"others took up to {_loudest:.0%} of the machine: these times say little", file=sys.stderr)
     # The last commit that changed what is measured.
-    commit = git("log", "-1", "--format=%h", "--", "crates", "Cargo.toml", "Cargo.lock") + ("-changed" if changed else "")
+    commit = git("log", "-1", "--format=%h", "--", "crates", "recipes", "Cargo.toml", "Cargo.lock") + ("-changed" if changed else "")
     return {"commit": commit, "cpu": cpu, "cores": os.cpu_count(), "others": round(_loudest, 3)}
 
 
