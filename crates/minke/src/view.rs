@@ -23,6 +23,8 @@ const NAME: usize = 15;
 
 /// What is on show.
 pub struct View {
+    /// What is about to run, and where; `None` once it was said.
+    opening: Option<String>,
     /// `None` without a terminal.
     block: Option<Block>,
     last: Option<Instant>,
@@ -38,21 +40,22 @@ pub struct View {
 }
 
 impl View {
-    /// Begins with a line that says what is about to run, and where.
+    /// Of a run that is about to begin.
     pub fn new(cpu: &Cpu, recipe: &Recipe, directory: &Path) -> View {
         let dtype = match recipe.dtype {
             Dtype::F32 => "f32",
             Dtype::Bf16 => "bf16",
         };
-        say(&format!(
+        let opening = format!(
             "{}: {} stages on {}, {dtype}, {} threads; kept in {}",
             recipe.name,
             recipe.stages.len(),
             cpu.isa().name(),
             cpu.pool().threads(),
             directory.display()
-        ));
+        );
         View {
+            opening: Some(opening),
             block: Block::new(),
             last: None,
             stages: recipe.stages.len(),
@@ -68,6 +71,11 @@ impl View {
     /// Shows the moment.
     pub fn show(&mut self, progress: &Progress<'_>) {
         match *progress {
+            Progress::Begun => {
+                if let Some(opening) = self.opening.take() {
+                    say(&opening);
+                }
+            }
             Progress::Timing { stage } => {
                 self.draw(true, || vec![dim(format!("timing stage {stage}, to fit the budget"))]);
             }
@@ -101,7 +109,10 @@ impl View {
         let View { losses, rewards, thoughts, stages, control, .. } = self;
         let (stages, control) = (if *control { 1 } else { *stages }, *control);
         let (losses, rewards, thoughts) = (&losses[..], &rewards[..], &thoughts[..]);
-        let curves = [losses, rewards, thoughts].map(|values| sparkline(values, CURVE));
+        // A reward of next to nothing must look like it.
+        let scales = [None, Some((0.0, 1.0)), None];
+        let curves = [losses, rewards, thoughts].into_iter().zip(scales);
+        let curves: Vec<String> = curves.map(|(values, scale)| sparkline(values, CURVE, scale)).collect();
         let lines = || {
             let mut lines = vec![head(metrics, stages, control, behind, ahead)];
             lines.extend(figures(metrics, &curves));
@@ -186,15 +197,15 @@ fn head(metrics: &StepMetrics, stages: usize, control: bool, behind: f64, ahead:
 }
 
 /// What was measured, with curves of [loss, reward, thought].
-fn figures(metrics: &StepMetrics, [loss, reward, thought]: &[String; 3]) -> Vec<Line> {
+fn figures(metrics: &StepMetrics, curves: &[String]) -> Vec<Line> {
     let figure = |name: &str, value: String| {
         Line::new().add(Style::Dim, format!("  {name}")).to(NAME).add(Style::Plain, value).to(NAME + 8)
     };
     let mut lines = Vec::new();
     if let Some(rollouts) = &metrics.rollouts {
         let RolloutMetrics { reward: mean, thought_tokens, truncated, zero_variance, entropy, .. } = rollouts;
-        lines.push(figure("reward", format!("{mean:.3}")).add(Style::Good, reward.as_str()));
-        lines.push(figure("thought", format!("{thought_tokens:.1}")).add(Style::Accent, thought.as_str()));
+        lines.push(figure("reward", format!("{mean:.3}")).add(Style::Good, curves[1].as_str()));
+        lines.push(figure("thought", format!("{thought_tokens:.1}")).add(Style::Accent, curves[2].as_str()));
         lines.push(figure("entropy", format!("{entropy:.3}")).add(
             Style::Dim,
             format!(
@@ -204,7 +215,7 @@ fn figures(metrics: &StepMetrics, [loss, reward, thought]: &[String; 3]) -> Vec<
             ),
         ));
     } else {
-        lines.push(figure("loss", format!("{:.4}", metrics.loss)).add(Style::Accent, loss.as_str()));
+        lines.push(figure("loss", format!("{:.4}", metrics.loss)).add(Style::Accent, curves[0].as_str()));
     }
     lines.push(figure("gradient", format!("{:.3}", metrics.gradient_norm)));
     lines.push(figure("tokens/s", count(metrics.tokens_per_second())));

@@ -47,7 +47,7 @@ impl Domain {
             if then != now {
                 return Err(Error::new(format!(
                     "the run was made with {what} {then}, and this is {now}: it would go on, but not to the same bits; \
-                     resume with the former, or accept the difference"
+                     resume with the former, or accept the difference (--accept-difference)"
                 )));
             }
         }
@@ -94,6 +94,17 @@ pub struct Arenas<'a> {
     pub m: &'a [f32],
     /// AdamW's second moments.
     pub v: &'a [f32],
+}
+
+impl State {
+    /// Whether a run of so many stages can stand there.
+    pub fn fits(&self, stages: usize) -> bool {
+        let within = match self.plan.get(self.stage) {
+            Some(steps) => self.step <= *steps,
+            None => self.stage == stages && self.step == 0,
+        };
+        within && self.plan.len() == stages && self.reports.len() == self.stage
+    }
 }
 
 impl<'a> Arenas<'a> {
@@ -168,10 +179,10 @@ pub fn save(run: &Path, state: &State, arenas: Arenas<'_>) -> Result<PathBuf> {
 /// The file that is missing, damaged or of another version.
 pub fn load(path: &Path) -> Result<Checkpoint> {
     let state_path = path.join(STATE);
-    let json = fs::read(&state_path).map_err(|e| failed("read", &state_path, e))?;
     let damaged = |file: &Path, what: String| {
         Error::new(format!("{} {what}; remove {} to go on from the one before", file.display(), path.display()))
     };
+    let json = fs::read(&state_path).map_err(|e| damaged(&state_path, format!("can't be read: {e}")))?;
     // The version comes first: another one may have other keys.
     let version = serde_json::from_slice::<serde_json::Value>(&json)
         .map_err(|e| damaged(&state_path, format!("is damaged: {e}")))?["version"]
@@ -444,7 +455,7 @@ mod tests {
         assert!(unknown.contains("unknown field `sead`"), "{unknown}");
         fs::remove_file(path.join("values.f32")).unwrap();
         assert!(load(&path).unwrap_err().to_string().contains("values.f32 can't be read"));
-        assert!(load(&path.join("no")).unwrap_err().to_string().starts_with("could not read "));
+        assert!(load(&path.join("no")).unwrap_err().to_string().contains("state.json can't be read"));
     }
 
     #[test]

@@ -60,8 +60,12 @@ impl<'a> Generator<'a> {
     /// When the tokenizer has no single token for a tag that completions are made of.
     pub fn new(task: &'a dyn Task, tokenizer: &'a Tokenizer) -> Result<Generator<'a>> {
         let id = |tag: &str| {
-            let lacks =
-                || Error::new(format!("the model's tokenizer has no token {tag}, which thoughts are marked with"));
+            let lacks = || {
+                Error::new(format!(
+                    "the model's tokenizer has no token {tag}, but completions need {THINK}, {END_THINK} and {END}; \
+                     choose another model, or train from scratch"
+                ))
+            };
             tokenizer.token_id(tag).ok_or_else(lacks)
         };
         Ok(Generator { task, tokenizer, think: id(THINK)?, end_think: id(END_THINK)?, end: id(END)?, engine: None })

@@ -22,7 +22,8 @@ impl MetricsFile {
     /// wrote after its last checkpoint is cut off, since it will be written again.
     ///
     /// # Errors
-    /// What the file system says; or that the file has fewer lines.
+    /// What the file system says; that the file has fewer lines; or the line that isn't metrics, which the report would
+    /// stumble over when all the work is done.
     pub fn open(path: &Path, lines: u64) -> Result<MetricsFile> {
         let mut file = OpenOptions::new()
             .read(true)
@@ -44,6 +45,7 @@ impl MetricsFile {
                 )));
             }
             kept += 1;
+            parse(path, kept, &line)?;
         }
         file.set_len(length)
             .and_then(|()| file.seek(SeekFrom::Start(length)))
@@ -82,12 +84,16 @@ impl MetricsFile {
 /// # Errors
 /// What the file system says, or the line that isn't metrics.
 pub fn read(path: &Path) -> Result<Vec<StepMetrics>> {
-    let text = std::fs::read_to_string(path).map_err(|e| failed("read", path, e))?;
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let parse = |(i, line)| {
-        serde_json::from_str(line).map_err(|e| Error::new(format!("{} line {}: {e}", path.display(), i + 1)))
-    };
-    whole.lines().enumerate().map(parse).collect()
+    let bytes = std::fs::read(path).map_err(|e| failed("read", path, e))?;
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    lines.zip(1..).map(|(line, number)| parse(path, number, line)).collect()
+}
+
+/// A line, counted from 1.
+fn parse(path: &Path, number: u64, line: &[u8]) -> Result<StepMetrics> {
+    serde_json::from_slice(line).map_err(|e| {
+        Error::new(format!("{} line {number} is damaged: {e}; put it right, or start the run anew", path.display()))
+    })
 }
 
 #[cfg(test)]
@@ -130,6 +136,6 @@ mod tests {
         MetricsFile::open(&path, 0).unwrap().append(&step(1)).unwrap();
         let line = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, format!("{line}{{}}\n{line}")).unwrap();
-        assert!(read(&path).unwrap_err().to_string().contains("metrics.jsonl line 2: missing field"));
+        assert!(read(&path).unwrap_err().to_string().contains("metrics.jsonl line 2 is damaged: missing field"));
     }
 }

@@ -106,6 +106,8 @@ impl RolloutMetrics {
 /// What there is to see of a run at a moment; made for drawing, kept by nobody.
 #[derive(Clone, Copy, Debug)]
 pub enum Progress<'a> {
+    /// Whatever the run needs was found to be in order.
+    Begun,
     /// A stage (from 1) is tried for some steps, to know how many fit the budget.
     Timing {
         /// Which.

@@ -3,6 +3,8 @@
 mod section;
 mod stage;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use minke_kernels::Dtype;
@@ -23,6 +25,8 @@ use section::Section;
 
 /// The version of the format that is read.
 const VERSION: u32 = 1;
+/// Longest recipe that is read, in bytes.
+const LONGEST: u64 = 1 << 20;
 
 /// What a run does.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,12 +102,27 @@ pub struct Eval {
 }
 
 impl Recipe {
+    /// What a recipe's file says.
+    ///
+    /// # Errors
+    /// One sentence: the file, and why it isn't text, or not a recipe's.
+    pub fn text(path: &Path) -> Result<String> {
+        let mut bytes = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes));
+        read.map_err(|e| failed("read the recipe", path, e))?;
+        let wrong = |what: &str| Error::new(format!("{} {what}; give a recipe's .toml file", path.display()));
+        if bytes.len() as u64 > LONGEST {
+            return Err(wrong("has more than 1 MiB"));
+        }
+        String::from_utf8(bytes).map_err(|_| wrong("is not UTF-8 text"))
+    }
+
     /// Reads a recipe's file.
     ///
     /// # Errors
     /// One sentence: the file, and the first thing that is wrong with it.
     pub fn read(path: &Path) -> Result<Recipe> {
-        let text = std::fs::read_to_string(path).map_err(|e| failed("read the recipe", path, e))?;
+        let text = Recipe::text(path)?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         Recipe::parse(&name, &text).map_err(|e| e.at(path.display()))
     }
@@ -123,7 +142,7 @@ impl Recipe {
             VERSION => {}
             other => {
                 return Err(Error::new(format!(
-                    "is of version {other}, but this minke reads version {VERSION}; use the minke it was written for"
+                    "the recipe is of version {other}, but this minke reads version {VERSION}; use the minke it was written for"
                 )));
             }
         }
@@ -132,7 +151,7 @@ impl Recipe {
         let built = task.build();
         let stages = all.tables("stage")?;
         if stages.is_empty() {
-            return Err(Error::new("has no stage; add a [[stage]] of kind sft or grpo"));
+            return Err(Error::new("the recipe has no stage; add a [[stage]] of kind sft or grpo"));
         }
         let stage = |(i, table)| Stage::read(&format!("stage {}", i + 1), table, &*built);
         let stages = stages.into_iter().enumerate().map(stage).collect::<Result<Vec<Stage>>>()?;

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::budget;
 use crate::checkpoint::{self, Domain, State};
 use crate::files::{failed, make_directory, write_whole};
+use crate::generate::Generator;
 use crate::learner::{Learner, initial_values};
 use crate::metrics;
 use crate::progress::{Progress, Watch};
@@ -30,6 +31,9 @@ use crate::trial::{Plan, Trial, cost};
 const PROBE: u32 = 4;
 /// Part of a budget that goes into training; the rest is for measuring and writing.
 const TRAINING: f64 = 0.9;
+
+/// Values, gradients and two moments as f32, and weights packed for products.
+const BYTES_PER_PARAMETER: u128 = 18;
 
 /// The version of `run.json`.
 const VERSION: u32 = 1;
@@ -56,6 +60,8 @@ pub struct Options<'a> {
     pub directory: &'a Path,
     /// Which build of minke this is.
     pub binary: String,
+    /// Bytes of this machine's memory, where they are known.
+    pub memory: Option<u64>,
     /// Finds a model by its reference.
     pub find: &'a dyn Fn(&str) -> Result<PathBuf>,
 }
@@ -93,11 +99,13 @@ pub fn run(
 ) -> Result<Ending> {
     let recipe = Recipe::parse(name, text)?;
     let directory = options.directory;
-    let (choices, _lock) = prepare(directory, text, options.begin.as_ref())?;
+    let choices = choices(directory, text, options.begin.as_ref())?;
     if choices.control {
         demonstrations(&recipe)?;
     }
     let (setup, values) = Setup::new(cpu, &recipe, choices.seed.unwrap_or(recipe.seed), options)?;
+    // Only now: what can't begin leaves no directory behind.
+    let _lock = claim(directory, options.begin.is_some().then_some((text, &choices)))?;
 
     let budget_s = choices.budget_s.or(recipe.budget_s);
     let mut trial = setup.trial(directory, &recipe.stages, values, options.accept, budget_s, watch)?;
@@ -124,54 +132,63 @@ pub fn run(
     Ok(Ending::Finished(Box::new(report)))
 }
 
-/// Makes the directory of a new run, or checks that the one to go on with is of this recipe. The run is this process's
-/// until the file is closed.
-fn prepare(directory: &Path, recipe: &str, begin: Option<&Choices>) -> Result<(Choices, File)> {
-    let (path, choices_path) = (directory.join("recipe.toml"), directory.join("run.json"));
+/// What was decided for the run to go on with, which must be of this recipe; or what is decided for a new one, where
+/// there is none yet.
+fn choices(directory: &Path, recipe: &str, begin: Option<&Choices>) -> Result<Choices> {
+    let (path, at) = (directory.join("recipe.toml"), directory.display());
     let there = match fs::read_to_string(&path) {
         Ok(text) => Some(text),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(failed("read", &path, error)),
+        Err(error) => return Err(no_place(directory, error)),
     };
-    let at = directory.display();
-    let choices = match (there, begin) {
-        (None, None) => return Err(Error::new(format!("there is no run in {at} to go on with; leave --resume out"))),
-        (Some(_), Some(_)) => {
-            return Err(Error::new(format!(
-                "there is a run in {at} already; go on with it (--resume), or start anew elsewhere (--out)"
-            )));
-        }
-        (Some(there), None) if there != recipe => {
-            return Err(Error::new(format!(
-                "the recipe is not the one that the run in {at} began with; resume with {}, or start anew elsewhere \
-                 (--out)",
-                path.display()
-            )));
-        }
-        (Some(_), None) => read_choices(&choices_path)?,
-        (None, Some(choices)) => {
-            make_directory(directory)?;
-            let json = serde_json::json!({ "version": VERSION, "choices": choices });
-            write_whole(&choices_path, format!("{json:#}\n").as_bytes())?;
-            // What is there last says that there is a run.
-            write_whole(&path, recipe.as_bytes())?;
-            choices.clone()
-        }
-    };
-    let lock = File::open(&choices_path).map_err(|e| failed("open", &choices_path, e))?;
-    match lock.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::new(format!("another minke is at work on the run in {at}; wait for it, or stop it")))
-        }
-        // Where there are no locks, there is nobody to find out about.
-        Err(TryLockError::Error(_)) | Ok(()) => Ok((choices, lock)),
+    match (there, begin) {
+        (None, None) => Err(Error::new(format!("there is no run in {at} to go on with; leave --resume out"))),
+        (Some(_), Some(_)) => Err(Error::new(format!(
+            "there is a run in {at} already; go on with it (--resume), or start anew elsewhere (--out)"
+        ))),
+        (Some(there), None) if there != recipe => Err(Error::new(format!(
+            "the recipe is not the one that the run in {at} began with; resume with {}, or start anew elsewhere (--out)",
+            path.display()
+        ))),
+        (Some(_), None) => read_choices(&directory.join("run.json")),
+        (None, Some(choices)) => Ok(choices.clone()),
     }
 }
 
+/// Makes the directory of a run that begins with a recipe and choices. The run is this process's until the file is closed.
+fn claim(directory: &Path, begin: Option<(&str, &Choices)>) -> Result<File> {
+    let choices_path = directory.join("run.json");
+    if let Some((recipe, choices)) = begin {
+        fs::create_dir_all(directory).map_err(|error| no_place(directory, error))?;
+        let json = serde_json::json!({ "version": VERSION, "choices": choices });
+        write_whole(&choices_path, format!("{json:#}\n").as_bytes())?;
+        // What is there last says that there is a run.
+        write_whole(&directory.join("recipe.toml"), recipe.as_bytes())?;
+    }
+    let lock = File::open(&choices_path).map_err(|e| failed("open", &choices_path, e))?;
+    match lock.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::new(format!(
+            "another minke is at work on the run in {}; wait for it, or stop it",
+            directory.display()
+        ))),
+        // Where there are no locks, there is nobody to find out about.
+        Err(TryLockError::Error(_)) | Ok(()) => Ok(lock),
+    }
+}
+
+fn no_place(directory: &Path, error: std::io::Error) -> Error {
+    Error::new(format!("a run can't be kept in {} ({error}); choose another place (--out)", directory.display()))
+}
+
 fn read_choices(path: &Path) -> Result<Choices> {
-    let json = fs::read(path).map_err(|e| failed("read", path, e))?;
-    let damaged = |what: String| Error::new(format!("{} is damaged: {what}", path.display()));
-    let mut value: serde_json::Value = serde_json::from_slice(&json).map_err(|e| damaged(e.to_string()))?;
+    let damaged = |what: &dyn std::fmt::Display| {
+        Error::new(format!(
+            "{} is damaged: {what}; put back the one that the run began with, or start anew elsewhere (--out)",
+            path.display()
+        ))
+    };
+    let json = fs::read(path).map_err(|e| damaged(&e))?;
+    let mut value: serde_json::Value = serde_json::from_slice(&json).map_err(|e| damaged(&e))?;
     if value["version"] != VERSION {
         return Err(Error::new(format!(
             "{} is of version {}, but this minke reads version {VERSION}; use the minke that wrote it",
@@ -179,7 +196,41 @@ fn read_choices(path: &Path) -> Result<Choices> {
             value["version"]
         )));
     }
-    serde_json::from_value(value["choices"].take()).map_err(|e| damaged(e.to_string()))
+    serde_json::from_value(value["choices"].take()).map_err(|e| damaged(&e))
+}
+
+/// That a model can be trained in so many bytes of memory.
+fn check_memory(config: &Config, memory: Option<u64>) -> Result<()> {
+    let (parameters, bytes) = (config.parameters(), config.parameters() * BYTES_PER_PARAMETER);
+    if memory.is_some_and(|memory| bytes > u128::from(memory)) {
+        return Err(Error::new(format!(
+            "training a model of {parameters} parameters takes {} GB of memory at least, more than this machine has; \
+             make it smaller",
+            bytes / 1_000_000_000
+        )));
+    }
+    Ok(())
+}
+
+fn open(reference: &str, options: &Options<'_>) -> Result<ModelFiles> {
+    ModelFiles::open(&(options.find)(reference)?).map_err(|error| error.at(reference))
+}
+
+/// The values that training starts from.
+fn beginning(recipe: &Recipe, config: &Config, seed: u32, options: &Options<'_>) -> Result<Vec<f32>> {
+    match &recipe.model {
+        Source::Scratch(_) => Ok(initial_values(config, u64::from(seed), recipe.deviation)),
+        Source::Reference(reference) => read_values(&open(reference, options)?, config),
+    }
+}
+
+/// A model's values, in the order of its parameters.
+fn read_values(files: &ModelFiles, config: &Config) -> Result<Vec<f32>> {
+    let mut values = Vec::new();
+    for parameter in &Parameters::of(config) {
+        values.append(&mut files.tensor(&parameter.name, &parameter.shape)?);
+    }
+    Ok(values)
 }
 
 /// The stage whose demonstrations a control learns from.
@@ -195,25 +246,22 @@ impl<'a> Setup<'a> {
     /// The setup, and the values that training starts from.
     fn new(cpu: &'a Cpu, recipe: &'a Recipe, seed: u32, options: &Options<'_>) -> Result<(Setup<'a>, Vec<f32>)> {
         let task = recipe.task.build();
-        let (config, tokenizer, values) = match (&recipe.model, recipe.scratch_config()?) {
+        let (config, tokenizer) = match (&recipe.model, recipe.scratch_config()?) {
             (_, Some(config)) => {
                 let alphabet: Vec<char> = task.alphabet().chars().collect();
                 let tokenizer = Tokenizer::characters(&alphabet, &SPECIALS)?.with_ends(None, &[crate::tasks::END])?;
-                let values = initial_values(&config, u64::from(seed), recipe.deviation);
-                (config, tokenizer, values)
+                (config, tokenizer)
             }
             (Source::Reference(reference), None) => {
-                let path = (options.find)(reference)?;
-                let files = ModelFiles::open(&path).map_err(|error| error.at(reference))?;
-                let config = files.config().clone();
-                let mut values = Vec::new();
-                for parameter in &Parameters::of(&config) {
-                    values.append(&mut files.tensor(&parameter.name, &parameter.shape)?);
-                }
-                (config, files.tokenizer()?, values)
+                let files = open(reference, options)?;
+                (files.config().clone(), files.tokenizer()?)
             }
             (Source::Scratch(_), None) => unreachable!("a recipe from scratch has a configuration"),
         };
+        check_memory(&config, options.memory)?;
+        // A tokenizer without the tags is found out before anything has begun.
+        Generator::new(&*task, &tokenizer)?;
+        let values = beginning(recipe, &config, seed, options)?;
         let dtype = match recipe.dtype {
             Dtype::F32 => "f32",
             Dtype::Bf16 => "bf16",
@@ -245,13 +293,22 @@ impl<'a> Setup<'a> {
         };
         if let Some(path) = checkpoint::latest(directory)? {
             let saved = checkpoint::load(&path)?;
+            if saved.values.len() != values.len() || !saved.state.fits(stages.len()) {
+                return Err(Error::new(format!(
+                    "{} is a checkpoint of another run; remove it to go on from the one before",
+                    path.display()
+                )));
+            }
             if !accept {
                 saved.state.domain.check(&self.domain)?;
             }
             let mut learner = Learner::new(cpu, &self.config, recipe.dtype, values);
             learner.restore(saved.values, saved.m, saved.v, saved.state.updates);
-            return Trial::new(plan, learner, saved.state);
+            let trial = Trial::new(plan, learner, saved.state)?;
+            watch(&Progress::Begun);
+            return Ok(trial);
         }
+        watch(&Progress::Begun);
         let full: Vec<u32> = stages.iter().map(Stage::steps).collect();
         let mut state = State {
             domain: self.domain.clone(),
@@ -321,15 +378,11 @@ impl<'a> Setup<'a> {
         let (stage, values, wall_s) = match self.recipe.control {
             Control::Direct => {
                 let mixture = vec![Share { style: Style::Direct, share: 1.0 }];
-                let values = initial_values(&self.config, u64::from(self.seed), self.recipe.deviation);
+                let values = beginning(self.recipe, &self.config, self.seed, options)?;
                 (Sft { mixture, ..first.clone() }, values, reports.iter().map(|report| report.wall_s).sum())
             }
             Control::Sft => {
-                let files = ModelFiles::open(&options.directory.join("stages/1"))?;
-                let mut values = Vec::new();
-                for parameter in &Parameters::of(&self.config) {
-                    values.append(&mut files.tensor(&parameter.name, &parameter.shape)?);
-                }
+                let values = read_values(&ModelFiles::open(&options.directory.join("stages/1"))?, &self.config)?;
                 (first.clone(), values, reports.iter().skip(1).map(|report| report.wall_s).sum::<f64>())
             }
         };

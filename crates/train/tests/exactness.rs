@@ -18,6 +18,7 @@ fn tiny(cpu: &Cpu, directory: &Path, resume: bool, stop_after: Option<u32>) -> R
         accept: false,
         directory,
         binary: "test".into(),
+        memory: None,
         find: &|reference| panic!("no model is looked up, and {reference} was"),
     };
     let stop = AtomicBool::new(false);

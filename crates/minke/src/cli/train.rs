@@ -18,7 +18,7 @@ use crate::store::Store;
 use crate::terminal::{dim, is_styled, printable};
 use crate::units::duration;
 use crate::view::View;
-use crate::{interrupt, load};
+use crate::{interrupt, load, machine};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -35,10 +35,10 @@ pub struct Train {
     #[arg(long, value_name = "DIRECTORY")]
     out: Option<PathBuf>,
     /// Time that the run may take: 90s, 15m or 2h; stages are shortened to fit
-    #[arg(long, value_name = "TIME", value_parser = |text: &str| budget::parse(text).map_err(|e| e.to_string()))]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = |text: &str| budget::parse(text).map_err(|e| e.to_string()))]
     budget: Option<u64>,
     /// Which random numbers; the same seed gives the same weights
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<u32>,
     /// Train the model that it is compared with too, for the same time
     #[arg(long)]
@@ -57,7 +57,7 @@ pub struct Train {
 pub fn run(arguments: &Train) -> Result<()> {
     let store = Store::open()?;
     let (recipe, directory) = places(arguments, &store)?;
-    let text = std::fs::read_to_string(&recipe).with_context(|| format!("{} can't be read", recipe.display()))?;
+    let text = Recipe::text(&recipe)?;
     // The recipe of a run is called by the run's name.
     let named = if recipe.ends_with("recipe.toml") { &directory } else { &recipe };
     let name = named.file_stem().unwrap_or_default().to_string_lossy();
@@ -76,6 +76,7 @@ pub fn run(arguments: &Train) -> Result<()> {
         accept: arguments.accept_difference,
         directory: &directory,
         binary: this_binary()?,
+        memory: machine::memory(),
         find: &find,
     };
     let stop = interrupt::flag()?;
@@ -96,11 +97,16 @@ fn places(arguments: &Train, store: &Store) -> Result<(PathBuf, PathBuf)> {
     let Train { recipe, out, resume, .. } = arguments;
     let path = PathBuf::from(recipe);
     if *resume && let Some(run) = store.find_run(recipe) {
+        if out.is_some() {
+            bail!("{recipe} is a run, which is gone on with where it is; leave --out away");
+        }
         return Ok((run.join("recipe.toml"), run));
     }
     if !path.is_file() {
         match resume {
-            true => bail!("there is no run {recipe:?}, neither at that path nor in the store"),
+            true => bail!(
+                "there is no run {recipe:?}, neither at that path nor in the store; a recipe's .toml file begins one"
+            ),
             false => bail!("there is no recipe {recipe:?}; give the path of a .toml file, such as recipes/sums.toml"),
         }
     }

@@ -150,7 +150,8 @@ impl Section {
 
 /// What was probably meant by a key that is not among the known ones.
 fn instead(key: &str, known: &[&str]) -> String {
-    let near = known.iter().min_by_key(|k| distance(key, k)).filter(|k| distance(key, k) <= 1 + key.len() / 3);
+    let near =
+        known.iter().min_by_key(|k| distance(key, k)).filter(|k| distance(key, k) <= 1 + key.len().min(k.len()) / 3);
     match near {
         Some(near) => format!("did you mean {near}?"),
         None => format!("it can be {}", known.join(", ")),

@@ -144,6 +144,8 @@ impl Stage {
 }
 
 const STEPS: std::ops::RangeInclusive<u32> = 1..=10_000_000;
+/// Most rollouts of a step: they are held in memory together.
+const ROLLOUTS: u64 = 1 << 20;
 
 impl Sft {
     fn read(name: &str, table: Table, task: &dyn Task) -> Result<Sft> {
@@ -184,10 +186,18 @@ impl Grpo {
         let section = Section::new(name, table, [&own[..], &clip, &LEARNING].concat())?;
         let steps = section.need_whole("steps", STEPS)?;
         let epsilon = section.number("epsilon", 0.0..=1.0)?.unwrap_or(0.2) as f32;
+        let prompts = section.need_whole("prompts", 1..=65_536)?;
+        let samples = section.need_whole("samples", 2..=65_536)?;
+        let rollouts = u64::from(prompts) * u64::from(samples);
+        if rollouts > ROLLOUTS {
+            return Err(
+                section.error(format!("prompts times samples is {rollouts}, more than the {ROLLOUTS} of a step"))
+            );
+        }
         Ok(Grpo {
             steps,
-            prompts: section.need_whole("prompts", 1..=65_536)?,
-            samples: section.need_whole("samples", 2..=65_536)?,
+            prompts,
+            samples,
             max_new_tokens: section.need_whole("max_new_tokens", 1..=1_048_576)?,
             temperature: section.number("temperature", 0.01..=100.0)?.unwrap_or(1.0) as f32,
             levels: section.need("level", section.wholes("level", task.levels())?)?,

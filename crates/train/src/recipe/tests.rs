@@ -61,7 +61,7 @@ fn broken_recipes_get_one_sentence() {
         (
             "version = 1",
             "version = 2",
-            "is of version 2, but this minke reads version 1; use the minke it was written for",
+            "the recipe is of version 2, but this minke reads version 1; use the minke it was written for",
         ),
         ("version = 1\n", "", "recipe: version is missing"),
         ("version = 1", "version = \"one\"", "recipe: version is \"one\", which is not a whole number"),
@@ -137,7 +137,7 @@ fn broken_recipes_get_one_sentence() {
     let none = tiny();
     let none = format!("{}{}", &none[..none.find("[[stage]]").unwrap()], &none[none.find("[eval]").unwrap()..]);
     let error = Recipe::parse("tiny", &none).unwrap_err().to_string();
-    assert_eq!(error, "has no stage; add a [[stage]] of kind sft or grpo");
+    assert_eq!(error, "the recipe has no stage; add a [[stage]] of kind sft or grpo");
     assert!(
         Recipe::read(Path::new("no/such.toml")).unwrap_err().to_string().starts_with("could not read the recipe no/")
     );
