@@ -27,7 +27,14 @@ struct Origin {
 /// An earlier attempt's bytes are kept if the server still has the same version of the file (RFC 9110, section 13.1.5);
 /// otherwise it starts anew. The file is synced and as long as the server said when this returns.
 pub fn download(url: &str, partial: &Path, mut progress: impl FnMut(u64, Option<u64>)) -> Result<()> {
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(partial)?;
+    let unwritable = || format!("{} can't be written", partial.display());
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(partial)
+        .with_context(unwritable)?;
     if file.try_lock().is_err() {
         bail!("{} is being written by another minke; wait for it to end", partial.display());
     }
@@ -48,7 +55,7 @@ pub fn download(url: &str, partial: &Path, mut progress: impl FnMut(u64, Option<
             // The part is as long as the whole, or the file has become shorter.
             let whole = content_range(&headers).and_then(|(_, of)| of);
             if have.as_ref().map(|(bytes, _)| *bytes) == whole && whole.is_some() {
-                return Ok(file.sync_all()?);
+                return file.sync_all().with_context(unwritable);
             }
             forget(partial);
             drop(file);
@@ -57,16 +64,15 @@ pub fn download(url: &str, partial: &Path, mut progress: impl FnMut(u64, Option<
         status => bail!("{url} gets the answer {status}; check the address"),
     }
     let start = have.map_or(0, |(bytes, _)| bytes);
-    file.set_len(start)?;
-    file.seek(SeekFrom::Start(start))?;
+    file.set_len(start).and_then(|()| file.seek(SeekFrom::Start(start))).with_context(unwritable)?;
     let origin = Origin { url: url.to_string(), version: version(&headers) };
-    fs::write(origin_of(partial), serde_json::to_vec(&origin)?)?;
+    fs::write(origin_of(partial), serde_json::to_vec(&origin)?).with_context(unwritable)?;
     let got = copy(&mut body, &mut file, start, |bytes| progress(bytes, total))?;
     if total.is_some_and(|total| got != total) {
         let total = total.unwrap_or_default();
         bail!("the download stopped at {got} of {total} bytes; run the same command again to go on from there");
     }
-    file.sync_all().with_context(|| format!("{} can't be written", partial.display()))
+    file.sync_all().with_context(unwritable)
 }
 
 /// Removes a partial file and what is known of it.

@@ -18,7 +18,9 @@ pub fn cpu() -> Result<Cpu> {
 /// Opens the files of the model that `model` stands for on the command line.
 pub fn open(model: &str) -> Result<Checkpoint> {
     let path = Store::open()?.find(model)?;
-    Checkpoint::open(&path).with_context(|| path.display().to_string())
+    let opened = Checkpoint::open(&path);
+    // What is wrong with a file is said with its name.
+    if path.is_dir() { opened.with_context(|| path.display().to_string()) } else { Ok(opened?) }
 }
 
 /// Reads a model's tensors and packs them for running.

@@ -106,7 +106,7 @@ impl Store {
 /// What `model` makes of each path in `directory` that does not begin with a dot, sorted by name; nothing where there
 /// is no such directory.
 fn entries(directory: &Path, model: impl Fn(&Path) -> Option<PathBuf>) -> Result<Vec<Entry>> {
-    let failed = |e| anyhow!("{} can't be read ({e})", directory.display());
+    let failed = |e| anyhow!("{} can't be read ({e}); set MINKE_HOME to another directory", directory.display());
     let listed = match fs::read_dir(directory) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         listed => listed.map_err(failed)?,

@@ -35,19 +35,19 @@ pub struct Chat {
     #[arg(long, value_name = "on|off", default_value = "on", hide_possible_values = true)]
     think: Switch,
     /// Most tokens of a thought; it is closed then
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", allow_negative_numbers = true)]
     budget: Option<usize>,
     /// Which random numbers; the same seed gives the same reply
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     seed: u64,
     /// How freely tokens are drawn, 0 for the likeliest; by default 0.6 with a chat template, 0 without
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Draw from the likeliest tokens that have this probability together
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// Most tokens of a reply, its thought included
-    #[arg(long, value_name = "N", default_value_t = 4096)]
+    #[arg(long, value_name = "N", default_value_t = 4096, allow_negative_numbers = true)]
     max_tokens: usize,
     /// Print each reply as a JSON object, once it is complete
     #[arg(long)]

@@ -54,7 +54,8 @@ pub fn run(arguments: &Pull) -> Result<()> {
     };
     check_name(&name)?;
     let models = Store::open()?.models_directory();
-    fs::create_dir_all(&models).with_context(|| format!("{} can't be made", models.display()))?;
+    fs::create_dir_all(&models)
+        .with_context(|| format!("{} can't be made; set MINKE_HOME to another directory", models.display()))?;
     let file_name = if matches!(source, Source::Directory(_)) { name.clone() } else { format!("{name}.gguf") };
     let (place, partial) = (models.join(&file_name), models.join(format!(".{file_name}.partial")));
     if place.exists() {
