@@ -1,0 +1,164 @@
+//! Command lines and environments that can't be followed.
+
+use crate::bad_input::Case;
+use crate::{replaced, repository, tiny};
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = words();
+    cases.extend(training());
+    cases.extend(talking());
+    cases.extend(pulling());
+    cases.extend(measuring());
+    cases
+}
+
+/// A case that is called as it is typed.
+fn typed(line: &str) -> Case {
+    Case::new(&format!("`minke {line}`"), &line.split(' ').collect::<Vec<&str>>())
+}
+
+/// The same, with more said about it.
+fn typed_where(line: &str, circumstances: &str) -> Case {
+    Case::new(&format!("`minke {line}`, {circumstances}"), &line.split(' ').collect::<Vec<&str>>())
+}
+
+/// What the argument parser finds.
+fn words() -> Vec<Case> {
+    vec![
+        typed("trian recipes/sums.toml"),
+        typed("--colour"),
+        typed("train"),
+        typed("train a.toml b.toml"),
+        typed("train a.toml --budget 15"),
+        typed("train a.toml --budget 0s"),
+        typed("train a.toml --budget -5m"),
+        typed("train a.toml --budget 99999h"),
+        typed("train a.toml --seed -1"),
+        typed("train a.toml --seed 4294967296"),
+        typed("train a.toml --steps 5"),
+        typed("train a.toml --resume --seed 2"),
+        typed("train a.toml --resume --budget 5m"),
+        typed("train a.toml --resume --control"),
+        typed("train a.toml --accept-difference"),
+        typed("chat"),
+        typed("chat m --dtype f64"),
+        typed("chat m --think maybe"),
+        typed("chat m --temperature warm"),
+        typed("chat m --max-tokens -1"),
+        typed("pull"),
+        typed("pull https://example.org/a.gguf --sha256 abc"),
+        typed("bench m --prefill 0"),
+        typed("debug logits m --tokens 1,x"),
+    ]
+}
+
+fn training() -> Vec<Case> {
+    let tiny = tiny();
+    let grpo_alone = {
+        let (sft, grpo) = (tiny.find("[[stage]]").unwrap(), tiny.rfind("[[stage]]").unwrap());
+        format!("{}{}", &tiny[..sft], &tiny[grpo..])
+    };
+    let train = |line: &str, circumstances: &str| typed_where(line, circumstances).file("a.toml", &tiny);
+    vec![
+        typed("train no/such.toml"),
+        typed_where("train recipes", "a directory").file("recipes/a.toml", &tiny),
+        typed("train sums --resume"),
+        train("train a.toml --resume", "without a run"),
+        train("train a.toml --out run", "a run").file("run/recipe.toml", &tiny).file("run/run.json", "{}"),
+        train("train a.toml --out run", "a file").file("run", ""),
+        train("train a.toml --out notes/run", "in a file").file("notes", ""),
+        train("train a.toml", "`MINKE_HOME` a file").file("home", ""),
+        train("train a.toml", "`MINKE_ISA=foo`").env("MINKE_ISA", "foo"),
+        train("train a.toml", "`MINKE_THREADS=0`").env("MINKE_THREADS", "0"),
+        train("train a.toml", "`MINKE_THREADS=foo`").env("MINKE_THREADS", "foo"),
+        train("train a.toml", "`MINKE_THREADS=9999999999`").env("MINKE_THREADS", "9999999999"),
+        typed_where("train a.toml --control", "no sft stage").file("a.toml", grpo_alone),
+        typed_where("train a.toml --resume --out run", "another run in the store")
+            .file("a.toml", &tiny)
+            .file("run/recipe.toml", replaced(&tiny, "steps = 6", "steps = 7"))
+            .file("run/run.json", "{}"),
+        typed_where("train mine --resume --out run", "mine a run")
+            .file("home/runs/mine/recipe.toml", &tiny)
+            .file("home/runs/mine/run.json", "{}"),
+    ]
+}
+
+fn talking() -> Vec<Case> {
+    let model = repository().join("golden/models/llama-chat");
+    let chat = |what: &str, arguments: &[&str]| {
+        Case::new(what, &[&["chat", "m"], arguments].concat()).copy(&model, "m").copy(&model, "home/models/other")
+    };
+    let say = |options: &str| {
+        let arguments: Vec<&str> = options.split(' ').chain(["hi"]).collect();
+        chat(&format!("`minke chat m {options} hi`"), &arguments)
+    };
+    let damaged = model.join("model.safetensors");
+    let half = &std::fs::read(damaged).unwrap()[..40_000];
+    vec![
+        typed("chat no-such-model hi"),
+        typed_where("chat ./m hi", "an empty directory").with(|place| std::fs::create_dir(place.path("m")).unwrap()),
+        typed_where("chat m hi", "a text file").file("m", "a model\n"),
+        typed_where("chat ll hi", "two models begin so")
+            .file("home/models/llama.gguf", "")
+            .file("home/models/lloyd.gguf", ""),
+        chat("`minke chat m`, weights cut short", &["hi"]).file("m/model.safetensors", half),
+        chat("`minke chat m`, nothing on stdin", &[]),
+        chat("`minke chat m`, an empty line on stdin", &[]).stdin(b"\n"),
+        chat("`minke chat m`, bytes on stdin that are not UTF-8", &[]).stdin(b"caf\xe9\n"),
+        chat("`minke chat m`, a novel on stdin", &[]).stdin("Call me Ishmael. ".repeat(2000).as_bytes()),
+        say("--temperature 1e9"),
+        say("--temperature -1"),
+        say("--temperature nan"),
+        say("--top-p 1.5"),
+        say("--max-tokens 0"),
+        chat("`minke chat m --budget 10 hi`, no tags for thoughts", &["--budget", "10", "hi"]).with(|place| {
+            let tokenizer = String::from_utf8(place.read("m/tokenizer.json")).unwrap();
+            place.write("m/tokenizer.json", tokenizer.replace("think>", "aside>"));
+        }),
+        chat("`minke chat m hi`, `MINKE_ISA=mmx`", &["hi"]).env("MINKE_ISA", "mmx"),
+    ]
+}
+
+fn pulling() -> Vec<Case> {
+    let sha256 = "0".repeat(64);
+    let gguf = repository().join("golden/gguf/llama-chat.gguf");
+    vec![
+        typed("pull ftp://example.org/a.gguf"),
+        typed("pull hf:org/model"),
+        typed("pull http://example.org/a.gguf"),
+        typed("pull https://example.org/model"),
+        typed("pull https://"),
+        Case::new(
+            "`minke pull http://127.0.0.1:1/a.gguf --sha256 …`, nobody there",
+            &["pull", "http://127.0.0.1:1/a.gguf", "--sha256", &sha256],
+        ),
+        typed("pull no/such.gguf"),
+        typed_where("pull a.gguf", "a text file").file("a.gguf", "a model\n"),
+        typed_where("pull a.bin", "a model").copy(&gguf, "a.bin"),
+        typed_where("pull a.gguf --name ../a", "a model").copy(&gguf, "a.gguf"),
+        typed_where("pull a.gguf", "one in the store").copy(&gguf, "a.gguf").file("home/models/a.gguf", ""),
+        typed_where("pull a.gguf", "`MINKE_HOME` a file").copy(&gguf, "a.gguf").file("home", ""),
+        Case::new("`minke pull a.gguf --sha256 …`, of another file", &["pull", "a.gguf", "--sha256", &sha256])
+            .copy(&gguf, "a.gguf"),
+        Case::new("`minke pull a --sha256 …`, a directory", &["pull", "a", "--sha256", &sha256])
+            .file("a/config.json", ""),
+        typed_where("pull a", "an empty directory").with(|place| std::fs::create_dir(place.path("a")).unwrap()),
+    ]
+}
+
+fn measuring() -> Vec<Case> {
+    let model = repository().join("golden/models/llama");
+    let with = |line: &str| typed(line).copy(&model, "m");
+    vec![
+        typed("models no-such-model"),
+        typed_where("models", "`MINKE_HOME` a file").file("home", ""),
+        typed_where("chips", "`MINKE_ISA=foo`").env("MINKE_ISA", "foo"),
+        typed_where("chips", "`MINKE_THREADS=`").env("MINKE_THREADS", ""),
+        with("bench m --prefill 100000"),
+        with("debug logits m --tokens 1,999999"),
+        with("debug generate m --prompt x --tokens 0"),
+        with("debug grads m --tokens 1"),
+        with("debug grads m --tokens 1,2 --out no/such/place"),
+        with("debug perplexity m --text no/such.txt"),
+    ]
+}

@@ -1,0 +1,199 @@
+//! Every subcommand on its good day: help, JSON, chat, training from a recipe to a model that can be talked to.
+
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::{Place, printed, replaced, repository, tiny, tiny_from};
+
+const SUBCOMMANDS: [&[&str]; 10] = [
+    &["chat"],
+    &["train"],
+    &["models"],
+    &["pull"],
+    &["chips"],
+    &["bench"],
+    &["debug", "logits"],
+    &["debug", "grads"],
+    &["debug", "generate"],
+    &["debug", "perplexity"],
+];
+
+/// A place with a small chat model, `m`.
+fn with_model() -> Place {
+    let place = Place::new();
+    place.copy(&repository().join("golden/models/llama-chat"), "m");
+    place
+}
+
+/// The subcommands that a help text lists.
+fn listed(help: &str) -> Vec<&str> {
+    let commands = help.split("Commands:\n").nth(1).unwrap_or_default();
+    let lines = commands.lines().take_while(|line| !line.is_empty());
+    lines.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).filter(|name| !name.is_empty()).collect()
+}
+
+#[test]
+fn every_subcommand_has_help_with_an_example() {
+    let place = Place::new();
+    for words in SUBCOMMANDS {
+        let help = place.run(&[words, &["--help"]].concat());
+        let command = format!("minke {}", words.join(" "));
+        let (_, examples) = help.split_once("Example").unwrap_or_else(|| panic!("{command}: no example: {help}"));
+        assert!(examples.contains(&command), "{command}: {help}");
+        assert!(help.contains(&format!("Usage: {command}")), "{command}: {help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 120), "{command}: {help}");
+    }
+    let (all, debug) = (place.run(&["--help"]), place.run(&["debug", "--help"]));
+    let mut named = listed(&all);
+    named.retain(|name| *name != "debug");
+    named.extend(listed(&debug));
+    let mut tested: Vec<&str> = SUBCOMMANDS.iter().map(|words| words[words.len() - 1]).collect();
+    named.sort_unstable();
+    tested.sort_unstable();
+    assert_eq!(named, tested, "a subcommand is missing from these tests");
+}
+
+#[test]
+fn it_has_a_version() {
+    assert_eq!(Place::new().run(&["--version"]), format!("minke {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn chat_answers_a_prompt_from_anywhere_the_same() {
+    let place = with_model();
+    let options = ["--max-tokens", "12", "--seed", "3"];
+    let argument = place.run(&[&["chat", "m", "hello"], &options[..]].concat());
+    assert!(!argument.trim().is_empty());
+    place.write("prompt.txt", "hello\n");
+    let pipe = std::fs::File::open(place.path("prompt.txt")).unwrap();
+    let piped = printed(place.minke(&[&["chat", "m"], &options[..]].concat()).stdin(pipe));
+    assert_eq!(argument, piped);
+    for threads in ["1", "2"] {
+        let again =
+            printed(place.minke(&[&["chat", "m", "hello"], &options[..]].concat()).env("MINKE_THREADS", threads));
+        assert_eq!(argument, again);
+    }
+
+    let reply = place.json(&[&["chat", "m", "hello"], &options[..]].concat());
+    assert!(reply["tokens"].as_u64().unwrap() <= 12 && reply["prompt_tokens"].as_u64().unwrap() > 1, "{reply}");
+    assert!(["stop", "limit"].contains(&reply["end"].as_str().unwrap()), "{reply}");
+    let answer = reply["answer"].as_str().unwrap();
+    assert!(argument.contains(answer.trim()), "{argument:?} {answer:?}");
+    for key in ["thought", "thought_tokens", "tokens_per_second"] {
+        assert!(!reply[key].is_null(), "{key}: {reply}");
+    }
+}
+
+#[test]
+fn whoever_stops_reading_is_not_told_off() {
+    let place = with_model();
+    let mut child = place
+        .minke(&["chat", "m", "hello", "--max-tokens", "500"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn models_are_listed_and_described() {
+    let place = with_model();
+    assert!(place.run(&["models"]).starts_with("There are no models in home/models yet"));
+    assert_eq!(place.json(&["models"])["models"], Value::Array(Vec::new()));
+    place.copy(&repository().join("golden/gguf/llama-chat.gguf"), "home/models/small.gguf");
+    place.write("home/models/broken.gguf", "a web page");
+    let listed = place.json(&["models"]);
+    let models = listed["models"].as_array().unwrap();
+    assert_eq!(models.iter().map(|m| m["name"].as_str().unwrap()).collect::<Vec<&str>>(), ["broken", "small"]);
+    assert!(models[0]["error"].as_str().unwrap().contains("not GGUF"), "{listed}");
+    assert_eq!((models[1]["family"].as_str(), models[1]["chat_template"].as_bool()), (Some("llama"), Some(true)));
+    let text = place.run(&["models"]);
+    assert!(text.contains("broken") && text.contains("can't be used") && text.contains("small"), "{text}");
+    for model in ["m", "small", "sm"] {
+        let one = place.json(&["models", model]);
+        assert_eq!(one["family"], "llama", "{model}");
+        assert!(place.run(&["models", model]).contains("parameters"), "{model}");
+    }
+    // A name in the store, and the beginning of one, can be talked to.
+    place.run(&["chat", "sma", "hello", "--max-tokens", "2"]);
+}
+
+#[test]
+fn chips_are_measured() {
+    let machine = Place::new().json(&["chips"]);
+    let available: Vec<&str> =
+        machine["isa_available"].as_array().unwrap().iter().map(|i| i.as_str().unwrap()).collect();
+    assert!(available.contains(&"portable") && available.contains(&machine["isa"].as_str().unwrap()), "{machine}");
+    for measured in machine["measured"].as_array().unwrap() {
+        for key in ["threads", "read_gb_s", "f32_gflop_s", "bf16_gflop_s"] {
+            assert!(measured[key].as_f64().unwrap() > 0.0, "{key}: {machine}");
+        }
+    }
+}
+
+#[test]
+fn numbers_are_printed_as_json() {
+    let place = with_model();
+    let bench = place.json(&["bench", "m", "--prefill", "16", "--decode", "8", "--repetitions", "2"]);
+    assert!(bench["prefill"]["tok_s"].as_f64() > Some(0.0) && bench["decode"]["tok_s"].as_f64() > Some(0.0), "{bench}");
+    let logits = place.json(&["debug", "logits", "m", "--tokens", "1,2,3"]);
+    assert_eq!(logits["logits"].as_array().unwrap().len(), 3);
+    let grads = place.json(&["debug", "grads", "m", "--tokens", "1,2,3", "--out", "g.safetensors"]);
+    assert!(grads["loss"].as_f64() > Some(0.0) && place.path("g.safetensors").exists(), "{grads}");
+    let generated = place.json(&["debug", "generate", "m", "--prompt", "hello", "--tokens", "4"]);
+    assert!(generated["ids"].is_array() && generated["text"].is_string(), "{generated}");
+    place.write("text.txt", "hello hello hello");
+    let perplexity = place.json(&["debug", "perplexity", "m", "--text", "text.txt"]);
+    assert!(perplexity["perplexity"].as_f64() > Some(1.0), "{perplexity}");
+}
+
+#[test]
+fn a_recipe_becomes_a_model_that_can_be_talked_to() {
+    let place = Place::new();
+    place.write("recipes/tiny.toml", tiny());
+    let report = place.json(&["train", "recipes/tiny.toml", "--control"]);
+    let run = "home/runs/tiny";
+    assert_eq!(report["directory"], run);
+    let mut kept: Value = serde_json::from_slice(&place.read(&format!("{run}/report.json"))).unwrap();
+    kept.as_object_mut().unwrap().insert("directory".into(), run.into());
+    assert_eq!(report, kept);
+    assert_eq!((report["recipe"].as_str(), report["seed"].as_u64()), (Some("tiny"), Some(1)));
+    assert_eq!(report["stages"].as_array().unwrap().len(), 2);
+    assert!(report["control"]["steps"].as_u64() > Some(0), "{report}");
+    let text = |name: &str| String::from_utf8(place.read(&format!("{run}/{name}"))).unwrap();
+    assert!(text("report.md").contains("tiny") && text("curves.svg").contains("<svg"));
+    assert_eq!(text("recipe.toml"), tiny());
+
+    // By name, by path, and as the report's last line says.
+    for model in ["tiny", run, "home/runs/tiny/model", "home/runs/tiny/control"] {
+        let reply = place.json(&["chat", model, "3+4=", "--max-tokens", "20"]);
+        assert!(reply["tokens"].as_u64() > Some(0), "{model}: {reply}");
+    }
+    let listed = place.json(&["models"]);
+    assert_eq!(listed["models"][0]["name"], "tiny");
+    assert_eq!(listed["models"][0]["family"], "deepseek_v3");
+
+    // Going on with what is finished prints it again; another run of the recipe has a place of its own.
+    let again = place.json(&["train", "tiny", "--resume"]);
+    assert_eq!(again["stages"], report["stages"]);
+    let seeded = place.json(&["train", "recipes/tiny.toml", "--seed", "2", "--budget", "2s"]);
+    assert_eq!((seeded["directory"].as_str(), seeded["seed"].as_u64()), (Some("home/runs/tiny-2"), Some(2)));
+    assert_ne!(seeded["shown"], report["shown"]);
+}
+
+/// A control begins where its run began, also where that is a model that exists: with a rate of 0 it stays there.
+#[test]
+fn a_model_that_exists_is_trained_further_and_so_is_its_control() {
+    let place = Place::new();
+    place.write("tiny.toml", tiny());
+    place.run(&["train", "tiny.toml", "--seed", "7"]);
+    place.write("again.toml", replaced(&tiny_from("tiny"), "lr = 3e-3", "lr = 0\nbias_rate = 0"));
+    place.run(&["train", "again.toml", "--control"]);
+    let weights = |model: &str| place.read(&format!("home/runs/{model}/model.safetensors"));
+    let before = weights("tiny/model");
+    assert!(weights("again/stages/1") == before && weights("again/control/model") == before);
+}
