@@ -27,8 +27,6 @@ use crate::report::{self, Report, Shown};
 use crate::tasks::{SPECIALS, Style, Task};
 use crate::trial::{Plan, Trial, cost};
 
-/// Steps that a stage is tried for, to know what a step costs; the first is not counted.
-const PROBE: u32 = 4;
 /// Part of a budget that goes into training; the rest is for measuring and writing.
 const TRAINING: f64 = 0.9;
 
@@ -342,7 +340,7 @@ impl<'a> Setup<'a> {
     /// Seconds that a step of a stage takes, tried on a copy that is thrown away.
     fn cost(&self, stage: &Stage, values: &[f32]) -> Result<f64> {
         let learner = Learner::new(self.cpu, &self.config, self.recipe.dtype, values.to_vec());
-        cost(&*self.task, &self.tokenizer, learner, stage, self.seed, PROBE)
+        cost(&*self.task, &self.tokenizer, learner, stage, self.seed)
     }
 
     fn report(&self, trial: &Trial<'_>) -> Result<Report> {

@@ -52,6 +52,9 @@ pub struct Trial<'a> {
     pace: [f64; 2],
 }
 
+/// Steps that a stage is tried for at least, and seconds, to know what a step costs.
+const TRIES: (u32, f64) = (4, 1.5);
+
 /// What one step came to.
 struct Stepped {
     loss: f64,
@@ -71,29 +74,23 @@ struct At {
     number: u64,
 }
 
-/// Seconds that a step of `stage` takes: the mean of `tries` steps of a learner that is thrown away, after one uncounted.
+/// Seconds that a step of `stage` takes: the mean of some steps of a learner that is thrown away, after one uncounted.
 ///
 /// # Errors
 /// Those of a step.
-pub fn cost(
-    task: &dyn Task,
-    tokenizer: &Tokenizer,
-    mut learner: Learner<'_>,
-    stage: &Stage,
-    seed: u32,
-    tries: u32,
-) -> Result<f64> {
+pub fn cost(task: &dyn Task, tokenizer: &Tokenizer, mut learner: Learner<'_>, stage: &Stage, seed: u32) -> Result<f64> {
     let mut generator = Generator::new(task, tokenizer)?;
     let mut corpus = None;
-    let mut start = Instant::now();
-    for index in 0..=tries {
-        if index == 1 {
+    let (mut start, mut tries) = (Instant::now(), 0);
+    while tries < TRIES.0 || start.elapsed().as_secs_f64() < TRIES.1 {
+        let at = At { seed, index: tries, steps: u32::MAX, number: u64::from(tries) + 1 };
+        advance(&mut learner, &mut generator, &mut corpus, task, tokenizer, stage, at)?;
+        if tries == 0 {
             start = Instant::now();
         }
-        let at = At { seed, index, steps: stage.steps().max(tries + 1), number: u64::from(index) + 1 };
-        advance(&mut learner, &mut generator, &mut corpus, task, tokenizer, stage, at)?;
+        tries += 1;
     }
-    Ok(start.elapsed().as_secs_f64() / f64::from(tries))
+    Ok(start.elapsed().as_secs_f64() / f64::from(tries - 1))
 }
 
 /// Takes one step of a stage.

@@ -52,7 +52,7 @@ impl Task for ChainSum {
     }
 
     fn levels(&self) -> RangeInclusive<u32> {
-        2..=6
+        2..=8
     }
 
     fn prompt_length(&self, level: u32) -> usize {
