@@ -174,6 +174,25 @@ unsafe fn run_task(cpu: &Cpu, task: &Task<'_>, out: *mut f32, stride: usize, mod
     });
 }
 
+/// Rounds columns `start..start + depth` of `a`, whose columns are contiguous and at most [`BLOCK`] long, into rows of
+/// `depth` rounded up to even.
+fn round_transposed(cpu: &Cpu, a: View<'_>, start: usize, depth: usize, out: &mut [u16]) {
+    let (rows, padded) = (a.rows(), depth.next_multiple_of(2));
+    let mut pair = [[0_u16; BLOCK]; 2];
+    for p in (0..depth).step_by(2) {
+        for (p, rounded) in (p..depth).zip(&mut pair) {
+            // SAFETY: a column has `rows` elements, at most BLOCK.
+            unsafe { (cpu.kernels.to_bf16)(rows, a.t().row(start + p)[..rows].as_ptr(), rounded.as_mut_ptr()) };
+        }
+        if p + 1 == depth {
+            pair[1].fill(0);
+        }
+        for (i, out) in out.chunks_exact_mut(padded).enumerate() {
+            (out[p], out[p + 1]) = (pair[0][i], pair[1][i]);
+        }
+    }
+}
+
 /// Some rows and inner steps of a left operand, in the form that the kernel reads.
 enum LeftBlock {
     F32 { rows: usize, depth: usize, left: Left },
@@ -197,6 +216,10 @@ impl LeftBlock {
             let padded = depth.next_multiple_of(2);
             scratch_bf16.clear();
             scratch_bf16.resize(rows * padded, 0);
+            if a.row_stride() == 1 && rows > 1 {
+                round_transposed(cpu, a, start, depth, scratch_bf16);
+                return LeftBlock::Bf16 { rows, depth: padded, data: scratch_bf16.as_ptr() };
+            }
             for (i, out) in scratch_bf16.chunks_exact_mut(padded.max(1)).enumerate() {
                 if a.col_stride() == 1 {
                     // SAFETY: a row's `depth` elements from `start`, into as many.

@@ -60,21 +60,7 @@ impl Matrix {
             }),
             Panels::Bf16(buffer) => {
                 let pairs = inputs.div_ceil(2);
-                cpu.pool().chunks_mut(buffer, pairs * 2 * PANEL, |panel, out| {
-                    let columns = PANEL.min(outputs - panel * PANEL);
-                    let mut rounded = vec![0_u16; inputs];
-                    let mut row = vec![0.0; inputs];
-                    for j in 0..columns {
-                        for (p, x) in row.iter_mut().enumerate() {
-                            *x = w.at(panel * PANEL + j, p);
-                        }
-                        // SAFETY: both slices are `inputs` long.
-                        unsafe { (cpu.kernels.to_bf16)(inputs, row.as_ptr(), rounded.as_mut_ptr()) };
-                        for (p, &x) in rounded.iter().enumerate() {
-                            out[(p / 2 * PANEL + j) * 2 + p % 2] = x;
-                        }
-                    }
-                });
+                cpu.pool().chunks_mut(buffer, pairs * 2 * PANEL, |panel, out| pack_pairs(cpu, w, panel * PANEL, out));
             }
         }
     }
@@ -102,6 +88,39 @@ impl Matrix {
         match &self.panels {
             Panels::F32(b) => size_of_val(&**b),
             Panels::Bf16(b) => size_of_val(&**b),
+        }
+    }
+}
+
+/// Rounds the rows of `w` from `first` into a panel of pairs, [inputs / 2, rounded up][PANEL][2].
+fn pack_pairs(cpu: &Cpu, w: View<'_>, first: usize, out: &mut [u16]) {
+    let (inputs, columns) = (w.cols(), PANEL.min(w.rows() - first));
+    if w.row_stride() == 1 && columns == PANEL {
+        // What lies side by side in memory stays side by side.
+        let mut rounded = [[0_u16; PANEL]; 2];
+        for (pair, out) in out.chunks_exact_mut(2 * PANEL).enumerate() {
+            for (p, rounded) in (2 * pair..inputs).zip(&mut rounded) {
+                // SAFETY: both are PANEL long.
+                unsafe { (cpu.kernels.to_bf16)(PANEL, w.t().row(p)[first..][..PANEL].as_ptr(), rounded.as_mut_ptr()) };
+            }
+            if 2 * pair + 1 == inputs {
+                rounded[1].fill(0);
+            }
+            for (j, out) in out.chunks_exact_mut(2).enumerate() {
+                (out[0], out[1]) = (rounded[0][j], rounded[1][j]);
+            }
+        }
+        return;
+    }
+    let (mut row, mut rounded) = (vec![0.0; inputs], vec![0_u16; inputs]);
+    for j in 0..columns {
+        for (p, x) in row.iter_mut().enumerate() {
+            *x = w.at(first + j, p);
+        }
+        // SAFETY: both slices are `inputs` long.
+        unsafe { (cpu.kernels.to_bf16)(inputs, row.as_ptr(), rounded.as_mut_ptr()) };
+        for (p, &x) in rounded.iter().enumerate() {
+            out[(p / 2 * PANEL + j) * 2 + p % 2] = x;
         }
     }
 }

@@ -98,13 +98,25 @@ impl Weight {
     pub fn backward_weight(&self, cpu: &Cpu, dy: View<'_>, x: View<'_>, gradient: &mut [f32]) {
         let (outputs, inputs) = (self.matrix.outputs(), self.matrix.inputs());
         let gradient = &mut gradient[self.at..self.at + outputs * inputs];
-        gemm(cpu, gradient, inputs, Mode::Add, &[Job { a: dy.t(), b: Operand::View(x), row: 0, col: 0 }]);
+        self.backward(cpu, dy.t(), x, Mode::Add, gradient);
     }
 
     /// dx (=, +=) dy W
     pub fn backward_input(&self, cpu: &Cpu, values: &[f32], dy: View<'_>, mode: Mode, dx: &mut [f32]) {
-        let b = Operand::View(self.rows(values));
-        gemm(cpu, dx, self.matrix.inputs(), mode, &[Job { a: dy, b, row: 0, col: 0 }]);
+        self.backward(cpu, dy, self.rows(values), mode, dx);
+    }
+
+    /// A product of the backward pass, in the dtype of the forward one.
+    fn backward(&self, cpu: &Cpu, a: View<'_>, b: View<'_>, mode: Mode, out: &mut [f32]) {
+        let packed;
+        let operand = match self.matrix.dtype() {
+            Dtype::F32 => Operand::View(b),
+            Dtype::Bf16 => {
+                packed = Matrix::pack(cpu, Dtype::Bf16, b.t());
+                Operand::Packed(&packed)
+            }
+        };
+        gemm(cpu, out, b.cols(), mode, &[Job { a, b: operand, row: 0, col: 0 }]);
     }
 }
 

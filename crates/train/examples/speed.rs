@@ -1,6 +1,6 @@
 //! Times training steps (forward, backward, AdamW) on random tokens, for `bench/training.py`.
 //!
-//! `cargo run --release -p minke-train --example speed -- dsv3|llama10m|llama3m [STEPS]` prints one JSON line.
+//! `cargo run --release -p minke-train --example speed -- dsv3|llama10m|llama3m [f32|bf16] [STEPS]` prints one JSON line.
 
 use std::convert::Infallible;
 use std::time::Instant;
@@ -43,10 +43,16 @@ fn config(name: &str) -> Option<Config> {
 #[allow(clippy::print_stdout)]
 fn main() -> Result<(), String> {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let steps: usize = std::env::args().nth(2).and_then(|n| n.parse().ok()).unwrap_or(6);
-    let config = config(&name).ok_or("usage: speed dsv3|llama10m|llama3m [STEPS]")?;
+    let usage = "usage: speed dsv3|llama10m|llama3m [f32|bf16] [STEPS]";
+    let (dtype, dtype_name) = match std::env::args().nth(2).as_deref() {
+        None | Some("bf16") => (Dtype::Bf16, "bf16"),
+        Some("f32") => (Dtype::F32, "f32"),
+        Some(_) => return Err(usage.into()),
+    };
+    let steps: usize = std::env::args().nth(3).and_then(|n| n.parse().ok()).unwrap_or(6);
+    let config = config(&name).ok_or(usage)?;
     let cpu = Cpu::detect()?;
-    let mut learner = Learner::new(&cpu, &config, Dtype::F32, initial_values(&config, 1, 0.02));
+    let mut learner = Learner::new(&cpu, &config, dtype, initial_values(&config, 1, 0.02));
     let (batch, length, leaf) = SHAPE;
     let adamw = AdamW { learning_rate: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
     let update = Step { adamw, clip: f32::INFINITY, bias_rate: 0.0 };
@@ -69,7 +75,7 @@ fn main() -> Result<(), String> {
     counted.sort_by(f64::total_cmp);
     let median = counted[counted.len() / 2];
     let line = json!({
-        "model": name, "isa": cpu.isa().name(), "threads": cpu.pool().threads(), "parameters": learner.values.len(),
+        "model": name, "dtype": dtype_name, "isa": cpu.isa().name(), "threads": cpu.pool().threads(), "parameters": learner.values.len(),
         "step_s": median, "tok_s": (batch * length) as f64 / median,
     });
     println!("{line}");
