@@ -88,7 +88,7 @@ fn transposed(data: &[f32], stride: usize) -> Left {
     Left { data: data.as_ptr(), row: 1, column: stride }
 }
 
-/// out[row][h] = softmax(scale * q[row][h] · keys) values, over the keys up to the row's own position.
+/// `out[row][h] = softmax(scale * q[row][h] · keys) values`, over the keys up to the row's own position.
 ///
 /// q is rows by heads * key_width, out rows by heads * value_width, contiguous; the rows' own keys and values are in the pages already.
 /// `lse`, where given, is rows by heads: the logarithm of the sum of exponentials, which backward needs.

@@ -13,7 +13,7 @@ pub fn add(cpu: &Cpu, x: &[f32], y: &mut [f32]) {
     cpu.pool().chunks_mut(y, chunk, |i, y| add_row(cpu, 1.0, &x[i * chunk..][..y.len()], y));
 }
 
-/// y[r] += bias, for each row of `y`, rows by bias.len().
+/// `y[r] += bias`, for each row of `y`, rows by bias.len().
 pub fn add_bias(cpu: &Cpu, bias: &[f32], y: &mut [f32]) {
     for_rows(cpu, y, bias.len(), |_, y| add_row(cpu, 1.0, bias, y));
 }
@@ -61,15 +61,15 @@ pub fn swiglu_backward(cpu: &Cpu, gate_up: &[f32], f: usize, d_out: &[f32], d_ga
     });
 }
 
-/// out[i] = x[index[i]]; rows of d numbers.
+/// `out[i] = x[index[i]]`; rows of d numbers.
 pub fn gather_rows(cpu: &Cpu, x: &[f32], d: usize, index: &[u32], out: &mut [f32]) {
     assert_eq!(out.len(), index.len() * d, "rows gathered");
     count_rows(x.len(), d);
     for_rows(cpu, out, d, |i, out| out.copy_from_slice(&x[index[i] as usize * d..][..d]));
 }
 
-/// Gradient of [`gather_rows`], where row r of x went to rows `slots[r * k..][..k]`: d_x[r] += sum over j of
-/// d_gathered[slots[r][j]], in order of j. `slots` is rows by k.
+/// Gradient of [`gather_rows`], where row r of x went to rows `slots[r * k..][..k]`: `d_x[r]` += sum over j of
+/// `d_gathered[slots[r][j]]`, in order of j. `slots` is rows by k.
 pub fn scatter_rows_add(cpu: &Cpu, d_gathered: &[f32], d: usize, slots: &[u32], d_x: &mut [f32]) {
     count_rows(d_gathered.len(), d);
     let k = per_row(slots.len(), count_rows(d_x.len(), d));
@@ -80,7 +80,7 @@ pub fn scatter_rows_add(cpu: &Cpu, d_gathered: &[f32], d: usize, slots: &[u32], 
     });
 }
 
-/// y[r] += sum over j of weights[r][j] * expert_out[slots[r][j]], in order of j. `slots` and `weights` are rows by k.
+/// `y[r]` += sum over j of `weights[r][j] * expert_out[slots[r][j]]`, in order of j. `slots` and `weights` are rows by k.
 pub fn combine(cpu: &Cpu, y: &mut [f32], d: usize, expert_out: &[f32], slots: &[u32], weights: &[f32]) {
     assert_eq!(slots.len(), weights.len(), "a slot without a weight");
     count_rows(expert_out.len(), d);
@@ -92,8 +92,8 @@ pub fn combine(cpu: &Cpu, y: &mut [f32], d: usize, expert_out: &[f32], slots: &[
     });
 }
 
-/// Gradients of [`combine`] from `dy`, set: d_expert_out[slots[r][j]] = weights[r][j] * dy[r] (zero in rows that no slot
-/// names) and d_weights[r][j] = dy[r] · expert_out[slots[r][j]].
+/// Gradients of [`combine`] from `dy`, set: `d_expert_out[slots[r][j]] = weights[r][j] * dy[r]` (zero in rows that no
+/// slot names) and `d_weights[r][j] = dy[r] · expert_out[slots[r][j]]`.
 ///
 /// # Panics
 /// If two slots are the same row.

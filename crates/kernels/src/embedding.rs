@@ -5,7 +5,7 @@ use crate::cpu::Cpu;
 use crate::pool::Shareable;
 use crate::view::View;
 
-/// out[i] = table[ids[i]]. `table` is vocabulary by d with contiguous rows, `out` ids by d.
+/// `out[i] = table[ids[i]]`. `table` is vocabulary by d with contiguous rows, `out` ids by d.
 pub fn gather(cpu: &Cpu, table: View<'_>, ids: &[u32], out: &mut [f32]) {
     let d = table.cols();
     assert_eq!(out.len(), ids.len() * d, "embeddings of {} tokens", ids.len());
@@ -17,7 +17,7 @@ pub fn gather(cpu: &Cpu, table: View<'_>, ids: &[u32], out: &mut [f32]) {
     });
 }
 
-/// Gradient of [`gather`]: d_table[ids[i]] += d_out[i], one row after the other. `d_table` is vocabulary by d.
+/// Gradient of [`gather`]: `d_table[ids[i]] += d_out[i]`, one row after the other. `d_table` is vocabulary by d.
 pub fn scatter_add(cpu: &Cpu, ids: &[u32], d_out: &[f32], d_table: &mut [f32]) {
     if ids.is_empty() {
         assert!(d_out.is_empty(), "gradients of no tokens");

@@ -44,7 +44,7 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// One product and the place of its result: out[row + i][col + j] = sum over p of a[i][p] * b[p][j].
+/// One product and the place of its result: `out[row + i][col + j]` = sum over p of `a[i][p] * b[p][j]`.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
     /// m by k.

@@ -138,7 +138,7 @@ pub fn log_prob(
 
 /// Gradient of [`log_prob`] from `d_log_prob`, one number a row; `lse` is what it gave.
 ///
-/// d_logit[j] = d_log_prob * inverse_temperature * (1[j = target] - p[j]), computed again chunk by chunk. `d_hidden`
+/// `d_logit[j] = d_log_prob * inverse_temperature * (1[j = target] - p[j])`, computed again chunk by chunk. `d_hidden`
 /// (rows by inputs) and `d_head` (vocabulary by inputs) gain their gradients, the latter row after row. `head_rows` is
 /// the head's weight as it was packed, vocabulary by inputs. A block of 256 rows without a gradient costs nothing.
 pub fn log_prob_backward(
