@@ -84,7 +84,10 @@ pub fn run(arguments: &Train) -> Result<()> {
     let ending = run::run(&cpu, &name, &text, &options, &stop, &mut |progress| view.show(progress));
     drop(view);
     match ending.with_context(|| format!("recipe {name}"))? {
-        Ending::Finished(report) => print(&Finished { report: *report, directory }, arguments.json),
+        Ending::Finished(report) => {
+            let name = in_store(&store, &directory);
+            print(&Finished { report: *report, directory, name }, arguments.json)
+        }
         Ending::Stopped(step) => bail!(
             "stopped after step {step}, and saved; go on with `minke train {} --resume`",
             in_store(&store, &directory)
@@ -136,6 +139,9 @@ struct Finished {
     #[serde(flatten)]
     report: Report,
     directory: PathBuf,
+    /// What the run is called on the command line.
+    #[serde(skip)]
+    name: String,
 }
 
 impl Show for Finished {
@@ -162,7 +168,7 @@ impl Show for Finished {
         }
         let report = self.directory.join("report.md");
         writeln!(out, "\n{} in all. The report: {}", duration(*wall_s), report.display())?;
-        writeln!(out, "Talk to the model: minke chat {} \"{}\"", self.directory.display(), self.question())
+        writeln!(out, "Talk to the model: minke chat {} \"{}\"", self.name, self.question())
     }
 }
 
