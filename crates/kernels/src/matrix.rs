@@ -14,6 +14,16 @@ pub enum Dtype {
     Bf16,
 }
 
+impl Dtype {
+    /// As recipes and the command line write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
 /// A weight of `outputs` rows by `inputs` columns, packed for y = x Wᵀ.
 ///
 /// As the right operand of a product it is Wᵀ, `inputs` by `outputs`, cut into panels of 32 columns (outputs);

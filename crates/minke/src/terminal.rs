@@ -19,6 +19,11 @@ pub fn is_styled(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// A line on stderr; that nobody reads it is no failure.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// Text in a dimmed style.
 pub fn dim(text: &str) -> String {
     format!("{}{text}{}", Attribute::Dim, Attribute::Reset)

@@ -1,16 +1,15 @@
 //! The live view of a run: on a terminal a few lines redrawn in place, elsewhere a line now and then.
 
-use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use minke_kernels::{Cpu, Dtype};
+use minke_kernels::Cpu;
 use minke_train::Recipe;
 use minke_train::progress::{Progress, RolloutMetrics, StepMetrics};
 use minke_train::report::StageReport;
 use minke_train::rollouts::Rollout;
 
-use crate::terminal::{Block, Line, Style, bar, printable, sparkline};
+use crate::terminal::{Block, Line, Style, bar, printable, say, sparkline};
 use crate::units::{count, duration};
 
 /// Time from one line to the next where there is no terminal.
@@ -42,15 +41,12 @@ pub struct View {
 impl View {
     /// Of a run that is about to begin.
     pub fn new(cpu: &Cpu, recipe: &Recipe, directory: &Path) -> View {
-        let dtype = match recipe.dtype {
-            Dtype::F32 => "f32",
-            Dtype::Bf16 => "bf16",
-        };
         let opening = format!(
-            "{}: {} stages on {}, {dtype}, {} threads; kept in {}",
+            "{}: {} stages on {}, {}, {} threads; kept in {}",
             recipe.name,
             recipe.stages.len(),
             cpu.isa().name(),
+            recipe.dtype.name(),
             cpu.pool().threads(),
             directory.display()
         );
@@ -238,9 +234,4 @@ fn rollout(sample: &Rollout) -> [Line; 2] {
 
 fn dim(text: String) -> Line {
     Line::new().add(Style::Dim, text)
-}
-
-/// A line on stderr; that nobody reads it is no failure.
-fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }

@@ -44,9 +44,9 @@ fn config(name: &str) -> Option<Config> {
 fn main() -> Result<(), String> {
     let name = std::env::args().nth(1).unwrap_or_default();
     let usage = "usage: speed dsv3|llama10m|llama3m [f32|bf16] [STEPS]";
-    let (dtype, dtype_name) = match std::env::args().nth(2).as_deref() {
-        None | Some("bf16") => (Dtype::Bf16, "bf16"),
-        Some("f32") => (Dtype::F32, "f32"),
+    let dtype = match std::env::args().nth(2).as_deref() {
+        None | Some("bf16") => Dtype::Bf16,
+        Some("f32") => Dtype::F32,
         Some(_) => return Err(usage.into()),
     };
     let steps: usize = std::env::args().nth(3).and_then(|n| n.parse().ok()).unwrap_or(6);
@@ -75,7 +75,7 @@ fn main() -> Result<(), String> {
     counted.sort_by(f64::total_cmp);
     let median = counted[counted.len() / 2];
     let line = json!({
-        "model": name, "dtype": dtype_name, "isa": cpu.isa().name(), "threads": cpu.pool().threads(), "parameters": learner.values.len(),
+        "model": name, "dtype": dtype.name(), "isa": cpu.isa().name(), "threads": cpu.pool().threads(), "parameters": learner.values.len(),
         "step_s": median, "tok_s": (batch * length) as f64 / median,
     });
     println!("{line}");

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use minke_kernels::{Cpu, Dtype};
+use minke_kernels::Cpu;
 use minke_model::{Checkpoint as ModelFiles, Config, Error, Parameters, Result, Tokenizer};
 use serde::{Deserialize, Serialize};
 
@@ -260,11 +260,8 @@ impl<'a> Setup<'a> {
         // A tokenizer without the tags is found out before anything has begun.
         Generator::new(&*task, &tokenizer)?;
         let values = beginning(recipe, &config, seed, options)?;
-        let dtype = match recipe.dtype {
-            Dtype::F32 => "f32",
-            Dtype::Bf16 => "bf16",
-        };
-        let domain = Domain { binary: options.binary.clone(), isa: cpu.isa().name().into(), dtype: dtype.into() };
+        let domain =
+            Domain { binary: options.binary.clone(), isa: cpu.isa().name().into(), dtype: recipe.dtype.name().into() };
         Ok((Setup { cpu, recipe, task, tokenizer, config, domain, seed }, values))
     }
 

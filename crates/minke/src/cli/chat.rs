@@ -64,7 +64,7 @@ pub fn run(arguments: &Chat) -> Result<()> {
     let checkpoint = load::open(&arguments.model.model)?;
     let model = Model::load(&checkpoint, arguments.model.dtype.into())?;
     if arguments.think == Switch::Off && !model.can_think() {
-        eprintln_quietly("minke: this model has no <think> and </think>: there are no thoughts to turn off");
+        terminal::say("minke: this model has no <think> and </think>: there are no thoughts to turn off");
     }
     let settings = Settings {
         think: arguments.think == Switch::On,
@@ -109,7 +109,7 @@ fn once(session: &mut Session<'_>, prompt: &str, json: bool) -> Result<()> {
 fn converse(session: &mut Session<'_>, json: bool) -> Result<()> {
     let stop = interrupt::flag()?;
     let mut editor = DefaultEditor::new().context("the terminal can't be read line by line; pipe a prompt instead")?;
-    eprintln_quietly(&dimmed("Ctrl-C stops a reply, Ctrl-D ends."));
+    terminal::say(&dimmed("Ctrl-C stops a reply, Ctrl-D ends."));
     loop {
         let line = match editor.readline("> ") {
             Ok(line) => line,
@@ -127,10 +127,10 @@ fn converse(session: &mut Session<'_>, json: bool) -> Result<()> {
             Ok(_) => {}
             Err(error) if error.is::<io::Error>() => return Err(error),
             Err(error) => {
-                eprintln_quietly(&format!("minke: {error:#}"));
+                terminal::say(&format!("minke: {error:#}"));
                 if session.is_under_way() {
                     session.start_anew();
-                    eprintln_quietly("minke: the conversation starts anew with your next line");
+                    terminal::say("minke: the conversation starts anew with your next line");
                 }
             }
         }
@@ -155,7 +155,7 @@ fn say(session: &mut Session<'_>, text: &str, stop: &AtomicBool, json: bool) -> 
     page.finish()?;
     let reply = reply?;
     if io::stderr().is_terminal() {
-        eprintln_quietly(&dimmed(&summary(&reply)));
+        terminal::say(&dimmed(&summary(&reply)));
     }
     Ok(reply)
 }
@@ -239,9 +239,4 @@ impl Page {
 
 fn dimmed(text: &str) -> String {
     if terminal::is_styled(&io::stderr()) { terminal::dim(text) } else { text.to_string() }
-}
-
-/// A line on stderr; that nobody reads it is no failure.
-fn eprintln_quietly(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }
