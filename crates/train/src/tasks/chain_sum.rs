@@ -52,7 +52,7 @@ impl Task for ChainSum {
     }
 
     fn levels(&self) -> RangeInclusive<u32> {
-        2..=8
+        2..=10
     }
 
     fn prompt_length(&self, level: u32) -> usize {
