@@ -6,6 +6,7 @@ pub mod chips;
 pub mod debug;
 pub mod models;
 pub mod pull;
+pub mod serve;
 pub mod train;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -25,6 +26,8 @@ pub enum Command {
     Chat(chat::Chat),
     /// Teach a model to reason, from a recipe to a report
     Train(train::Train),
+    /// The web app and an OpenAI-compatible API
+    Serve(serve::Serve),
     /// List the models in the store
     Models(models::Models),
     /// Bring a model into the store

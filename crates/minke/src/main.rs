@@ -6,8 +6,10 @@ mod interrupt;
 mod load;
 mod machine;
 mod output;
+mod serve;
 mod session;
 mod store;
+mod talker;
 mod terminal;
 mod think;
 mod units;
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => cli::train::run(&arguments),
         Command::Models(arguments) => cli::models::run(&arguments),
         Command::Pull(arguments) => cli::pull::run(&arguments),
+        Command::Serve(arguments) => cli::serve::run(&arguments),
         Command::Chips(arguments) => cli::chips::run(&arguments),
         Command::Bench(arguments) => cli::bench::run(&arguments),
         Command::Debug(command) => cli::debug::run(&command),

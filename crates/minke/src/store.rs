@@ -33,6 +33,17 @@ impl Store {
         Ok(Store { home })
     }
 
+    /// A store of a test's own.
+    #[cfg(test)]
+    pub fn at(home: &Path) -> Store {
+        Store { home: home.to_path_buf() }
+    }
+
+    /// The database that the server keeps, and whoever else works for the lab.
+    pub fn database(&self) -> PathBuf {
+        self.home.join("lab.db")
+    }
+
     /// Where models are.
     pub fn models_directory(&self) -> PathBuf {
         self.home.join("models")
@@ -60,6 +71,13 @@ impl Store {
     /// The models that runs in the store have made, by the runs' names.
     pub fn run_models(&self) -> Result<Vec<Entry>> {
         entries(&self.runs_directory(), model_of_run)
+    }
+
+    /// The model or run in the store of exactly this name; never a path, which a stranger could make up.
+    pub fn named(&self, name: &str) -> Result<Option<Entry>> {
+        let mut entries = self.models()?;
+        entries.extend(self.run_models()?);
+        Ok(entries.into_iter().find(|entry| entry.name == name))
     }
 
     /// A directory for a new run called `name`, or `name-2` and so on where there are such runs.

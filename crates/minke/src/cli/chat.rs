@@ -1,6 +1,7 @@
 //! `minke chat`: one prompt or a conversation; thoughts stream dimmed, answers plain.
 
 use std::io::{self, IsTerminal, Read, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +12,8 @@ use rustyline::error::ReadlineError;
 
 use super::ModelArguments;
 use crate::output::{Show, print};
-use crate::session::{Model, Reply, Session, Settings};
+use crate::session::{Reply, Session, Settings};
+use crate::talker::Talker;
 use crate::think::{CLOSE, OPEN, Part};
 use crate::{interrupt, load, terminal};
 
@@ -62,14 +64,14 @@ enum Switch {
 
 pub fn run(arguments: &Chat) -> Result<()> {
     let checkpoint = load::open(&arguments.model.model)?;
-    let model = Model::load(&checkpoint, arguments.model.dtype.into())?;
+    let model = Talker::load(&checkpoint, arguments.model.dtype.into(), || Ok(Arc::new(load::cpu()?)))?;
     if arguments.think == Switch::Off && !model.can_think() {
         terminal::say("minke: this model has no <think> and </think>: there are no thoughts to turn off");
     }
     let settings = Settings {
         think: arguments.think == Switch::On,
         budget: arguments.budget,
-        temperature: arguments.temperature.unwrap_or(if model.has_template() { 0.6 } else { 0.0 }),
+        temperature: arguments.temperature.unwrap_or(model.default_temperature()),
         top_p: arguments.top_p,
         seed: arguments.seed,
         max_tokens: arguments.max_tokens,

@@ -7,6 +7,7 @@ mod bad_runs;
 mod cli;
 mod kill;
 mod pull;
+mod serve;
 mod server;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,64 @@
+//! `minke serve`: the web app and the API, until Ctrl-C.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::DtypeArgument;
+use crate::serve;
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  minke serve                                             for this machine; open the link that it prints
+  minke serve --listen 0.0.0.0:7373 --cert c.pem --key k.pem   for others as well
+
+The API is OpenAI's: base URL http://127.0.0.1:7373/v1, with a key from the account page. Models are those of
+`minke models`, loaded when they are first asked for.")]
+pub struct Serve {
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7373))]
+    listen: SocketAddr,
+    /// A certificate, and those that vouch for it (PEM)
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// Serve other machines without TLS
+    #[arg(long)]
+    insecure: bool,
+    /// How weights are kept in memory
+    #[arg(long, value_name = "f32|bf16", default_value = "f32", hide_possible_values = true)]
+    dtype: DtypeArgument,
+    /// Gigabytes that models may take together; by default half of what the machine has
+    #[arg(long, value_name = "GB", value_parser = gigabytes, allow_negative_numbers = true)]
+    memory: Option<u64>,
+    /// Whom the login link is for; by default you, as the system calls you
+    #[arg(long, value_name = "NAME")]
+    person: Option<String>,
+    /// Print the address and the login link as a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: &Serve) -> Result<()> {
+    serve::run(&serve::Options {
+        listen: arguments.listen,
+        tls: arguments.cert.clone().zip(arguments.key.clone()),
+        insecure: arguments.insecure,
+        dtype: arguments.dtype.into(),
+        memory: arguments.memory,
+        person: arguments.person.clone(),
+        json: arguments.json,
+    })
+}
+
+/// Bytes of a number of gigabytes.
+fn gigabytes(text: &str) -> Result<u64, String> {
+    match text.parse::<f64>() {
+        Ok(gigabytes) if gigabytes > 0.0 && gigabytes < 1e9 => Ok((gigabytes * 1e9) as u64),
+        _ => Err("give a number of gigabytes above 0".into()),
+    }
+}

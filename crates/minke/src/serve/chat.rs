@@ -1,0 +1,300 @@
+//! The chat page: conversations that are kept here, and replies that are watched as they are written.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Extension;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Redirect};
+use futures_util::stream::unfold;
+use minke_model::Message;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc};
+
+use super::conversations::{self, Written};
+use super::error::Failure;
+use super::guard::Visitor;
+use super::loaded::blocking;
+use super::models::{all, object};
+use super::parameters::Settings;
+use super::reply::{End, Reply, Said};
+use super::steps::Steps;
+use super::{Shared, chat_page};
+use crate::think::Part;
+
+/// Lines that may wait for a slow reader before the writer does.
+const LINES: usize = 256;
+/// Between lines that keep a connection from looking dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A reply is kept as far as it has come this often.
+const KEPT_EVERY: Duration = Duration::from_secs(2);
+
+pub async fn start() -> Redirect {
+    Redirect::to("/chat")
+}
+
+pub async fn new(
+    State(shared): State<Shared>,
+    Extension(visitor): Extension<Visitor>,
+) -> Result<impl IntoResponse, Failure> {
+    let person = visitor.person.id;
+    let conversations = shared.database.with(move |c| conversations::of_person(c, person)).await?;
+    let models = models(&shared).await?;
+    Ok(chat_page::new(&visitor, &conversations, &models))
+}
+
+pub async fn show(
+    State(shared): State<Shared>,
+    Extension(visitor): Extension<Visitor>,
+    Path(conversation): Path<String>,
+) -> Result<impl IntoResponse, Failure> {
+    let (person, id) = (visitor.person.id, id(&conversation)?);
+    let found = shared.database.with(move |c| {
+        let Some(conversation) = conversations::one(c, person, id)? else { return Ok(None) };
+        let (turns, share) = (conversations::turns(c, id)?, conversations::share_of(c, person, id)?);
+        Ok(Some((conversation, turns, share, conversations::of_person(c, person)?)))
+    });
+    let (conversation, turns, share, conversations) = found.await?.ok_or_else(missing)?;
+    let models = models(&shared).await?;
+    let share = share.map(|token| format!("{}/share/{token}", shared.site.url()));
+    Ok(chat_page::one(&visitor, &conversations, &models, &conversation, &turns, share.as_deref()))
+}
+
+pub async fn create(
+    State(shared): State<Shared>,
+    Extension(visitor): Extension<Visitor>,
+) -> Result<impl IntoResponse, Failure> {
+    let id = shared.database.with(move |c| conversations::create(c, visitor.person.id)).await?;
+    Ok(object(&json!({ "id": id })))
+}
+
+pub async fn delete(
+    State(shared): State<Shared>,
+    Extension(visitor): Extension<Visitor>,
+    Path(conversation): Path<String>,
+) -> Result<Redirect, Failure> {
+    let id = id(&conversation)?;
+    let there = shared.database.with(move |c| conversations::delete(c, visitor.person.id, id)).await?;
+    if !there {
+        return Err(missing());
+    }
+    stop_writing(&shared, id);
+    Ok(Redirect::to("/chat"))
+}
+
+pub async fn stop(
+    State(shared): State<Shared>,
+    Extension(visitor): Extension<Visitor>,
+    Path(conversation): Path<String>,
+) -> Result<impl IntoResponse, Failure> {
+    let id = id(&conversation)?;
+    let there = shared.database.with(move |c| conversations::one(c, visitor.person.id, id)).await?;
+    there.ok_or_else(missing)?;
+    stop_writing(&shared, id);
+    Ok(object(&json!({})))
+}
+
+/// What the page says to a model.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Words {
+    text: String,
+    model: String,
+    think: bool,
+    /// For whoever wants the same reply again; otherwise it is another each time.
+    #[serde(default)]
+    seed: Option<u64>,
+}
+
+/// Says something, and streams the reply: one JSON object a line.
+pub async fn say(
+    State(shared): State<Shared>,
+    Extension(visitor): Extension<Visitor>,
+    Path(conversation): Path<String>,
+    body: Bytes,
+) -> Result<impl IntoResponse, Failure> {
+    let (person, id) = (visitor.person.id, id(&conversation)?);
+    let words: Words = serde_json::from_slice(&body).map_err(|error| Failure::bad_request(error.to_string()))?;
+    if words.text.trim().is_empty() {
+        return Err(Failure::bad_request("there is nothing to say; write something first"));
+    }
+    let (model, text) = (words.model.clone(), words.text.clone());
+    let said = shared.database.with(move |c| {
+        let there = conversations::one(c, person, id)?.is_some();
+        Ok((there, conversations::say(c, person, id, &model, &text)?))
+    });
+    let (there, said) = said.await?;
+    let busy = || Failure::conflict("the reply before is still being written; stop it first, or wait");
+    let (before, turn) = said.ok_or_else(|| if there { busy() } else { missing() })?;
+    let mut messages = conversations::messages(&before);
+    messages.push(Message::new("user", words.text));
+    let (lines, receiver) = mpsc::channel(LINES);
+    let stop = Arc::new(Notify::new());
+    writing(&shared).insert(id, Arc::clone(&stop));
+    let mut writer = Writer { shared, id, turn, lines, stop, steps: Steps::default(), written: Written::default() };
+    // A task of its own: what was written is kept also when nobody reads it any more.
+    tokio::spawn(async move {
+        let settings = Settings { think: words.think, seed: words.seed, ..Settings::default() };
+        writer.run(&words.model, messages, settings).await;
+    });
+    let body = Body::from_stream(unfold(receiver, |mut receiver| async {
+        let line = receiver.recv().await?;
+        Some((Ok::<Bytes, Infallible>(line), receiver))
+    }));
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body))
+}
+
+/// Writes a reply: to the page, and into the database.
+struct Writer {
+    shared: Shared,
+    id: i64,
+    turn: i64,
+    lines: mpsc::Sender<Bytes>,
+    stop: Arc<Notify>,
+    steps: Steps,
+    written: Written,
+}
+
+impl Writer {
+    async fn run(&mut self, model: &str, messages: Vec<Message>, settings: Settings) {
+        let ended = match self.write(model, messages, settings).await {
+            Ok(ended) => ended,
+            Err(failure) => {
+                self.line(&failure.object()).await;
+                "failed"
+            }
+        };
+        self.written.ended = Some(ended);
+        self.keep().await;
+        writing(&self.shared).retain(|_, stop| !Arc::ptr_eq(stop, &self.stop));
+        let steps = self.steps.as_slice();
+        let tokens: usize = steps.iter().map(|step| step.tokens).sum();
+        let done = json!({ "ended": ended, "thought_ms": self.written.thought_ms, "thought_tokens": tokens });
+        self.line(&json!({ "done": done })).await;
+    }
+
+    /// Writes it, and says how it ended.
+    async fn write(
+        &mut self,
+        model: &str,
+        messages: Vec<Message>,
+        settings: Settings,
+    ) -> Result<&'static str, Failure> {
+        let state = if self.shared.loaded.has(model) { "waiting" } else { "loading" };
+        self.line(&json!({ "state": state })).await;
+        let (shared, stop, lines) = (Arc::clone(&self.shared), Arc::clone(&self.stop), self.lines.clone());
+        let stopped = async {
+            tokio::select! {
+                () = stop.notified() => {}
+                () = lines.closed() => {}
+            }
+        };
+        tokio::pin!(stopped);
+        let begin = async {
+            let thread = shared.loaded.get(model).await?;
+            Reply::begin(&shared, thread, messages, settings, Instant::now()).await
+        };
+        let mut reply = tokio::select! {
+            reply = begin => reply?,
+            () = &mut stopped => return Ok("stopped"),
+        };
+        let (mut begin, mut kept) = (None, Instant::now());
+        loop {
+            let said = tokio::select! {
+                said = tokio::time::timeout(KEEP_ALIVE, reply.next()) => said,
+                () = &mut stopped => return Ok("stopped"),
+            };
+            let Ok(said) = said else {
+                self.send("\n".into()).await;
+                continue;
+            };
+            let said = said?;
+            let begin: &mut Instant = begin.get_or_insert_with(Instant::now);
+            self.take(&said, begin).await;
+            if let Some(end) = said.end {
+                return Ok(match end {
+                    End::Stop => "stop",
+                    End::Length => "length",
+                });
+            }
+            if kept.elapsed() > KEPT_EVERY {
+                self.keep().await;
+                kept = Instant::now();
+            }
+        }
+    }
+
+    async fn take(&mut self, said: &Said, begin: &Instant) {
+        let ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let of_thought = matches!(said.token, Some((_, Some(Part::Thought))));
+        if of_thought {
+            self.steps.token();
+        }
+        if of_thought || !said.thought.is_empty() {
+            self.written.thought_ms = ms;
+        }
+        if !said.thought.is_empty() {
+            let before: Vec<usize> = self.steps.as_slice().iter().map(|step| step.text.len()).collect();
+            for at in self.steps.push(&said.thought, ms) {
+                let step = &self.steps.as_slice()[at];
+                let text = &step.text[before.get(at).copied().unwrap_or(0)..];
+                let line = json!({ "step": at, "ms": step.ms, "tokens": step.tokens, "text": text });
+                self.line(&line).await;
+            }
+        }
+        if !said.answer.is_empty() {
+            self.written.answer += &said.answer;
+            self.line(&json!({ "answer": said.answer })).await;
+        }
+    }
+
+    /// A line for the page; that nobody reads it any more is noticed elsewhere.
+    async fn line(&self, value: &Value) {
+        self.send(format!("{value}\n")).await;
+    }
+
+    async fn send(&self, line: String) {
+        let _ = self.lines.send(line.into()).await;
+    }
+
+    /// Keeps what is written so far.
+    async fn keep(&mut self) {
+        self.written.steps = self.steps.as_slice().to_vec();
+        let (id, turn, written) = (self.id, self.turn, self.written.clone());
+        // The failure has been told on the terminal; the page can't do anything about it.
+        let _ = self.shared.database.with(move |c| conversations::write(c, id, turn, &written)).await;
+    }
+}
+
+/// Replies that are being written, by conversation.
+pub fn writing(shared: &Shared) -> MutexGuard<'_, BTreeMap<i64, Arc<Notify>>> {
+    shared.writing.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn stop_writing(shared: &Shared, id: i64) {
+    if let Some(stop) = writing(shared).get(&id) {
+        // Kept for the writer where it does not wait just now.
+        stop.notify_one();
+    }
+}
+
+async fn models(shared: &Shared) -> Result<Vec<String>, Failure> {
+    let shared = Arc::clone(shared);
+    let entries = blocking(move || all(shared.loaded.store())).await?;
+    Ok(entries.into_iter().map(|entry| entry.name).collect())
+}
+
+/// A conversation's number.
+pub fn id(text: &str) -> Result<i64, Failure> {
+    text.parse().map_err(|_| missing())
+}
+
+/// There is no such conversation, or it is another's.
+pub fn missing() -> Failure {
+    Failure::not_found("you have no such conversation")
+}

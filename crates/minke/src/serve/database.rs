@@ -1,0 +1,149 @@
+//! `lab.db`: people, what they log in with, what they said. SQLite with a write-ahead log, readable by its owner alone.
+
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use rusqlite::Connection;
+
+use super::error::Failure;
+use super::loaded::blocking;
+
+/// How the server's tables came to be, one step for each version of them; a step is never changed, only followed.
+const STEPS: [&str; 1] = ["
+    CREATE TABLE IF NOT EXISTS person (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+    CREATE TABLE credential (
+        id INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL CHECK (kind IN ('link', 'session', 'key')),
+        hash BLOB NOT NULL UNIQUE,
+        person INTEGER NOT NULL REFERENCES person (id),
+        label TEXT NOT NULL DEFAULT '',
+        created INTEGER NOT NULL,
+        expires INTEGER,
+        used INTEGER
+    ) STRICT;
+    CREATE TABLE conversation (
+        id INTEGER PRIMARY KEY,
+        person INTEGER NOT NULL REFERENCES person (id),
+        title TEXT NOT NULL,
+        created INTEGER NOT NULL,
+        updated INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX conversation_of_person ON conversation (person, updated);
+    CREATE TABLE message (
+        conversation INTEGER NOT NULL REFERENCES conversation (id) ON DELETE CASCADE,
+        turn INTEGER NOT NULL,
+        role TEXT NOT NULL CHECK (role IN ('user', 'assistant')),
+        content TEXT NOT NULL,
+        model TEXT NOT NULL DEFAULT '',
+        steps TEXT NOT NULL DEFAULT '[]',
+        thought_ms INTEGER NOT NULL DEFAULT 0,
+        ended TEXT,
+        PRIMARY KEY (conversation, turn)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE share (
+        conversation INTEGER PRIMARY KEY REFERENCES conversation (id) ON DELETE CASCADE,
+        token TEXT NOT NULL UNIQUE,
+        created INTEGER NOT NULL
+    ) STRICT;
+"];
+/// The version that the last step makes.
+const LATEST: u32 = STEPS.len() as u32;
+
+/// The database, for one at a time.
+#[derive(Clone)]
+pub struct Database(Arc<Mutex<Connection>>);
+
+impl Database {
+    /// Opens the database, or makes it, and brings its tables up to date.
+    pub fn open(path: &Path) -> Result<Database> {
+        let failed =
+            || format!("{} can't be opened; set MINKE_HOME to a directory that can be written", path.display());
+        if let Some(home) = path.parent() {
+            fs::create_dir_all(home).with_context(failed)?;
+        }
+        // SQLite gives its other files the mode of this one.
+        let mut options = OpenOptions::new();
+        options.create(true).append(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(path).with_context(failed)?;
+        let mut connection = Connection::open(path).with_context(failed)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.pragma_update(None, "journal_mode", "WAL").with_context(failed)?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        migrate(&mut connection).with_context(failed)?;
+        Ok(Database(Arc::new(Mutex::new(connection))))
+    }
+
+    /// Does something with it now, which may wait for the disk.
+    pub fn now<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T>) -> Result<T> {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Does something with it on a thread that may wait for the disk.
+    pub async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let this = self.clone();
+        blocking(move || this.now(work)).await
+    }
+}
+
+fn migrate(connection: &mut Connection) -> Result<()> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    transaction.execute_batch("CREATE TABLE IF NOT EXISTS schema_serve (version INTEGER NOT NULL) STRICT")?;
+    let version: u32 =
+        transaction.query_row("SELECT coalesce(max(version), 0) FROM schema_serve", [], |row| row.get(0))?;
+    if version > LATEST {
+        bail!("a newer minke has written it (version {version}, this one knows {LATEST}); use that one");
+    }
+    for step in &STEPS[version as usize..] {
+        transaction.execute_batch(step)?;
+    }
+    transaction.execute("DELETE FROM schema_serve", [])?;
+    transaction.execute("INSERT INTO schema_serve VALUES (?1)", [LATEST])?;
+    Ok(transaction.commit()?)
+}
+
+/// Seconds since 1970.
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A database of a test's own.
+    pub fn database() -> (tempfile::TempDir, Database) {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(&directory.path().join("home/lab.db")).unwrap();
+        (directory, database)
+    }
+
+    #[test]
+    fn it_is_made_once_and_is_its_owners_alone() {
+        let (directory, database) = database();
+        database.now(|c| Ok(c.execute("INSERT INTO person (name) VALUES ('ada')", [])?)).unwrap();
+        drop(database);
+        let path = directory.path().join("home/lab.db");
+        let again = Database::open(&path).unwrap();
+        let people: i64 = again.now(|c| Ok(c.query_row("SELECT count(*) FROM person", [], |row| row.get(0))?)).unwrap();
+        assert_eq!(people, 1);
+        #[cfg(unix)]
+        for entry in fs::read_dir(path.parent().unwrap()).unwrap() {
+            use std::os::unix::fs::PermissionsExt;
+            let entry = entry.unwrap();
+            assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", entry.path());
+        }
+        again.now(|c| Ok(c.execute("UPDATE schema_serve SET version = 99", [])?)).unwrap();
+        drop(again);
+        let error = format!("{:#}", Database::open(&path).err().unwrap());
+        assert!(error.contains("a newer minke has written it (version 99"), "{error}");
+    }
+}

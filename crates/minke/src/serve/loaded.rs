@@ -1,0 +1,203 @@
+//! The models in memory: loaded when first asked for, dropped when another needs the room and nobody uses them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use minke_engine::Limits;
+use minke_kernels::kv::PAGE_POSITIONS;
+use minke_kernels::{Cpu, Dtype};
+use minke_model::Checkpoint;
+
+use super::engine_thread::EngineThread;
+use super::error::Failure;
+use crate::store::Store;
+use crate::talker::Talker;
+use crate::units;
+
+/// Requests of one model that run at the same time.
+const SEQUENCES: usize = 16;
+/// Rows of a batch: a prompt is read in pieces of at most this, between which requests can be cancelled.
+const BATCH_TOKENS: usize = 512;
+/// Contexts' worth of keys and values that a model may keep, where memory allows.
+const CONTEXTS: usize = 8;
+
+/// The models in memory, and where to find others.
+pub struct Loaded {
+    store: Store,
+    dtype: Dtype,
+    cpu: Arc<Cpu>,
+    /// Bytes that all of them together may take.
+    bound: u64,
+    entries: Mutex<BTreeMap<String, Entry>>,
+    /// Held by whoever loads a model, so that two do not take the same room.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    loading: AtomicUsize,
+}
+
+struct Entry {
+    thread: Arc<EngineThread>,
+    file: File,
+    bytes: u64,
+    used: SystemTime,
+}
+
+/// A model's place, and when it was written there.
+#[derive(Clone, PartialEq, Eq)]
+struct File {
+    path: PathBuf,
+    modified: Option<SystemTime>,
+}
+
+impl Loaded {
+    /// No models yet.
+    pub fn new(store: Store, dtype: Dtype, cpu: Arc<Cpu>, bound: u64) -> Loaded {
+        let turn = Arc::new(tokio::sync::Mutex::new(()));
+        Loaded { store, dtype, cpu, bound, entries: Mutex::default(), turn, loading: AtomicUsize::new(0) }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// How weights are kept.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The machine.
+    pub fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+
+    /// Whether the first model is only being loaded.
+    pub fn is_loading(&self) -> bool {
+        self.loading.load(Ordering::Relaxed) > 0 && self.entries().is_empty()
+    }
+
+    /// Requests that wait, requests that run, models in memory.
+    pub fn usage(&self) -> (usize, usize, usize) {
+        let entries = self.entries();
+        let loads = entries.values().map(|entry| entry.thread.load());
+        let (waiting, running) = loads.fold((0, 0), |sum, (waiting, running)| (sum.0 + waiting, sum.1 + running));
+        (waiting, running, entries.len())
+    }
+
+    /// Whether the model of this name is in memory.
+    pub fn has(&self, name: &str) -> bool {
+        self.entries().contains_key(name)
+    }
+
+    /// The model of this name in the store, loaded if it is not yet.
+    pub async fn get(self: &Arc<Self>, name: &str) -> Result<Arc<EngineThread>, Failure> {
+        let this = Arc::clone(self);
+        let wanted = name.to_string();
+        let found = blocking(move || Ok(this.store.named(&wanted)?.map(|entry| File::new(entry.path)))).await?;
+        let file = found.ok_or_else(|| Failure::no_model(name))?;
+        if let Some(thread) = self.find(name, &file) {
+            return Ok(thread);
+        }
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        if let Some(thread) = self.find(name, &file) {
+            return Ok(thread);
+        }
+        let (this, name) = (Arc::clone(self), name.to_string());
+        // The turn goes along: the load goes on also where whoever asked has gone away.
+        let loaded = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            this.loading.fetch_add(1, Ordering::Relaxed);
+            let loaded = this.load(&name, file);
+            this.loading.fetch_sub(1, Ordering::Relaxed);
+            loaded
+        });
+        loaded.await.map_err(|error| Failure::internal(&error.into()))?
+    }
+
+    /// Forgets a model whose thread is gone.
+    pub fn forget(&self, thread: &Arc<EngineThread>) {
+        self.entries().retain(|_, entry| !Arc::ptr_eq(&entry.thread, thread));
+    }
+
+    /// The model in memory that was read from this file.
+    fn find(&self, name: &str, file: &File) -> Option<Arc<EngineThread>> {
+        let mut entries = self.entries();
+        let entry = entries.get_mut(name).filter(|entry| entry.file == *file)?;
+        entry.used = SystemTime::now();
+        Some(Arc::clone(&entry.thread))
+    }
+
+    fn load(&self, name: &str, file: File) -> Result<Arc<EngineThread>, Failure> {
+        // What was written anew since is of no use any more.
+        self.entries().remove(name);
+        let broken = |error| Failure::model(&error);
+        let checkpoint = open(&file.path).map_err(broken)?;
+        let parameters = checkpoint.describe().map_err(|error| broken(error.into()))?.parameters;
+        let weights = parameters.saturating_mul(match self.dtype {
+            Dtype::F32 => 4,
+            Dtype::Bf16 => 2,
+        });
+        self.make_room(weights)?;
+        let model = Talker::load(&checkpoint, self.dtype, || Ok(Arc::clone(&self.cpu))).map_err(broken)?;
+        let transformer = model.transformer();
+        let page = transformer.kv_layout().page_bytes().max(1) as u64;
+        let wanted = CONTEXTS * transformer.context().div_ceil(PAGE_POSITIONS);
+        let pages = wanted.min(usize::try_from(self.bound / 4 / page).unwrap_or(usize::MAX)).max(1);
+        let limits = Limits { sequences: SEQUENCES, batch_tokens: BATCH_TOKENS, pages, queue: SEQUENCES };
+        let thread = Arc::new(EngineThread::start(Arc::new(model), limits)?);
+        let bytes = weights + page * pages as u64;
+        let entry = Entry { thread: Arc::clone(&thread), file, bytes, used: SystemTime::now() };
+        self.entries().insert(name.to_string(), entry);
+        Ok(thread)
+    }
+
+    /// Drops models that nobody uses, the one that was used longest ago first, until `bytes` more may be taken.
+    fn make_room(&self, bytes: u64) -> Result<(), Failure> {
+        if bytes > self.bound {
+            let (needed, bound) = (units::bytes(bytes), units::bytes(self.bound));
+            let message = format!(
+                "this model needs {needed} of memory and the server may use {bound}; whoever runs it can allow more \
+                 with --memory, or halve what models need with --dtype bf16"
+            );
+            return Err(Failure::unavailable(message));
+        }
+        let mut entries = self.entries();
+        while entries.values().map(|entry| entry.bytes).sum::<u64>().saturating_add(bytes) > self.bound {
+            let unused = entries.iter().filter(|(_, entry)| Arc::strong_count(&entry.thread) == 1);
+            let Some(name) = unused.min_by_key(|(_, entry)| entry.used).map(|(name, _)| name.clone()) else {
+                return Err(Failure::unavailable("other models at work take all of the memory; try again in a moment"));
+            };
+            entries.remove(&name);
+        }
+        Ok(())
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl File {
+    fn new(path: PathBuf) -> File {
+        // A directory changes when a file in it is put in another's place, as ours are.
+        let modified = path.metadata().and_then(|about| about.modified()).ok();
+        File { path, modified }
+    }
+}
+
+/// Opens a model; what is wrong is said with its name, but not with where on the machine it is.
+fn open(path: &Path) -> Result<Checkpoint> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if path.is_dir() { Checkpoint::open(path).context(name) } else { Ok(Checkpoint::open(path)?) }
+}
+
+/// Runs what may wait for a disk on a thread that may wait.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| Failure::internal(&error)),
+        Err(error) => Err(Failure::internal(&error.into())),
+    }
+}

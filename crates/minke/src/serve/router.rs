@@ -1,0 +1,85 @@
+//! The one router: every route, who may ask for it, and how much it may be sent.
+
+use axum::Extension;
+use axum::Router;
+use axum::handler::Handler;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{MethodRouter, get, post};
+
+use super::error::Failure;
+use super::guard::{Access, Rules, finish, guard};
+use super::{Shared, account, assets, chat, completions, health, login, metrics, models, share};
+
+/// Most bytes of a form.
+const FORM: usize = 64 << 10;
+/// Most bytes of a message to a model.
+const MESSAGE: usize = 1 << 20;
+/// Most bytes of a whole conversation.
+const CONVERSATION: usize = 8 << 20;
+
+/// A route.
+pub struct Route {
+    pub path: &'static str,
+    pub rules: Rules,
+    handler: MethodRouter<Shared>,
+}
+
+/// A route that shows something.
+fn show<H: Handler<T, Shared>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
+    Route { path, rules: Rules { access, body: None }, handler: get(handler) }
+}
+
+/// A route that does something, with a body of at most so many bytes.
+fn make<H: Handler<T, Shared>, T: 'static>(path: &'static str, access: Access, body: usize, handler: H) -> Route {
+    Route { path, rules: Rules { access, body: Some(body) }, handler: post(handler) }
+}
+
+/// All routes.
+pub fn routes() -> Vec<Route> {
+    use Access::{Anybody, Person, Program};
+    vec![
+        make("/v1/chat/completions", Program, CONVERSATION, completions::complete),
+        make("/chat/completions", Program, CONVERSATION, completions::complete),
+        show("/v1/models", Program, models::list),
+        show("/v1/models/{name}", Program, models::one),
+        show("/health", Anybody, health::health),
+        show("/metrics", Program, metrics::metrics),
+        show("/static/{name}", Anybody, assets::asset),
+        show("/login", Anybody, login::explain),
+        show("/login/{link}", Anybody, login::offer),
+        make("/login/{link}", Anybody, FORM, login::log_in),
+        make("/logout", Person, FORM, login::log_out),
+        show("/account", Person, account::show),
+        make("/account/device", Person, FORM, account::new_device),
+        make("/account/invite", Person, FORM, account::invite),
+        make("/account/keys", Person, FORM, account::new_key),
+        make("/account/keys/{key}/delete", Person, FORM, account::delete_key),
+        show("/", Person, chat::start),
+        show("/chat", Person, chat::new),
+        make("/chat", Person, FORM, chat::create),
+        show("/chat/{conversation}", Person, chat::show),
+        make("/chat/{conversation}/say", Person, MESSAGE, chat::say),
+        make("/chat/{conversation}/stop", Person, FORM, chat::stop),
+        make("/chat/{conversation}/delete", Person, FORM, chat::delete),
+        make("/chat/{conversation}/share", Person, FORM, share::make),
+        make("/chat/{conversation}/unshare", Person, FORM, share::revoke),
+        show("/share/{token}", Anybody, share::show),
+    ]
+}
+
+/// The routes, each behind the guard.
+pub fn router(shared: &Shared) -> Router {
+    let mut router = Router::new();
+    for Route { path, rules, handler } in routes() {
+        let guarded = handler.route_layer(from_fn_with_state(shared.clone(), guard)).route_layer(Extension(rules));
+        router = router.route(path, guarded);
+    }
+    router
+        .fallback(|| async { Failure::not_found("there is nothing at this address") })
+        .method_not_allowed_fallback(|| async { Failure::wrong_method() })
+        .layer(from_fn(finish))
+        .with_state(shared.clone())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! A model that can be talked to: messages to a prompt, tokens to text that is told apart into thought and answer. The
+//! terminal and the server share it.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use minke_kernels::{Cpu, Dtype};
+use minke_model::{ChatTemplate, Checkpoint, DecodeStream, Message, Tokenizer, Transformer};
+
+use crate::load;
+use crate::think::{CLOSE, OPEN, Part, Splitter};
+
+/// What is said when a model's weights are of no use.
+pub const NOT_NUMBERS: &str = "the model's logits are not numbers: its weights are damaged";
+
+/// A model with its tokenizer and chat template.
+pub struct Talker {
+    cpu: Arc<Cpu>,
+    transformer: Transformer,
+    tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+}
+
+/// What a model goes on from.
+pub struct Prompt {
+    pub tokens: Vec<u32>,
+    /// Whether it leaves a thought open.
+    pub inside: bool,
+}
+
+impl Talker {
+    /// Reads a model with everything around it; `cpu` gives the machine to run it on.
+    pub fn load(checkpoint: &Checkpoint, dtype: Dtype, cpu: impl FnOnce() -> Result<Arc<Cpu>>) -> Result<Talker> {
+        // What may be missing first: it is quickly said.
+        let (tokenizer, template) = (checkpoint.tokenizer()?, checkpoint.chat_template()?);
+        let cpu = cpu()?;
+        let transformer = load::transformer(&cpu, checkpoint, dtype)?;
+        Ok(Talker { cpu, transformer, tokenizer, template })
+    }
+
+    /// The machine that it runs on.
+    pub fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+
+    /// The model itself.
+    pub fn transformer(&self) -> &Transformer {
+        &self.transformer
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Whether it was made for conversations; otherwise it goes on from bare text.
+    pub fn has_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// The tokens that open and close a thought, if its vocabulary has them.
+    pub fn tags(&self) -> Option<(u32, u32)> {
+        self.tokenizer.token_id(OPEN).zip(self.tokenizer.token_id(CLOSE))
+    }
+
+    /// Whether its template can be asked to leave thoughts out.
+    fn template_knows_thoughts(&self) -> bool {
+        self.template.as_ref().is_some_and(|t| ["enable_thinking", OPEN].iter().any(|word| t.source().contains(word)))
+    }
+
+    /// Whether it has thoughts that could be turned off.
+    pub fn can_think(&self) -> bool {
+        self.tags().is_some() || self.template_knows_thoughts()
+    }
+
+    /// How freely tokens are drawn where nobody says.
+    pub fn default_temperature(&self) -> f32 {
+        if self.has_template() { 0.6 } else { 0.0 }
+    }
+
+    /// How many tokens can follow a prompt; at least one is asked for, so that a prompt that is too long is refused for
+    /// what it is.
+    pub fn room(&self, prompt_tokens: usize) -> usize {
+        self.transformer.context().saturating_sub(prompt_tokens).max(1)
+    }
+
+    /// The prompt that `messages`, the last of them the user's, come to. A model for bare text, such as one trained on a
+    /// task here, has no memory: it goes on from the last message alone.
+    pub fn prompt(&self, messages: &[Message], think: bool) -> Result<Prompt> {
+        let Some(template) = &self.template else {
+            let text = messages.last().map_or("", |message| message.content.as_str());
+            let no_thought = if think || self.tags().is_none() { String::new() } else { format!("{OPEN}{CLOSE}") };
+            let tokens = self.tokenizer.encode(&format!("{text}{no_thought}"), true)?;
+            return Ok(Prompt { tokens, inside: false });
+        };
+        let mut variables = serde_json::Map::new();
+        // The names that Qwen3's and DeepSeek-V3.1's templates give to it.
+        for name in ["enable_thinking", "thinking"] {
+            variables.insert(name.into(), think.into());
+        }
+        let mut text = template.render(messages, true, &variables)?;
+        let inside = text.trim_end().ends_with(OPEN);
+        if !think && !text.trim_end().ends_with(CLOSE) {
+            if inside {
+                text.push_str(&format!("\n{CLOSE}\n\n"));
+            } else if self.tags().is_some() {
+                text.push_str(&format!("{OPEN}\n\n{CLOSE}\n\n"));
+            }
+        }
+        Ok(Prompt { tokens: self.tokenizer.encode(&text, false)?, inside: inside && think })
+    }
+
+    /// A token's text as far as it is certain; of special tokens only the tags of thoughts have one.
+    fn piece(&self, text_of: &mut DecodeStream, id: u32) -> Result<String> {
+        for tag in [OPEN, CLOSE] {
+            if self.tokenizer.token_id(tag) == Some(id) {
+                return Ok(text_of.finish(&self.tokenizer)? + tag);
+            }
+        }
+        if self.tokenizer.eos.contains(&id) { Ok(String::new()) } else { Ok(text_of.push(&self.tokenizer, id)?) }
+    }
+}
+
+/// Reads what a model writes, token by token.
+pub struct Reader {
+    splitter: Splitter,
+    text_of: DecodeStream,
+}
+
+impl Reader {
+    /// `inside` says that the prompt has opened the thought already.
+    pub fn new(inside: bool) -> Reader {
+        Reader { splitter: Splitter::new(inside), text_of: DecodeStream::new(true) }
+    }
+
+    /// Takes a token: the text that has become certain, by parts, and the part that the token itself is of; tags and
+    /// tokens that end a reply are of none.
+    pub fn push(&mut self, model: &Talker, id: u32) -> Result<(Vec<(Part, String)>, Option<Part>)> {
+        let was_in_thought = self.splitter.in_thought();
+        let pieces = self.splitter.push(&model.piece(&mut self.text_of, id)?);
+        let is_tag = [OPEN, CLOSE].iter().any(|tag| model.tokenizer.token_id(tag) == Some(id));
+        let part = match (was_in_thought, self.splitter.in_thought()) {
+            (true, true) => Some(Part::Thought),
+            (false, false) if !is_tag && !model.tokenizer.eos.contains(&id) => Some(Part::Answer),
+            _ => None,
+        };
+        Ok((pieces, part))
+    }
+
+    /// Ends the text: what was held back.
+    pub fn finish(&mut self, model: &Talker) -> Result<Vec<(Part, String)>> {
+        let mut pieces = self.splitter.push(&self.text_of.finish(&model.tokenizer)?);
+        pieces.extend(self.splitter.finish());
+        Ok(pieces)
+    }
+}

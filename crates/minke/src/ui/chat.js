@@ -1,0 +1,286 @@
+// The chat page: says something, shows thoughts and answers as they are written, and folds thoughts away when they are done.
+"use strict";
+
+const find = (selector, from = document) => from.querySelector(selector);
+
+const make = (name, attributes = {}, ...children) => {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+};
+
+const log = find("#log");
+const status = find("#status");
+const seconds = (ms) => `${(ms / 1000).toFixed(1)} s`;
+const counted = (n) => `${n} ${n === 1 ? "token" : "tokens"}`;
+const say = (text) => { if (status) status.textContent = text; };
+
+// Whether thoughts are to be open once they are done, as its reader had them last.
+const memory = {
+  get open() { try { return localStorage.getItem("thoughts") === "open"; } catch { return false; } },
+  set open(open) { try { localStorage.setItem("thoughts", open ? "open" : "closed"); } catch { /* not kept, then */ } },
+};
+
+// ---- following what is written, but only where its reader is at the end already
+
+let follows = true;
+const atEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < 48;
+log.addEventListener("scroll", () => { follows = atEnd(); }, { passive: true });
+const toEnd = () => { log.scrollTop = log.scrollHeight; };
+
+// ---- thoughts
+
+const setOpen = (thought, open) => {
+  find("button", thought).setAttribute("aria-expanded", String(open));
+  find("ol", thought).hidden = !open;
+};
+
+const wake = (thought) => {
+  const button = find("button", thought);
+  button.addEventListener("click", () => {
+    const open = button.getAttribute("aria-expanded") !== "true";
+    setOpen(thought, open);
+    memory.open = open;
+    thought.dataset.chosen = "yes";
+  });
+};
+
+class Thought {
+  constructor(id) {
+    this.label = make("span", { class: "label" }, "Thinking…");
+    const button = make("button", { type: "button", "aria-expanded": "true", "aria-controls": id }, this.label);
+    this.list = make("ol", { id });
+    this.element = make("section", { class: "thought live" }, button, this.list);
+    this.steps = [];
+    wake(this.element);
+  }
+
+  step({ step, ms, tokens, text }) {
+    while (this.steps.length <= step) {
+      const made = { text: make("span", { class: "text" }), when: make("span", { class: "when" }), raw: "", tokens: 0 };
+      this.steps.push(made);
+      this.list.append(make("li", {}, made.text, made.when));
+    }
+    const place = this.steps[step];
+    place.raw += text;
+    place.tokens = tokens;
+    place.text.textContent = place.raw.trimEnd();
+    place.when.textContent = `${seconds(ms)} · ${tokens}`;
+    place.when.title = `begun after ${ms} ms, ${counted(tokens)}`;
+  }
+
+  get tokens() { return this.steps.reduce((sum, step) => sum + step.tokens, 0); }
+
+  tick(ms) { this.label.textContent = `Thinking for ${seconds(ms)}, ${counted(this.tokens)}`; }
+
+  done(ms) {
+    this.element.classList.remove("live");
+    this.label.textContent = `Thought for ${seconds(ms)}, ${counted(this.tokens)}`;
+    if (!this.element.dataset.chosen) setOpen(this.element, memory.open);
+  }
+}
+
+// ---- a reply as it is written
+
+const NOTES = {
+  length: "Cut off: it was as long as it may be.",
+  stopped: "Stopped.",
+  failed: "This reply broke off.",
+};
+
+class Reply {
+  constructor(model) {
+    this.answer = make("div", { class: "answer" });
+    this.render = markdown.renderer(this.answer);
+    this.waiting = make("p", { class: "quiet note waiting" }, "Waiting…");
+    this.element = make("article", { class: "turn model", "aria-label": model },
+      make("div", { class: "who" }, model), this.waiting, this.answer);
+    this.thought = null;
+    this.text = "";
+    this.lines = [];
+    this.frame = 0;
+    this.ended = null;
+  }
+
+  // Lines are put on the page once a frame, however fast they come.
+  push(line) {
+    this.lines.push(line);
+    if (!this.frame) this.frame = requestAnimationFrame(() => this.flush());
+  }
+
+  flush() {
+    cancelAnimationFrame(this.frame);
+    this.frame = 0;
+    const before = this.text;
+    for (const line of this.lines.splice(0)) this.take(line);
+    if (this.text !== before) this.render(this.text);
+    if (follows) toEnd();
+  }
+
+  take(line) {
+    if (line.state) {
+      this.waiting.textContent = line.state === "loading" ? "Loading the model…" : "Waiting for the model…";
+      say(this.waiting.textContent);
+    } else if (line.error) {
+      this.failed(line.error.message);
+    } else if (line.done) {
+      this.finish(line.done);
+    } else if (line.answer !== undefined) {
+      this.begin();
+      if (!this.text) say("Answering…");
+      if (this.thought && this.thoughtMs !== undefined) {
+        this.thought.done(this.thoughtMs);
+        this.thoughtMs = undefined;
+      }
+      this.text += line.answer;
+    } else if (line.step !== undefined) {
+      this.begin();
+      if (!this.thought) {
+        this.thought = new Thought(`thought-live-${Date.now()}`);
+        this.element.insertBefore(this.thought.element, this.answer);
+        this.since = performance.now() - line.ms;
+        say("Thinking…");
+      }
+      this.thought.step(line);
+      this.thoughtMs = performance.now() - this.since;
+      this.thought.tick(this.thoughtMs);
+    }
+  }
+
+  begin() { this.waiting.hidden = true; }
+
+  failed(message) {
+    this.begin();
+    this.element.append(make("p", { class: "note failed", role: "alert" }, message));
+    this.said = true;
+  }
+
+  finish({ ended, thought_ms: ms, thought_tokens: tokens }) {
+    this.begin();
+    this.ended = ended;
+    if (this.thought) this.thought.done(ms);
+    if (NOTES[ended] && !this.said) this.element.append(make("p", { class: "quiet note" }, NOTES[ended]));
+    const thought = tokens ? `, after ${seconds(ms)} of thought, ${counted(tokens)}` : "";
+    say(ended === "failed" ? "The reply broke off." : `Done${thought}.`);
+  }
+}
+
+// ---- talking with the server
+
+const token = find('meta[name="csrf"]')?.content;
+
+const post = async (path, body) => {
+  const response = await fetch(path, {
+    method: "POST",
+    headers: { "x-csrf-token": token, "content-type": "application/json" },
+    body: JSON.stringify(body ?? {}),
+  });
+  if (response.ok) return response;
+  const failure = await response.json().catch(() => null);
+  throw new Error(failure?.error?.message ?? `The server said ${response.status}.`);
+};
+
+// Calls `each` with every line of a response, as it comes.
+const readLines = async (response, each) => {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    lines.filter((line) => line.trim()).forEach((line) => each(JSON.parse(line)));
+  }
+};
+
+const start = () => {
+  const form = find("#composer");
+  if (!form) return;
+  const [text, model, think, send, stop] =
+    ["#text", "#model", "#think", "#send", "#stop"].map((selector) => find(selector, form));
+  let conversation = log.dataset.conversation;
+  let busy = false;
+
+  const fit = () => {
+    text.style.height = "auto";
+    text.style.height = `${text.scrollHeight + 2}px`;
+  };
+  text.addEventListener("input", fit);
+  text.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      form.requestSubmit();
+    }
+  });
+
+  const setBusy = (now) => {
+    busy = now;
+    send.hidden = now;
+    stop.hidden = !now;
+    stop.disabled = false;
+    log.setAttribute("aria-busy", String(now));
+  };
+
+  stop.addEventListener("click", async () => {
+    stop.disabled = true;
+    await post(`/chat/${conversation}/stop`).catch((error) => say(error.message));
+  });
+
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const words = text.value;
+    if (busy || !words.trim()) return;
+    setBusy(true);
+    find(".empty", log)?.remove();
+    const user = make("article", { class: "turn user", "aria-label": "You" }, make("div", { class: "text" }, words));
+    const reply = new Reply(model.value);
+    log.append(user, reply.element);
+    follows = true;
+    toEnd();
+    text.value = "";
+    fit();
+    try {
+      if (!conversation) {
+        conversation = (await (await post("/chat")).json()).id;
+        history.replaceState(null, "", `/chat/${conversation}`);
+      }
+      const body = { text: words, model: model.value, think: think.checked };
+      await readLines(await post(`/chat/${conversation}/say`, body), (line) => reply.push(line));
+      reply.flush();
+      if (!reply.ended) throw new Error("The connection broke off; load the page again to see what was kept.");
+    } catch (error) {
+      reply.flush();
+      reply.failed(error.message);
+      say(error.message);
+      // What was not taken is not lost.
+      if (!reply.text && !reply.thought && !text.value) {
+        text.value = words;
+        fit();
+      }
+    }
+    setBusy(false);
+    text.focus({ preventScroll: true });
+  });
+};
+
+document.querySelectorAll(".thought").forEach((thought) => {
+  wake(thought);
+  setOpen(thought, memory.open);
+});
+document.querySelectorAll("[data-markdown]").forEach((answer) => {
+  const text = answer.textContent;
+  answer.textContent = "";
+  answer.removeAttribute("data-markdown");
+  markdown.renderer(answer)(text);
+});
+document.querySelectorAll("[data-copy]").forEach((button) => {
+  button.addEventListener("click", async () => {
+    const field = find(`#${button.dataset.copy}`);
+    field.select();
+    await navigator.clipboard?.writeText(field.value).catch(() => {});
+    button.textContent = "Copied";
+  });
+});
+toEnd();
+start();
