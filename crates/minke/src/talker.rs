@@ -121,6 +121,9 @@ impl Talker {
     }
 }
 
+/// Text, and what it belongs to.
+pub type Pieces = Vec<(Part, String)>;
+
 /// Reads what a model writes, token by token.
 pub struct Reader {
     splitter: Splitter,
@@ -135,7 +138,7 @@ impl Reader {
 
     /// Takes a token: the text that has become certain, by parts, and the part that the token itself is of; tags and
     /// tokens that end a reply are of none.
-    pub fn push(&mut self, model: &Talker, id: u32) -> Result<(Vec<(Part, String)>, Option<Part>)> {
+    pub fn push(&mut self, model: &Talker, id: u32) -> Result<(Pieces, Option<Part>)> {
         let was_in_thought = self.splitter.in_thought();
         let pieces = self.splitter.push(&model.piece(&mut self.text_of, id)?);
         let is_tag = [OPEN, CLOSE].iter().any(|tag| model.tokenizer.token_id(tag) == Some(id));
@@ -148,7 +151,7 @@ impl Reader {
     }
 
     /// Ends the text: what was held back.
-    pub fn finish(&mut self, model: &Talker) -> Result<Vec<(Part, String)>> {
+    pub fn finish(&mut self, model: &Talker) -> Result<Pieces> {
         let mut pieces = self.splitter.push(&self.text_of.finish(&model.tokenizer)?);
         pieces.extend(self.splitter.finish());
         Ok(pieces)

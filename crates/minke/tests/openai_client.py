@@ -1,4 +1,4 @@
-"""The official `openai` package against `minke serve` (run by tests/it/serve.rs when MINKE_OPENAI names a Python that has it).
+"""The official `openai` package against `minke serve` (run by tests/it/serve_api.rs when MINKE_OPENAI names a Python that has it).
 
 OPENAI_BASE_URL and OPENAI_API_KEY say where; the store has the models `small` and `thinker`.
 """

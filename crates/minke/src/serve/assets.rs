@@ -19,3 +19,23 @@ pub async fn asset(Path(name): Path<String>) -> Result<impl IntoResponse, Failur
     let (_, kind, bytes) = file.ok_or_else(|| Failure::not_found("there is no such file"))?;
     Ok(([(header::CONTENT_TYPE, *kind)], *bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What models write reaches the page as text nodes; nothing that reads a string as HTML or as a script may slip in.
+    #[test]
+    fn scripts_make_no_html_of_strings() {
+        let scripts: Vec<_> = FILES.iter().filter(|(name, _, _)| name.ends_with(".js")).collect();
+        assert_eq!(scripts.len(), 2);
+        for (name, _, bytes) in scripts {
+            let text = std::str::from_utf8(bytes).unwrap();
+            for way in
+                ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "srcdoc", "eval(", "Function("]
+            {
+                assert!(!text.contains(way), "{name} has {way}");
+            }
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! The chat page: conversations that are kept here, and replies that are watched as they are written.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::convert::Infallible;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -123,20 +124,15 @@ pub async fn say(
     if words.text.trim().is_empty() {
         return Err(Failure::bad_request("there is nothing to say; write something first"));
     }
+    shared.database.with(move |c| conversations::one(c, person, id)).await?.ok_or_else(missing)?;
+    let pen = Pen::take(&shared, id)?;
     let (model, text) = (words.model.clone(), words.text.clone());
-    let said = shared.database.with(move |c| {
-        let there = conversations::one(c, person, id)?.is_some();
-        Ok((there, conversations::say(c, person, id, &model, &text)?))
-    });
-    let (there, said) = said.await?;
-    let busy = || Failure::conflict("the reply before is still being written; stop it first, or wait");
-    let (before, turn) = said.ok_or_else(|| if there { busy() } else { missing() })?;
+    let said = shared.database.with(move |c| conversations::say(c, person, id, &model, &text));
+    let (before, turn) = said.await?.ok_or_else(missing)?;
     let mut messages = conversations::messages(&before);
     messages.push(Message::new("user", words.text));
     let (lines, receiver) = mpsc::channel(LINES);
-    let stop = Arc::new(Notify::new());
-    writing(&shared).insert(id, Arc::clone(&stop));
-    let mut writer = Writer { shared, id, turn, lines, stop, steps: Steps::default(), written: Written::default() };
+    let writer = Writer { shared, pen, turn, lines, steps: Steps::default(), written: Written::default() };
     // A task of its own: what was written is kept also when nobody reads it any more.
     tokio::spawn(async move {
         let settings = Settings { think: words.think, seed: words.seed, ..Settings::default() };
@@ -149,19 +145,45 @@ pub async fn say(
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body))
 }
 
+/// Held by whoever writes in a conversation: one at a time.
+struct Pen {
+    shared: Shared,
+    conversation: i64,
+    /// Told when the reply is to be stopped.
+    stop: Arc<Notify>,
+}
+
+impl Pen {
+    fn take(shared: &Shared, conversation: i64) -> Result<Pen, Failure> {
+        let stop = Arc::new(Notify::new());
+        match writing(shared).entry(conversation) {
+            Entry::Vacant(place) => place.insert(Arc::clone(&stop)),
+            Entry::Occupied(_) => {
+                return Err(Failure::conflict("the reply before is still being written; stop it first, or wait"));
+            }
+        };
+        Ok(Pen { shared: Arc::clone(shared), conversation, stop })
+    }
+}
+
+impl Drop for Pen {
+    fn drop(&mut self) {
+        writing(&self.shared).remove(&self.conversation);
+    }
+}
+
 /// Writes a reply: to the page, and into the database.
 struct Writer {
     shared: Shared,
-    id: i64,
+    pen: Pen,
     turn: i64,
     lines: mpsc::Sender<Bytes>,
-    stop: Arc<Notify>,
     steps: Steps,
     written: Written,
 }
 
 impl Writer {
-    async fn run(&mut self, model: &str, messages: Vec<Message>, settings: Settings) {
+    async fn run(mut self, model: &str, messages: Vec<Message>, settings: Settings) {
         let ended = match self.write(model, messages, settings).await {
             Ok(ended) => ended,
             Err(failure) => {
@@ -171,11 +193,13 @@ impl Writer {
         };
         self.written.ended = Some(ended);
         self.keep().await;
-        writing(&self.shared).retain(|_, stop| !Arc::ptr_eq(stop, &self.stop));
         let steps = self.steps.as_slice();
         let tokens: usize = steps.iter().map(|step| step.tokens).sum();
-        let done = json!({ "ended": ended, "thought_ms": self.written.thought_ms, "thought_tokens": tokens });
-        self.line(&json!({ "done": done })).await;
+        // Whoever reads the last line may say the next thing.
+        let Writer { pen, lines, written, .. } = self;
+        drop(pen);
+        let done = json!({ "ended": ended, "thought_ms": written.thought_ms, "thought_tokens": tokens });
+        let _ = lines.send(format!("{}\n", json!({ "done": done })).into()).await;
     }
 
     /// Writes it, and says how it ended.
@@ -187,7 +211,7 @@ impl Writer {
     ) -> Result<&'static str, Failure> {
         let state = if self.shared.loaded.has(model) { "waiting" } else { "loading" };
         self.line(&json!({ "state": state })).await;
-        let (shared, stop, lines) = (Arc::clone(&self.shared), Arc::clone(&self.stop), self.lines.clone());
+        let (shared, stop, lines) = (Arc::clone(&self.shared), Arc::clone(&self.pen.stop), self.lines.clone());
         let stopped = async {
             tokio::select! {
                 () = stop.notified() => {}
@@ -265,7 +289,7 @@ impl Writer {
     /// Keeps what is written so far.
     async fn keep(&mut self) {
         self.written.steps = self.steps.as_slice().to_vec();
-        let (id, turn, written) = (self.id, self.turn, self.written.clone());
+        let (id, turn, written) = (self.pen.conversation, self.turn, self.written.clone());
         // The failure has been told on the terminal; the page can't do anything about it.
         let _ = self.shared.database.with(move |c| conversations::write(c, id, turn, &written)).await;
     }

@@ -150,7 +150,7 @@ fn thought(at: usize, steps: &[Step], ms: i64) -> Markup {
 
 /// Milliseconds as the script writes them, too.
 fn seconds(ms: i64) -> String {
-    format!("{:.1} s", ms as f64 / 1000.0)
+    if ms < 1000 { format!("{ms} ms") } else { format!("{:.1} s", ms as f64 / 1000.0) }
 }
 
 fn note(ended: Option<&str>) -> Option<&'static str> {

@@ -110,7 +110,7 @@ pub fn messages(turns: &[Turn]) -> Vec<Message> {
 }
 
 /// The user says something to a model, whose reply is still to be written: what was said before, and the reply's place.
-/// None if the reply before is still being written, or the person has no such conversation.
+/// None if the person has no such conversation. Nobody may be writing in it: a reply that has no end never gets one.
 pub fn say(
     connection: &mut Connection,
     person: u32,
@@ -119,11 +119,14 @@ pub fn say(
     text: &str,
 ) -> Result<Option<(Vec<Turn>, i64)>> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let before = turns(&transaction, id)?;
-    let open = matches!(before.last(), Some(Turn { from: From::Model { ended: None, .. }, .. }));
-    if open || one(&transaction, person, id)?.is_none() {
+    if one(&transaction, person, id)?.is_none() {
         return Ok(None);
     }
+    transaction.execute(
+        "UPDATE message SET ended = 'failed' WHERE conversation = ?1 AND role = 'assistant' AND ended IS NULL",
+        [id],
+    )?;
+    let before = turns(&transaction, id)?;
     let turn = i64::try_from(before.len())?;
     insert(&transaction, id, turn, "user", text, "")?;
     insert(&transaction, id, turn + 1, "assistant", "", model)?;
@@ -218,7 +221,6 @@ mod tests {
                 let id = create(c, ada)?;
                 let (before, turn) = say(c, ada, id, "sums", " 1+1=\n ")?.unwrap();
                 assert_eq!((before.len(), turn), (0, 1));
-                assert_eq!(say(c, ada, id, "sums", "2+2=")?, None, "the reply before is not written yet");
                 let steps = vec![Step { ms: 1, tokens: 2, text: "1+1;".into() }];
                 let written = Written { answer: "2".into(), steps, thought_ms: 7, ended: Some("stop") };
                 write(c, id, turn, &written)?;
@@ -233,13 +235,14 @@ mod tests {
                 assert_eq!(of_person(c, ada)?, [Conversation { id, title: "1+1=".into() }]);
                 assert_eq!((of_person(c, bob)?, one(c, bob, id)?), (Vec::new(), None));
 
+                say(c, ada, id, "sums", "3+3=")?.unwrap();
                 close_all(c)?;
                 let ended = |turn: &Turn| match &turn.from {
                     From::Model { ended, .. } => ended.clone(),
                     From::User => None,
                 };
                 let ends: Vec<_> = turns(c, id)?.iter().map(ended).collect();
-                assert_eq!(ends, [None, Some("stop".into()), None, Some("failed".into())]);
+                assert_eq!(ends, [None, Some("stop".into()), None, Some("failed".into()), None, Some("failed".into())]);
                 assert!(!delete(c, bob, id)? && delete(c, ada, id)? && turns(c, id)?.is_empty());
                 Ok(())
             })

@@ -70,11 +70,13 @@ impl Database {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         options.open(path).with_context(failed)?;
-        let mut connection = Connection::open(path).with_context(failed)?;
+        let strange =
+            || format!("{} can't be used as minke's database; if it is something else, move it away", path.display());
+        let mut connection = Connection::open(path).with_context(strange)?;
         connection.busy_timeout(Duration::from_secs(5))?;
-        connection.pragma_update(None, "journal_mode", "WAL").with_context(failed)?;
+        connection.pragma_update(None, "journal_mode", "WAL").with_context(strange)?;
         connection.pragma_update(None, "foreign_keys", true)?;
-        migrate(&mut connection).with_context(failed)?;
+        migrate(&mut connection).with_context(strange)?;
         Ok(Database(Arc::new(Mutex::new(connection))))
     }
 

@@ -201,3 +201,66 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send
         Err(error) => Err(Failure::internal(&error.into())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store with three copies of a small model, and the bytes that one of them takes.
+    fn store() -> (tempfile::TempDir, u64) {
+        let directory = tempfile::tempdir().unwrap();
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/gguf/llama-chat.gguf");
+        std::fs::create_dir_all(directory.path().join("models")).unwrap();
+        for name in ["a", "b", "c"] {
+            std::fs::copy(&golden, directory.path().join(format!("models/{name}.gguf"))).unwrap();
+        }
+        (directory, Checkpoint::open(&golden).unwrap().describe().unwrap().parameters * 4)
+    }
+
+    fn loaded(directory: &Path, bound: u64) -> Arc<Loaded> {
+        let cpu = Arc::new(Cpu::new(minke_kernels::Isa::choose(None).unwrap(), 1));
+        Arc::new(Loaded::new(Store::at(directory), Dtype::F32, cpu, bound))
+    }
+
+    #[tokio::test]
+    async fn the_model_that_was_used_longest_ago_makes_room_unless_it_is_at_work() {
+        let (directory, bytes) = store();
+        // Two models with their pages, and not three.
+        let loaded = loaded(directory.path(), bytes * 5);
+        let names = |loaded: &Loaded| loaded.entries().keys().cloned().collect::<String>();
+        let a = loaded.get("a").await.unwrap();
+        let again = loaded.get("a").await.unwrap();
+        assert!(Arc::ptr_eq(&a, &again));
+        drop((a, again));
+        drop(loaded.get("b").await.unwrap());
+        drop(loaded.get("a").await.unwrap());
+        drop(loaded.get("c").await.unwrap());
+        assert_eq!(names(&loaded), "ac");
+        let (a, c) = (loaded.get("a").await.unwrap(), loaded.get("c").await.unwrap());
+        let failure = loaded.get("b").await.err().unwrap();
+        assert!(failure.status == 503 && failure.object().to_string().contains("at work"), "{failure:?}");
+        drop(a);
+        loaded.get("b").await.unwrap();
+        assert_eq!(names(&loaded), "bc");
+        loaded.forget(&c);
+        assert_eq!(names(&loaded), "b");
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_loaded_says_why() {
+        let (directory, bytes) = store();
+        let small = loaded(directory.path(), bytes - 1);
+        let text = |failure: Failure| failure.object().to_string();
+        assert!(text(small.get("a").await.err().unwrap()).contains("with --memory"));
+        let loaded = loaded(directory.path(), 1 << 30);
+        std::fs::write(directory.path().join("models/d.gguf"), "a web page").unwrap();
+        let broken = text(loaded.get("d").await.err().unwrap());
+        assert!(broken.contains("not GGUF") && !broken.contains(&*directory.path().to_string_lossy()), "{broken}");
+        assert!(text(loaded.get("../models/a").await.err().unwrap()).contains("model_not_found"));
+        // A file that was written anew is read anew.
+        let before = loaded.get("a").await.unwrap();
+        let file = std::fs::File::options().write(true).open(directory.path().join("models/a.gguf")).unwrap();
+        file.set_modified(SystemTime::now() + std::time::Duration::from_secs(5)).unwrap();
+        assert!(!Arc::ptr_eq(&before, &loaded.get("a").await.unwrap()));
+    }
+}

@@ -88,7 +88,7 @@ pub fn parse(body: &[u8]) -> Result<Asked, Failure> {
             Err(Failure::parameter("messages", "missing_parameter", message))
         }
         Some(last) if last.role != "user" => {
-            let message = "the last message must be the user's; going on with an assistant's message is not done here";
+            let message = "messages must end with one of the user's; going on with an assistant's is not done here";
             Err(Failure::parameter("messages", "unsupported_value", message))
         }
         Some(_) => Ok(asked),

@@ -15,7 +15,7 @@ use super::loaded::blocking;
 use super::metrics::Ending;
 use super::parameters::Settings;
 use super::stops::Stops;
-use crate::talker::{NOT_NUMBERS, Prompt, Reader, Talker};
+use crate::talker::{NOT_NUMBERS, Pieces, Prompt, Reader, Talker};
 use crate::think::Part;
 
 /// Most tokens of a reply where the request doesn't say.
@@ -153,7 +153,7 @@ impl Reply {
     }
 
     /// Adds pieces of text; whether a stop string ended the reply.
-    fn add(&mut self, pieces: Vec<(Part, String)>, said: &mut Said) -> bool {
+    fn add(&mut self, pieces: Pieces, said: &mut Said) -> bool {
         for (part, text) in pieces {
             match part {
                 Part::Thought => said.thought += &text,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use axum::serve::Listener;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -28,6 +28,9 @@ pub fn config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
     let chain: Result<Vec<CertificateDer<'static>>, _> =
         CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
     let chain = chain.with_context(|| unusable(certificate, "a certificate"))?;
+    if chain.is_empty() {
+        bail!("there is no certificate in {}; it must be a PEM file", certificate.display());
+    }
     let private = PrivateKeyDer::from_pem_file(key).with_context(|| unusable(key, "a private key"))?;
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()

@@ -12,15 +12,17 @@ const make = (name, attributes = {}, ...children) => {
 
 const log = find("#log");
 const status = find("#status");
-const seconds = (ms) => `${(ms / 1000).toFixed(1)} s`;
+const seconds = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
 const counted = (n) => `${n} ${n === 1 ? "token" : "tokens"}`;
 const say = (text) => { if (status) status.textContent = text; };
 
-// Whether thoughts are to be open once they are done, as its reader had them last.
+// What this browser's reader chose last: whether thoughts are open once they are done, and the model.
 const memory = {
-  get open() { try { return localStorage.getItem("thoughts") === "open"; } catch { return false; } },
-  set open(open) { try { localStorage.setItem("thoughts", open ? "open" : "closed"); } catch { /* not kept, then */ } },
+  get: (key) => { try { return localStorage.getItem(key); } catch { return null; } },
+  set: (key, value) => { try { localStorage.setItem(key, value); } catch { /* not kept, then */ } },
 };
+// Whoever follows a link to a conversation has come for the thoughts.
+const opensThoughts = () => (memory.get("thoughts") ?? (find("#composer") ? "closed" : "open")) === "open";
 
 // ---- following what is written, but only where its reader is at the end already
 
@@ -41,7 +43,7 @@ const wake = (thought) => {
   button.addEventListener("click", () => {
     const open = button.getAttribute("aria-expanded") !== "true";
     setOpen(thought, open);
-    memory.open = open;
+    memory.set("thoughts", open ? "open" : "closed");
     thought.dataset.chosen = "yes";
   });
 };
@@ -77,7 +79,7 @@ class Thought {
   done(ms) {
     this.element.classList.remove("live");
     this.label.textContent = `Thought for ${seconds(ms)}, ${counted(this.tokens)}`;
-    if (!this.element.dataset.chosen) setOpen(this.element, memory.open);
+    if (!this.element.dataset.chosen) setOpen(this.element, opensThoughts());
   }
 }
 
@@ -194,6 +196,26 @@ const readLines = async (response, each) => {
   }
 };
 
+// Puts what the server says of a new conversation around it: its title, its place in the list, what can be done with it.
+const adopt = async (conversation) => {
+  log.dataset.conversation = conversation;
+  const response = await fetch(`/chat/${conversation}`, { headers: { accept: "text/html" } }).catch(() => null);
+  if (!response?.ok) return;
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  for (const part of [".bar", ".conversations"]) find(part).replaceWith(document.adoptNode(find(part, page)));
+  document.title = page.title;
+  wakeCopying();
+};
+
+const wakeCopying = () => document.querySelectorAll("[data-copy]").forEach((button) => {
+  button.addEventListener("click", async () => {
+    const field = find(`#${button.dataset.copy}`);
+    field.select();
+    await navigator.clipboard?.writeText(field.value).catch(() => {});
+    button.textContent = "Copied";
+  });
+});
+
 const start = () => {
   const form = find("#composer");
   if (!form) return;
@@ -201,6 +223,11 @@ const start = () => {
     ["#text", "#model", "#think", "#send", "#stop"].map((selector) => find(selector, form));
   let conversation = log.dataset.conversation;
   let busy = false;
+
+  // A new conversation is with the model of the last one.
+  const last = [...model.options].find((option) => option.value === memory.get("model"));
+  if (!conversation && last) last.selected = true;
+  model.addEventListener("change", () => memory.set("model", model.value));
 
   const fit = () => {
     text.style.height = "auto";
@@ -245,8 +272,11 @@ const start = () => {
         conversation = (await (await post("/chat")).json()).id;
         history.replaceState(null, "", `/chat/${conversation}`);
       }
+      const isNew = !log.dataset.conversation;
       const body = { text: words, model: model.value, think: think.checked };
-      await readLines(await post(`/chat/${conversation}/say`, body), (line) => reply.push(line));
+      const response = await post(`/chat/${conversation}/say`, body);
+      if (isNew) await adopt(conversation);
+      await readLines(response, (line) => reply.push(line));
       reply.flush();
       if (!reply.ended) throw new Error("The connection broke off; load the page again to see what was kept.");
     } catch (error) {
@@ -266,7 +296,7 @@ const start = () => {
 
 document.querySelectorAll(".thought").forEach((thought) => {
   wake(thought);
-  setOpen(thought, memory.open);
+  setOpen(thought, opensThoughts());
 });
 document.querySelectorAll("[data-markdown]").forEach((answer) => {
   const text = answer.textContent;
@@ -274,13 +304,6 @@ document.querySelectorAll("[data-markdown]").forEach((answer) => {
   answer.removeAttribute("data-markdown");
   markdown.renderer(answer)(text);
 });
-document.querySelectorAll("[data-copy]").forEach((button) => {
-  button.addEventListener("click", async () => {
-    const field = find(`#${button.dataset.copy}`);
-    field.select();
-    await navigator.clipboard?.writeText(field.value).catch(() => {});
-    button.textContent = "Copied";
-  });
-});
+wakeCopying();
 toEnd();
 start();

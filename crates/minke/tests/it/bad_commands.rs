@@ -9,6 +9,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(talking());
     cases.extend(pulling());
     cases.extend(measuring());
+    cases.extend(serving());
     cases
 }
 
@@ -48,6 +49,9 @@ fn words() -> Vec<Case> {
         typed("pull"),
         typed("pull https://example.org/a.gguf --sha256 abc"),
         typed("bench m --prefill 0"),
+        typed("serve --listen nowhere"),
+        typed("serve --cert c.pem"),
+        typed("serve --memory 0"),
         typed("debug logits m --tokens 1,x"),
     ]
 }
@@ -160,5 +164,21 @@ fn measuring() -> Vec<Case> {
         with("debug grads m --tokens 1"),
         with("debug grads m --tokens 1,2 --out no/such/place"),
         with("debug perplexity m --text no/such.txt"),
+    ]
+}
+
+fn serving() -> Vec<Case> {
+    let tls = |name: &str| repository().join("crates/minke/tests/it/tls").join(name);
+    let with_tls = |circumstances: &str| typed_where("serve --cert c.pem --key k.pem", circumstances);
+    vec![
+        typed("serve --listen 0.0.0.0:0"),
+        typed("serve --listen 192.0.2.1:7373 --insecure"),
+        typed_where("serve", "`MINKE_HOME` a file").file("home", ""),
+        typed_where("serve", "`lab.db` a text file")
+            .file("home/lab.db", "a database, surely; at least it is long enough to be one"),
+        typed("serve --cert c.pem --key k.pem"),
+        with_tls("the key a certificate").copy(&tls("cert.pem"), "c.pem").copy(&tls("cert.pem"), "k.pem"),
+        with_tls("the certificate empty").file("c.pem", "").copy(&tls("key.pem"), "k.pem"),
+        Case::new("`minke serve --person ''`", &["serve", "--person", ""]),
     ]
 }

@@ -6,9 +6,10 @@ use serde_json::Value;
 
 use crate::{Place, printed, replaced, repository, tiny, tiny_from};
 
-const SUBCOMMANDS: [&[&str]; 10] = [
+const SUBCOMMANDS: [&[&str]; 11] = [
     &["chat"],
     &["train"],
+    &["serve"],
     &["models"],
     &["pull"],
     &["chips"],

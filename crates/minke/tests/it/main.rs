@@ -5,9 +5,11 @@ mod bad_input;
 mod bad_recipes;
 mod bad_runs;
 mod cli;
+mod client;
 mod kill;
 mod pull;
-mod serve;
+mod serve_api;
+mod serve_pages;
 mod server;
 
 use std::path::{Path, PathBuf};
