@@ -16,6 +16,7 @@ use minke_model::Message;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
 
 use super::conversations::{self, Written};
 use super::error::Failure;
@@ -139,7 +140,10 @@ pub async fn say(
         writer.run(&words.model, messages, settings).await;
     });
     let body = Body::from_stream(unfold(receiver, |mut receiver| async {
-        let line = receiver.recv().await?;
+        let line = match timeout(KEEP_ALIVE, receiver.recv()).await {
+            Ok(line) => line?,
+            Err(_) => Bytes::from_static(b"\n"),
+        };
         Some((Ok::<Bytes, Infallible>(line), receiver))
     }));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body))
@@ -184,22 +188,20 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self, model: &str, messages: Vec<Message>, settings: Settings) {
-        let ended = match self.write(model, messages, settings).await {
-            Ok(ended) => ended,
-            Err(failure) => {
-                self.line(&failure.object()).await;
-                "failed"
-            }
-        };
+        let outcome = self.write(model, messages, settings).await;
+        let ended = *outcome.as_ref().unwrap_or(&"failed");
         self.written.ended = Some(ended);
         self.keep().await;
-        let steps = self.steps.as_slice();
-        let tokens: usize = steps.iter().map(|step| step.tokens).sum();
+        let thought_ms = self.written.thought_ms;
+        let tokens: usize = self.written.steps.iter().map(|step| step.tokens).sum();
         // Whoever reads the last line may say the next thing.
-        let Writer { pen, lines, written, .. } = self;
+        let Writer { pen, lines, .. } = self;
         drop(pen);
-        let done = json!({ "ended": ended, "thought_ms": written.thought_ms, "thought_tokens": tokens });
-        let _ = lines.send(format!("{}\n", json!({ "done": done })).into()).await;
+        if let Err(failure) = outcome {
+            send(&lines, &failure.object()).await;
+        }
+        let done = json!({ "ended": ended, "thought_ms": thought_ms, "thought_tokens": tokens });
+        send(&lines, &json!({ "done": done })).await;
     }
 
     /// Writes it, and says how it ended.
@@ -209,42 +211,44 @@ impl Writer {
         messages: Vec<Message>,
         settings: Settings,
     ) -> Result<&'static str, Failure> {
-        let state = if self.shared.loaded.has(model) { "waiting" } else { "loading" };
-        self.line(&json!({ "state": state })).await;
         let (shared, stop, lines) = (Arc::clone(&self.shared), Arc::clone(&self.pen.stop), self.lines.clone());
         let stopped = async {
             tokio::select! {
-                () = stop.notified() => {}
-                () = lines.closed() => {}
+                () = stop.notified() => Ok("stopped"),
+                () = lines.closed() => Ok("stopped"),
+                // The reply would say so itself, if it is not the page that keeps us waiting.
+                () = shared.closing() => Err(Failure::closing()),
             }
         };
-        tokio::pin!(stopped);
-        let begin = async {
-            let thread = shared.loaded.get(model).await?;
-            Reply::begin(&shared, thread, messages, settings, Instant::now()).await
-        };
-        let mut reply = tokio::select! {
-            reply = begin => reply?,
-            () = &mut stopped => return Ok("stopped"),
-        };
+        tokio::select! {
+            biased;
+            ended = stopped => ended,
+            ended = self.write_all(model, messages, settings) => ended,
+        }
+    }
+
+    /// Writes all of it. It may be dropped while it waits: what has been said until then is in `written`.
+    async fn write_all(
+        &mut self,
+        model: &str,
+        messages: Vec<Message>,
+        settings: Settings,
+    ) -> Result<&'static str, Failure> {
+        let state = if self.shared.loaded.has(model) { "waiting" } else { "loading" };
+        send(&self.lines, &json!({ "state": state })).await;
+        let thread = self.shared.loaded.get(model).await?;
+        let mut reply = Reply::begin(&self.shared, thread, messages, settings, Instant::now()).await?;
         let (mut begin, mut kept) = (None, Instant::now());
         loop {
-            let said = tokio::select! {
-                said = tokio::time::timeout(KEEP_ALIVE, reply.next()) => said,
-                () = &mut stopped => return Ok("stopped"),
-            };
-            let Ok(said) = said else {
-                self.send("\n".into()).await;
-                continue;
-            };
-            let said = said?;
+            let said = reply.next().await?;
             let begin: &mut Instant = begin.get_or_insert_with(Instant::now);
-            self.take(&said, begin).await;
-            if let Some(end) = said.end {
-                return Ok(match end {
-                    End::Stop => "stop",
-                    End::Length => "length",
-                });
+            for line in self.take(&said, begin) {
+                send(&self.lines, &line).await;
+            }
+            match said.end {
+                Some(End::Stop) => return Ok("stop"),
+                Some(End::Length) => return Ok("length"),
+                None => {}
             }
             if kept.elapsed() > KEPT_EVERY {
                 self.keep().await;
@@ -253,7 +257,9 @@ impl Writer {
         }
     }
 
-    async fn take(&mut self, said: &Said, begin: &Instant) {
+    /// Adds to what is written; the lines that tell the page.
+    fn take(&mut self, said: &Said, begin: &Instant) -> Vec<Value> {
+        let mut lines = Vec::new();
         let ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         let of_thought = matches!(said.token, Some((_, Some(Part::Thought))));
         if of_thought {
@@ -263,27 +269,20 @@ impl Writer {
             self.written.thought_ms = ms;
         }
         if !said.thought.is_empty() {
-            let before: Vec<usize> = self.steps.as_slice().iter().map(|step| step.text.len()).collect();
+            let steps = self.steps.as_slice();
+            let (count, length) = (steps.len(), steps.last().map_or(0, |step| step.text.len()));
             for at in self.steps.push(&said.thought, ms) {
                 let step = &self.steps.as_slice()[at];
-                let text = &step.text[before.get(at).copied().unwrap_or(0)..];
-                let line = json!({ "step": at, "ms": step.ms, "tokens": step.tokens, "text": text });
-                self.line(&line).await;
+                // Only the step that was the last before can have had text already.
+                let text = &step.text[if at + 1 == count { length } else { 0 }..];
+                lines.push(json!({ "step": at, "ms": step.ms, "tokens": step.tokens, "text": text }));
             }
         }
         if !said.answer.is_empty() {
             self.written.answer += &said.answer;
-            self.line(&json!({ "answer": said.answer })).await;
+            lines.push(json!({ "answer": said.answer }));
         }
-    }
-
-    /// A line for the page; that nobody reads it any more is noticed elsewhere.
-    async fn line(&self, value: &Value) {
-        self.send(format!("{value}\n")).await;
-    }
-
-    async fn send(&self, line: String) {
-        let _ = self.lines.send(line.into()).await;
+        lines
     }
 
     /// Keeps what is written so far.
@@ -293,6 +292,11 @@ impl Writer {
         // The failure has been told on the terminal; the page can't do anything about it.
         let _ = self.shared.database.with(move |c| conversations::write(c, id, turn, &written)).await;
     }
+}
+
+/// Sends the page a line; that nobody reads it any more is noticed elsewhere.
+async fn send(lines: &mpsc::Sender<Bytes>, value: &Value) {
+    let _ = lines.send(format!("{value}\n").into()).await;
 }
 
 /// Replies that are being written, by conversation.

@@ -156,11 +156,12 @@ fn title(text: &str) -> String {
     }
 }
 
-/// Keeps a reply as far as it has come.
+/// Keeps a reply as far as it has come. One that has ended stays as it is: an earlier write may have been overtaken.
 pub fn write(connection: &Connection, id: i64, turn: i64, written: &Written) -> Result<()> {
     let Written { answer, steps, thought_ms, ended } = written;
     connection.execute(
-        "UPDATE message SET content = ?3, steps = ?4, thought_ms = ?5, ended = ?6 WHERE conversation = ?1 AND turn = ?2",
+        "UPDATE message SET content = ?3, steps = ?4, thought_ms = ?5, ended = ?6
+         WHERE conversation = ?1 AND turn = ?2 AND ended IS NULL",
         params![id, turn, answer, serde_json::to_string(steps)?, i64::try_from(*thought_ms)?, ended],
     )?;
     Ok(())
@@ -224,6 +225,7 @@ mod tests {
                 let steps = vec![Step { ms: 1, tokens: 2, text: "1+1;".into() }];
                 let written = Written { answer: "2".into(), steps, thought_ms: 7, ended: Some("stop") };
                 write(c, id, turn, &written)?;
+                write(c, id, turn, &Written::default())?;
                 assert_eq!(say(c, bob, id, "sums", "2+2=")?, None, "it is not his");
                 let (before, _) = say(c, ada, id, "sums", "2+2=")?.unwrap();
                 let messages = messages(&before);

@@ -100,49 +100,69 @@ fn mpsc_limit() -> usize {
     tokio::sync::Semaphore::MAX_PERMITS
 }
 
-/// The thread: take requests on, drop those whose clients are gone, step, tell.
+/// The thread: take requests on, step, until nobody can ask for anything any more, which is when the model is unloaded.
 fn run(model: &Talker, limits: Limits, submissions: &Receiver<Submission>, load: &Load) {
-    let mut decoder = TransformerDecoder::new(model.cpu(), model.transformer());
-    let mut engine = Engine::new(&decoder, limits);
-    let mut under_way: BTreeMap<RequestId, mpsc::Sender<Happened>> = BTreeMap::new();
-    let mut ids = 0..;
-    let mut take = |submission, engine: &mut Engine, under_way: &mut BTreeMap<_, _>| {
-        let Submission { request, events }: Submission = submission;
-        let id = RequestId(ids.next().unwrap_or_default());
-        match engine.submit(Request { id, ..request }) {
-            Ok(()) => {
-                under_way.insert(id, events);
-            }
-            Err(refused) => {
-                load.all.fetch_sub(1, Ordering::Relaxed);
-                let _ = events.try_send(Happened::Refused(refused));
-            }
-        }
-    };
+    let mut desk = Desk::new(model, limits, load);
     loop {
-        if engine.is_idle() {
+        if desk.engine.is_idle() {
             match submissions.recv() {
-                Ok(submission) => take(submission, &mut engine, &mut under_way),
-                // Nobody can ask for anything any more: the model is unloaded.
+                Ok(submission) => desk.take(submission),
                 Err(_) => return,
             }
         }
-        while engine.usage().waiting < limits.queue
+        while desk.engine.usage().waiting < limits.queue
             && let Ok(submission) = submissions.try_recv()
         {
-            take(submission, &mut engine, &mut under_way);
+            desk.take(submission);
         }
-        let gone = under_way.iter().filter(|(_, events)| events.is_closed());
-        gone.for_each(|(&id, _)| engine.cancel(id));
-        for event in engine.step(&mut decoder) {
-            // Whoever has cancelled a request does not listen any more.
-            let _ = under_way.get(&event.request).map(|events| events.try_send(Happened::Event(event.kind)));
-            if matches!(event.kind, EventKind::Finished(_)) {
-                under_way.remove(&event.request);
-                load.all.fetch_sub(1, Ordering::Relaxed);
+        desk.step();
+    }
+}
+
+/// The engine, and where its events go.
+struct Desk<'a> {
+    decoder: TransformerDecoder<'a>,
+    engine: Engine,
+    under_way: BTreeMap<RequestId, mpsc::Sender<Happened>>,
+    /// Requests taken so far.
+    taken: u64,
+    load: &'a Load,
+}
+
+impl<'a> Desk<'a> {
+    fn new(model: &'a Talker, limits: Limits, load: &'a Load) -> Desk<'a> {
+        let decoder = TransformerDecoder::new(model.cpu(), model.transformer());
+        let engine = Engine::new(&decoder, limits);
+        Desk { decoder, engine, under_way: BTreeMap::new(), taken: 0, load }
+    }
+
+    fn take(&mut self, Submission { request, events }: Submission) {
+        let id = RequestId(self.taken);
+        self.taken += 1;
+        match self.engine.submit(Request { id, ..request }) {
+            Ok(()) => {
+                self.under_way.insert(id, events);
+            }
+            Err(refused) => {
+                self.load.all.fetch_sub(1, Ordering::Relaxed);
+                let _ = events.try_send(Happened::Refused(refused));
             }
         }
-        load.running.store(engine.usage().running, Ordering::Relaxed);
+    }
+
+    /// Drops requests whose clients are gone, runs a batch, and tells what came of it.
+    fn step(&mut self) {
+        let gone = self.under_way.iter().filter(|(_, events)| events.is_closed());
+        gone.for_each(|(&id, _)| self.engine.cancel(id));
+        for event in self.engine.step(&mut self.decoder) {
+            // Whoever is gone does not listen any more.
+            let _ = self.under_way.get(&event.request).map(|events| events.try_send(Happened::Event(event.kind)));
+            if matches!(event.kind, EventKind::Finished(_)) {
+                self.under_way.remove(&event.request);
+                self.load.all.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.load.running.store(self.engine.usage().running, Ordering::Relaxed);
     }
 }
 
@@ -156,12 +176,17 @@ mod tests {
 
     use super::*;
 
-    fn thread() -> EngineThread {
+    /// One sequence at a time, and prompts in pieces of eight tokens.
+    const LIMITS: Limits = Limits { sequences: 1, batch_tokens: 8, pages: 64, queue: 4 };
+
+    fn model() -> Arc<Talker> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/models/llama-chat");
         let cpu = || Ok(Arc::new(Cpu::detect().unwrap()));
-        let model = Talker::load(&Checkpoint::open(path.as_ref()).unwrap(), Dtype::F32, cpu).unwrap();
-        let limits = Limits { sequences: 1, batch_tokens: 8, pages: 64, queue: 1 };
-        EngineThread::start(Arc::new(model), limits).unwrap()
+        Arc::new(Talker::load(&Checkpoint::open(path.as_ref()).unwrap(), Dtype::F32, cpu).unwrap())
+    }
+
+    fn thread() -> EngineThread {
+        EngineThread::start(model(), LIMITS).unwrap()
     }
 
     fn request(prompt: usize, limit: usize) -> Request {
@@ -197,14 +222,36 @@ mod tests {
     }
 
     #[test]
-    fn a_request_whose_client_is_gone_ends_also_while_its_prompt_is_read_or_it_waits() {
-        let thread = thread();
-        // Steps of eight rows: the first reads its prompt for 31 steps, and the others wait behind it.
-        let mut reading = thread.submit(request(250, 5)).unwrap();
-        let waiting: Vec<_> = (0..3).map(|_| thread.submit(request(240, 10)).unwrap()).collect();
-        assert!(reading.try_recv().is_err(), "it is still reading");
+    fn a_request_whose_client_is_gone_ends_with_the_next_step_whatever_it_does() {
+        let (model, load) = (model(), Load::default());
+        let mut desk = Desk::new(&model, LIMITS, &load);
+        let submit = |desk: &mut Desk<'_>, request| {
+            let (events, receiver) = mpsc::channel(500);
+            load.all.fetch_add(1, Ordering::Relaxed);
+            desk.take(Submission { request, events });
+            receiver
+        };
+        // A prompt of 250 tokens is read in 32 steps.
+        let mut reading = submit(&mut desk, request(250, 5));
+        let waiting = submit(&mut desk, request(3, 5));
+        for _ in 0..5 {
+            desk.step();
+        }
+        assert!(reading.try_recv().is_err(), "it reads its prompt");
+        let (usage, under_way) = (desk.engine.usage(), load.all.load(Ordering::Relaxed));
+        assert_eq!((usage.running, usage.waiting, under_way), (1, 1, 2));
         drop((reading, waiting));
-        assert!(idle(&thread), "{:?}", thread.load());
+        desk.step();
+        assert!(desk.engine.is_idle() && desk.under_way.is_empty() && load.all.load(Ordering::Relaxed) == 0);
+
+        let mut writing = submit(&mut desk, request(3, 200));
+        while writing.try_recv().is_err() {
+            desk.step();
+        }
+        // As after a stop string, where the receiver lives on.
+        writing.close();
+        desk.step();
+        assert!(desk.engine.is_idle() && desk.engine.usage().pages_held == 0);
     }
 
     #[test]

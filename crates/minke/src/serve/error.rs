@@ -91,6 +91,11 @@ impl Failure {
         Failure { retry_after: Some(5), ..failure }
     }
 
+    /// Ctrl-C.
+    pub fn closing() -> Failure {
+        Failure::unavailable("the server is being stopped")
+    }
+
     /// A fault of ours, or of a file: what it is goes to the terminal of whoever runs the server.
     pub fn internal(error: &anyhow::Error) -> Failure {
         terminal::say(&format!("minke: {error:#}"));

@@ -106,7 +106,7 @@ impl Reply {
     pub async fn next(&mut self) -> Result<Said, Failure> {
         let happened = tokio::select! {
             biased;
-            () = self.shared.closing() => Err(Failure::unavailable("the server is being stopped")),
+            () = self.shared.closing() => Err(Failure::closing()),
             happened = self.events.recv() => Ok(happened),
         };
         let said = happened.and_then(|happened| self.take(happened));
