@@ -33,7 +33,7 @@ pub struct Person<'a> {
 impl Served {
     pub fn start(place: &Place, arguments: &[&str]) -> Served {
         let mut command = place.minke(&[&["serve", "--listen", "127.0.0.1:0", "--json"], arguments].concat());
-        let mut child = command.env("MINKE_THREADS", "2").stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.env("MINKE_THREADS", "1").stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let started: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
