@@ -26,7 +26,9 @@ fn main() -> Result<()> {
         println!("{ties:?}, {} Newton steps", fitted.steps);
         time("  ratings", || fit(&counts, ties))?;
         time("  ratings and intervals", || sandwich(&fit(&counts, ties)?))?;
-        time("  the board, with what the first hangs on", || board::board(&counts, board::Options { ties, bootstrap: None }))?;
+        time("  the board, with what the first hangs on", || {
+            board::board(&counts, board::Options { ties, bootstrap: None })
+        })?;
         time("  a bootstrap of 10 samples", || bootstrap(&counts, &fitted, 10, 1))?;
     }
     Ok(())

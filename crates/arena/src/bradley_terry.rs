@@ -5,15 +5,14 @@
 
 use crate::counts::Counts;
 use crate::error::Result;
-use crate::fit::{Fit, Local, climb};
+use crate::fit::{Fit, Local, Ties, climb};
 
 /// The most likely θ, with sum 0.
 ///
 /// # Errors
 /// That there are fewer than two models, or numbers beyond what floating point can tell apart.
 pub fn fit(counts: &Counts) -> Result<Fit> {
-    let models = counts.models().len();
-    climb(models, counts.pairs().to_vec(), &vec![0.0; models], None)
+    climb(counts.models().len(), counts.pairs().to_vec(), Ties::Half)
 }
 
 /// A pair whose θ are `d` apart.

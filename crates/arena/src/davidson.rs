@@ -6,24 +6,22 @@
 
 use crate::counts::{Counts, Pair};
 use crate::error::Result;
-use crate::fit::{Fit, Local, climb};
+use crate::fit::{Fit, Local, Ties, climb};
 
 /// The most likely θ, with sum 0, and ν.
 ///
 /// # Errors
 /// That there are fewer than two models, or numbers beyond what floating point can tell apart.
 pub fn fit(counts: &Counts) -> Result<Fit> {
-    let models = counts.models().len();
-    let fit = climb(models, counts.pairs().to_vec(), &vec![0.0; models], Some(start(counts.pairs())))?;
-    Ok(Fit { nu: fit.nu.or(Some(0.0)), ..fit })
+    climb(counts.models().len(), counts.pairs().to_vec(), Ties::Davidson)
 }
 
-/// The η of models that are all alike.
-fn start(pairs: &[Pair]) -> f64 {
+/// The η of models that are all alike. None where nothing was ever a tie: then ν is 0, and the model Bradley and Terry's.
+pub(crate) fn start(pairs: &[Pair]) -> Option<f64> {
     let sum = |weigh: fn(&Pair) -> f64| pairs.iter().map(weigh).sum::<f64>();
     let (ties, votes) = (sum(|pair| pair.weight * pair.counts[1]), sum(|pair| pair.weight * pair.votes()));
     // Votes that are all ties get half a vote against them.
-    (2.0 * ties / (votes - ties).max(0.5 * ties / votes)).ln()
+    (ties > 0.0).then(|| (2.0 * ties / (votes - ties).max(0.5 * ties / votes)).ln())
 }
 
 /// A pair whose θ are `d` apart, where ties have `eta` = ln 2ν.

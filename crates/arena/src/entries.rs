@@ -122,7 +122,7 @@ pub fn read(text: &[u8], above: usize) -> Result<Entries> {
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         let number = above + lines + 1;
         if !line.trim_ascii().is_empty() {
-            match Entry::from_json(line) {
+            match Entry::from_json(line.trim_ascii_end()) {
                 Ok(Entry::Vote(vote)) => entries.votes.push(vote),
                 Ok(Entry::Import(import)) if open.is_none() => open = Some((import, entries.votes.len())),
                 Ok(Entry::Import(_)) => {
@@ -136,9 +136,7 @@ pub fn read(text: &[u8], above: usize) -> Result<Entries> {
                     break;
                 }
                 Err(error) => {
-                    return Err(Error::new(format!(
-                        "line {number} is damaged: {error}; put it right, or take it out"
-                    )));
+                    return Err(Error::new(format!("line {number} is damaged: {error}; put it right, or take it out")));
                 }
             }
         }
@@ -201,7 +199,8 @@ mod tests {
         let torn = |text: &str| read(text.as_bytes(), 0).unwrap().torn.unwrap().to_string();
         assert_eq!(torn(&text[..first - 1]), "line 1 was cut off by a crash and does not count");
         assert_eq!(torn(&text[..first + 9]), "line 2 was cut off by a crash and does not count");
-        let expected = "the import of a.csv was cut off by a crash after 1 of 2 votes and does not count; import it again";
+        let expected =
+            "the import of a.csv was cut off by a crash after 1 of 2 votes and does not count; import it again";
         assert_eq!(torn(&text[..text.len() - 9]), expected);
     }
 

@@ -5,7 +5,7 @@ use crate::counts::{Counts, Pair};
 use crate::davidson;
 use crate::error::{Error, Result};
 use crate::existence::{has_maximum, with_half_votes};
-use crate::matrix::Matrix;
+use crate::matrix::{Cholesky, Matrix};
 
 /// How ties are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Fit {
     pub prior: bool,
     /// Newton's steps.
     pub steps: usize,
+    /// How ties were counted.
+    pub ties: Ties,
     /// ln 2ν, where it was fitted.
     pub(crate) eta: Option<f64>,
     /// What was fitted: the votes' pairs, and those of the prior.
@@ -46,7 +48,10 @@ pub(crate) struct Local {
 
 /// Steps are small enough when the next would be of the order of their square, 1e-16.
 const SMALL: f64 = 1e-8;
-/// Far more steps than it takes: about six, and one for every power of e in the odds.
+/// Gain of likelihood, as a part of it, that is not worth a step: where odds are long, ratings are not known to [`SMALL`],
+/// because they are lost in rounding before.
+const NOTHING: f64 = 1e-18;
+/// Far more steps than it takes: about six, and one for every power of e in the longest odds.
 const MOST_STEPS: usize = 500;
 
 /// Ratings with ties counted as `ties`.
@@ -60,24 +65,28 @@ pub fn fit(counts: &Counts, ties: Ties) -> Result<Fit> {
     }
 }
 
-/// The most likely ratings of `models` models for votes on `pairs`. Newton's method begins at `theta`, and at `eta` if
-/// ties have a parameter of their own.
-pub(crate) fn climb(models: usize, mut pairs: Vec<Pair>, theta: &[f64], eta: Option<f64>) -> Result<Fit> {
+/// The most likely ratings of `models` models for votes on `pairs`.
+pub(crate) fn climb(models: usize, mut pairs: Vec<Pair>, ties: Ties) -> Result<Fit> {
     if models < 2 {
         return Err(Error::new("there is nothing to rate without a vote on two models"));
     }
-    // Where nothing was ever a tie, ν is 0, and the model Bradley and Terry's.
-    let eta = eta.filter(|_| pairs.iter().any(|pair| pair.counts[1] > 0.0));
+    let eta = match ties {
+        Ties::Half => None,
+        Ties::Davidson => davidson::start(&pairs),
+    };
     let prior = !has_maximum(models, &pairs, eta.is_some());
     if prior {
         pairs = with_half_votes(models, &pairs);
     }
-    let (x, steps) = top(&pairs, models, theta.iter().copied().chain(eta).collect())?;
+    // From models that are all alike, also where good ratings are known from votes that differ little: away from the
+    // maximum the likelihood may be all but flat, but here it never is.
+    let (x, steps) = top(&pairs, models, std::iter::repeat_n(0.0, models).chain(eta).collect())?;
     let (theta, eta) = x.split_at(models);
     let mean = theta.iter().sum::<f64>() / models as f64;
     let theta = theta.iter().map(|theta| theta - mean).collect();
     let eta = eta.first().copied();
-    Ok(Fit { theta, nu: eta.map(|eta| 0.5 * eta.exp()), prior, steps, eta, pairs })
+    let nu = (ties == Ties::Davidson).then(|| eta.map_or(0.0, |eta| 0.5 * eta.exp()));
+    Ok(Fit { theta, nu, prior, steps, ties, eta, pairs })
 }
 
 /// The place of the maximum, and how many steps from `x` it took.
@@ -85,10 +94,16 @@ fn top(pairs: &[Pair], models: usize, mut x: Vec<f64>) -> Result<(Vec<f64>, usiz
     let unsettled = || Error::new("the ratings do not settle: some model wins by more than can be computed");
     let mut here = derivatives(pairs, models, &x);
     for step in 1..=MOST_STEPS {
-        let mut delta = here.gradient;
-        gauged(here.information, models).cholesky().ok_or_else(unsettled)?.solve(&mut delta);
+        let mut delta = here.gradient.clone();
+        let information = gauged(here.information, models);
+        let (factor, is_exact) = match information.clone().cholesky() {
+            Some(factor) => (factor, true),
+            None => (raised(&information).ok_or_else(unsettled)?, false),
+        };
+        factor.solve(&mut delta);
         let largest = delta.iter().fold(0.0, |most: f64, d| most.max(d.abs()));
-        if largest <= SMALL {
+        let gain: f64 = here.gradient.iter().zip(&delta).map(|(g, d)| g * d).sum();
+        if (largest <= SMALL && is_exact) || gain <= NOTHING * (1.0 + here.log_likelihood.abs()) {
             x.iter_mut().zip(&delta).for_each(|(x, d)| *x += d);
             return Ok((x, step));
         }
@@ -109,6 +124,18 @@ fn top(pairs: &[Pair], models: usize, mut x: Vec<f64>) -> Result<(Vec<f64>, usiz
         }
     }
     Err(unsettled())
+}
+
+/// The factor of a matrix that is flat in some direction as far as can be computed, with its diagonal raised until it is
+/// not (Levenberg's method): the step with it climbs too, but is short.
+fn raised(information: &Matrix) -> Option<Cholesky> {
+    let size = information.size();
+    let mean = (0..size).map(|i| information.at(i, i)).sum::<f64>() / size as f64;
+    [1e-12, 1e-9, 1e-6, 1e-3].into_iter().find_map(|part| {
+        let mut raised = information.clone();
+        (0..size).for_each(|i| raised.add(i, i, part * mean));
+        raised.cholesky()
+    })
 }
 
 /// The logarithm of the likelihood at some place, and its derivatives there.
@@ -196,8 +223,11 @@ impl Fit {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::counts::Question;
+    use crate::random::Random;
     use crate::vote::{Outcome, Vote};
 
     /// Against central differences.
@@ -260,8 +290,35 @@ pub(crate) mod tests {
         for power in [3, 9, 15] {
             let often = 10_f64.powi(power);
             let pair = |first, second| Pair { first, second, counts: [often, 0.0, 1.0], weight: 1.0 };
-            let fit = climb(3, vec![pair(0, 1), pair(1, 2)], &[0.0; 3], None).unwrap();
+            let fit = climb(3, vec![pair(0, 1), pair(1, 2)], Ties::Half).unwrap();
             assert!((fit.theta[0] - fit.theta[2] - 2.0 * often.ln()).abs() < 1e-9, "{fit:?}");
+        }
+    }
+
+    /// Few pairs, thousands of votes the same way: odds beyond all measure, but never beyond computing.
+    #[test]
+    fn lopsided_votes_settle() {
+        let mut random = Random::new(5);
+        let mut below = |n: usize| (random.uniform() * n as f64) as usize;
+        for _ in 0..20_000 {
+            let models = 2 + below(14);
+            let kinds = 1 + below(3);
+            let mut pairs = BTreeMap::new();
+            for _ in 0..1 + below(14) {
+                let (a, b) = (below(models), below(models));
+                if a != b {
+                    let counts: &mut [f64; 3] = pairs.entry((a.min(b), a.max(b))).or_default();
+                    counts[(2 * usize::from(a > b)).abs_diff(below(kinds))] += [1.0, 1000.0, 3000.0][below(3)];
+                }
+            }
+            let pair = |((first, second), counts)| Pair { first, second, counts, weight: 1.0 };
+            let pairs: Vec<Pair> = pairs.into_iter().map(pair).collect();
+            for ties in [Ties::Half, Ties::Davidson] {
+                let fit = climb(models, pairs.clone(), ties).unwrap();
+                let x: Vec<f64> = fit.theta.iter().copied().chain(fit.eta).collect();
+                let slopes = derivatives(&fit.pairs, models, &x).gradient;
+                assert!(slopes.iter().all(|slope| slope.abs() < 1e-6), "{slopes:?} {fit:?}");
+            }
         }
     }
 

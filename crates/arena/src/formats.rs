@@ -168,9 +168,9 @@ fn csv(bytes: &[u8]) -> Result<Contents> {
         match (columns.next(), columns.next()) {
             (Some(column), None) => Ok(column),
             (Some(_), Some(_)) => Err(Error::new(format!("the CSV has two columns called {name}"))),
-            (None, _) => Err(Error::new(
-                "the file is neither JSON lines nor CSV with columns called left, right and winner",
-            )),
+            (None, _) => {
+                Err(Error::new("the file is neither JSON lines nor CSV with columns called left, right and winner"))
+            }
         }
     };
     let columns = [column("left")?, column("right")?, column("winner")?];
@@ -249,7 +249,7 @@ mod tests {
         let expected = [
             "line 4: it has 3 columns, fewer than the first line",
             "line 5: winner \"maybe\" is none of left, right, tie, both-bad",
-            "line 6: \"a\" is compared with itself",
+            "line 6: \"a\" is compared with itself; a vote is on two models",
             "line 7: a model's name \"d\\ne\" has a control character",
         ];
         assert_eq!(lines(&contents), expected);

@@ -1,7 +1,7 @@
 //! How much the first place hangs on: how many votes would have to be others for another model to take it.
 
 use crate::counts::{Counts, Pair};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fit::{Fit, climb};
 
 /// What would topple the first.
@@ -32,15 +32,14 @@ struct Turn {
 /// dropped votes). For each rival, votes are turned from the most influential down until the gap is closed; the rival that
 /// takes the fewest counts. How many votes of that order it really takes is then found by fitting anew: with that many
 /// turned the first does lose its place, but other votes, or another rival, might do it with fewer. None if even turning
-/// every vote would not.
+/// every vote would not, or if odds are too long for influences to be told apart.
 ///
 /// # Errors
 /// What [`crate::fit::fit`] says of the votes when some are turned.
 pub fn fragility(counts: &Counts, fit: &Fit) -> Result<Option<Fragility>> {
     let models = fit.theta.len();
     let Some(first) = (0..models).max_by(|&a, &b| fit.theta[a].total_cmp(&fit.theta[b])) else { return Ok(None) };
-    let beyond = || Error::new("what the first place hangs on can't be computed");
-    let cholesky = fit.gauged_information().cholesky().ok_or_else(beyond)?;
+    let Some(cholesky) = fit.gauged_information().cholesky() else { return Ok(None) };
     let mut easiest: Option<(u64, usize, Vec<Turn>)> = None;
     for rival in (0..models).filter(|&rival| rival != first) {
         let mut towards = vec![0.0; models + usize::from(fit.eta.is_some())];
@@ -55,7 +54,7 @@ pub fn fragility(counts: &Counts, fit: &Fit) -> Result<Option<Fragility>> {
     let Some((estimate, rival, turns)) = easiest else { return Ok(None) };
     let all = turns.iter().map(|turn| turn.count).sum();
     let toppled = |flips: u64| -> Result<bool> {
-        let theta = climb(models, turned(counts, &turns, flips), &fit.theta, fit.eta)?.theta;
+        let theta = climb(models, turned(counts, &turns, flips), fit.ties)?.theta;
         Ok(is_toppled(&theta, first))
     };
     let flips = fewest(estimate.min(all), all, toppled)?;
@@ -212,7 +211,7 @@ mod tests {
                         flips += won.abs_diff(pair.counts[0] as u64);
                         pair.counts = [won as f64, 0.0, (votes - won) as f64];
                     }
-                    let theta = climb(3, pairs, &[0.0; 3], None).unwrap().theta;
+                    let theta = climb(3, pairs, Ties::Half).unwrap().theta;
                     least = if is_toppled(&theta, first) { least.min(flips) } else { least };
                 }
             }

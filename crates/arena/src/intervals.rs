@@ -112,7 +112,7 @@ pub fn bootstrap(counts: &Counts, fit: &Fit, samples: usize, seed: u64) -> Resul
             let row = random.pick(&cumulative);
             pairs[row / 3].counts[row % 3] += 1.0;
         }
-        let again = climb(fit.theta.len(), pairs, &fit.theta, fit.eta)?;
+        let again = climb(fit.theta.len(), pairs, fit.ties)?;
         drawn.iter_mut().zip(again.theta).for_each(|(drawn, theta)| drawn.push(theta));
     }
     let interval = |(drawn, &value): (&mut Vec<f64>, &f64)| {

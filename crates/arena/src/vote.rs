@@ -125,7 +125,7 @@ impl Vote {
         check_name("model", &self.left)?;
         check_name("model", &self.right)?;
         if self.left == self.right {
-            return Err(Error::new(format!("{} is compared with itself", quoted(&self.left))));
+            return Err(Error::new(format!("{} is compared with itself; a vote is on two models", quoted(&self.left))));
         }
         self.voter.as_deref().map_or(Ok(()), |voter| check_name("voter", voter))?;
         self.battle.as_deref().map_or(Ok(()), |battle| check_name("battle", battle))

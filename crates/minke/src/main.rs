@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Pull(arguments) => cli::pull::run(&arguments),
         Command::Chips(arguments) => cli::chips::run(&arguments),
         Command::Bench(arguments) => cli::bench::run(&arguments),
+        Command::Arena(command) => cli::arena::run(&command),
         Command::Debug(command) => cli::debug::run(&command),
     };
     match result {
