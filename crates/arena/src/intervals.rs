@@ -1,6 +1,6 @@
 //! How sure ratings are: the sandwich estimate of their covariance, and the bootstrap that checks it.
 //!
-//! The sandwich is V = A⁻¹ B A⁻¹, with A the information plus [`RIDGE`] times the weight of all votes on its diagonal, and
+//! The sandwich is V = A⁻¹ B A⁻¹, with A the information plus 1e-5 times the weight of all votes on its diagonal, and
 //! B the sum of the votes' scores times their transposes. It holds whether votes follow the model or not: half-win ties
 //! vary less than the model thinks, and 1 / A alone would be too wide. These are arena-rank's conventions.
 

@@ -1,4 +1,4 @@
-//! Times fits of the golden votes, or of a file's: `cargo run --release -p minke-arena --example speed [FILE]`.
+//! Times fits of the golden votes, or of a file's: `cargo run --release -p minke-arena --example fits [FILE]`.
 #![allow(clippy::print_stdout)]
 
 use std::time::Instant;
