@@ -1,5 +1,6 @@
 //! What may stand on the command line; each subcommand has a file of its own.
 
+pub mod arena;
 pub mod bench;
 pub mod chat;
 pub mod chips;
@@ -36,6 +37,9 @@ pub enum Command {
     Chips(chips::Chips),
     /// Measure how fast a model reads and writes here
     Bench(bench::Bench),
+    /// Votes on which model is better, and the leaderboard they make
+    #[command(subcommand)]
+    Arena(arena::Arena),
     /// Numbers of a model, to compare with other implementations
     #[command(subcommand)]
     Debug(debug::Debug),

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => cli::serve::run(&arguments),
         Command::Chips(arguments) => cli::chips::run(&arguments),
         Command::Bench(arguments) => cli::bench::run(&arguments),
+        Command::Arena(command) => cli::arena::run(&command),
         Command::Debug(command) => cli::debug::run(&command),
     };
     match result {

@@ -1,11 +1,11 @@
-//! `MINKE_HOME`: where models and runs are kept, and what a name on the command line stands for.
+//! `MINKE_HOME`: where models, runs and votes are kept, and what a name on the command line stands for.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-/// The directory that holds `models/` and `runs/`.
+/// The directory that holds `models/`, `runs/` and `votes.jsonl`.
 pub struct Store {
     home: PathBuf,
 }
@@ -52,6 +52,11 @@ impl Store {
     /// Where runs are.
     pub fn runs_directory(&self) -> PathBuf {
         self.home.join("runs")
+    }
+
+    /// Where the arena's votes are.
+    pub fn votes_file(&self) -> PathBuf {
+        self.home.join("votes.jsonl")
     }
 
     /// The models in the store, by name.

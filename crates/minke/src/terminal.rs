@@ -19,6 +19,12 @@ pub fn is_styled(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// Columns that a line on the terminal may take now.
+pub fn columns() -> usize {
+    // The last column stays free: some terminals wrap when it is written.
+    crossterm::terminal::size().map_or(COLUMNS, |(columns, _)| usize::from(columns)).max(2) - 1
+}
+
 /// A line on stderr; that nobody reads it is no failure.
 pub fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
@@ -97,7 +103,7 @@ impl Line {
     }
 
     /// Writes what fits in `columns`; returns the columns taken.
-    fn write(&self, out: &mut impl Write, columns: usize, styled: bool) -> io::Result<usize> {
+    pub fn write(&self, out: &mut impl Write, columns: usize, styled: bool) -> io::Result<usize> {
         let mut left = columns;
         for (style, text) in &self.0 {
             let text = &text[..fitting(text, left)];
@@ -139,8 +145,7 @@ impl Block {
 
     /// Columns that a line may take now.
     pub fn columns(&self) -> usize {
-        // The last column stays free: some terminals wrap when it is written.
-        crossterm::terminal::size().map_or(COLUMNS, |(columns, _)| usize::from(columns)).max(2) - 1
+        columns()
     }
 
     /// Replaces what was drawn. That the terminal fails is no reason for whoever draws to stop.

@@ -10,6 +10,15 @@ pub fn count(n: f64) -> String {
     scaled(n, &["", "k", "M", "B", "T"])
 }
 
+/// A whole number, all of it: `26,919`.
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let first = digits.len() % 3;
+    let groups = (0..digits.len() / 3).map(|i| &digits[first + 3 * i..first + 3 * i + 3]);
+    let groups: Vec<&str> = (first > 0).then_some(&digits[..first]).into_iter().chain(groups).collect();
+    groups.join(",")
+}
+
 /// Seconds as `0:07`, `12:34` or `1:02:03`.
 pub fn duration(seconds: f64) -> String {
     // Also for NaN and infinities, which become 0 and the largest number.
@@ -50,6 +59,9 @@ mod tests {
         }
         assert_eq!(count(134_515_008.0), "135M");
         assert_eq!(count(1_234.0), "1.2k");
+        for (n, expected) in [(0, "0"), (999, "999"), (1000, "1,000"), (26_919, "26,919"), (123_456, "123,456")] {
+            assert_eq!(grouped(n), expected);
+        }
         for (s, expected) in [(0.4, "0:00"), (7.0, "0:07"), (59.7, "1:00"), (754.0, "12:34"), (3723.0, "1:02:03")] {
             assert_eq!(duration(s), expected);
         }

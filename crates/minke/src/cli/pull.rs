@@ -216,16 +216,26 @@ fn check(partial: &Path, sha256: Option<&str>) -> Result<()> {
     verdict.context("this can't be used, so the store stays as it was")
 }
 
+/// The SHA-256 of a file.
 pub fn digest(path: &Path) -> Result<String> {
     let unreadable = || format!("{} can't be read", path.display());
     let mut file = File::open(path).with_context(unreadable)?;
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
     loop {
         match file.read(&mut buffer).with_context(unreadable)? {
-            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            0 => return Ok(hexadecimal(&hash.finalize())),
             n => hash.update(&buffer[..n]),
         }
     }
+}
+
+/// The SHA-256 of bytes.
+pub fn digest_of(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Makes the names in a directory last.

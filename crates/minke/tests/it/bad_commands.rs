@@ -10,6 +10,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(pulling());
     cases.extend(measuring());
     cases.extend(serving());
+    cases.extend(voting());
     cases
 }
 
@@ -180,5 +181,58 @@ fn serving() -> Vec<Case> {
         with_tls("the key a certificate").copy(&tls("cert.pem"), "c.pem").copy(&tls("cert.pem"), "k.pem"),
         with_tls("the certificate empty").file("c.pem", "").copy(&tls("key.pem"), "k.pem"),
         Case::new("`minke serve --person ''`", &["serve", "--person", ""]),
+    ]
+}
+
+fn voting() -> Vec<Case> {
+    let vote = r#"{"v":1,"left":"a","right":"b","winner":"left"}"#;
+    let header = "left,right,winner\n";
+    vec![
+        typed("arena vote --left a --right b"),
+        typed("arena vote --left a --right b --winner model_a"),
+        typed("arena vote --left a --right a --winner tie"),
+        typed("arena vote --left a --right --winner tie"),
+        Case::new(
+            "`minke arena vote`, a name with a line break in it",
+            &["arena", "vote", "--left", "a\nb", "--right", "c", "--winner", "tie"],
+        ),
+        typed_where("arena vote --left a --right b --winner tie", "`MINKE_HOME` a file").file("home", ""),
+        typed_where("arena vote --left a --right b --winner tie", "a line of the log damaged")
+            .file("home/votes.jsonl", format!("{vote}\n{{\"v\":1,\"left\"\n{vote}\n")),
+        typed("arena import no/such.csv"),
+        typed_where("arena import a.csv", "a directory")
+            .with(|place| std::fs::create_dir(place.path("a.csv")).unwrap()),
+        typed_where("arena import a.csv", "empty").file("a.csv", ""),
+        typed_where("arena import a.csv", "other columns").file("a.csv", "model,score\na,1\n"),
+        typed_where("arena import a.csv", "compressed").file("a.csv", b"\x1f\x8b\x08\0\0\0\0\0"),
+        typed_where("arena import a.csv", "a line is too short").file("a.csv", format!("{header}a,b,left\na,b\n")),
+        typed_where("arena import a.csv", "three winners that are none")
+            .file("a.csv", format!("{header}a,b,a\na,b,b\na,b,\"\x1b[2J\"\n")),
+        typed_where("arena import a.json", "an array").file("a.json", format!("[{vote}]")),
+        typed_where("arena import a.json", "a winner that is none")
+            .file("a.json", r#"{"model_a": "a", "model_b": "b", "winner": "a"}"#),
+        typed_where("arena import a.json", "a newer minke's").file("a.json", vote.replace(":1,", ":2,")),
+        typed_where("arena import b.csv", "the same file as one imported before")
+            .file("a.csv", format!("{header}a,b,left\n"))
+            .file("b.csv", format!("{header}a,b,left\n"))
+            .with(|place| drop(place.run(&["arena", "import", "a.csv"]))),
+        typed("arena board --log no/such.jsonl"),
+        typed_where("arena board --log a.csv", "a line is no vote").file("a.csv", format!("{header}a,a,left\n")),
+        typed_where("arena board", "an import in the log without its end, and another")
+            .file("home/votes.jsonl", "{\"v\":1,\"import\":\"a\",\"sha256\":\"5e\",\"votes\":2}\n".repeat(2)),
+        typed_where("arena board", "a thousand and one models").with(|place| {
+            let votes =
+                (0..1000).map(|i| format!("{{\"v\":1,\"left\":\"a\",\"right\":\"b{i}\",\"winner\":\"tie\"}}\n"));
+            place.write("home/votes.jsonl", votes.collect::<String>());
+        }),
+        typed("arena board --ties third"),
+        typed("arena board --bootstrap 0"),
+        typed("arena board --seed 3"),
+        typed_where("arena board --svg no/such/board.svg", "a vote in the log").file("home/votes.jsonl", vote),
+        typed_where("arena board", "`MINKE_HOME` a file").file("home", ""),
+        typed("arena export"),
+        typed("arena export --format xml"),
+        typed("arena export --json"),
+        typed_where("arena export --out home/votes.jsonl", "a vote in the log").file("home/votes.jsonl", vote),
     ]
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{Place, printed, replaced, repository, tiny, tiny_from};
 
-const SUBCOMMANDS: [&[&str]; 11] = [
+const SUBCOMMANDS: [&[&str]; 15] = [
     &["chat"],
     &["train"],
     &["serve"],
@@ -14,6 +14,10 @@ const SUBCOMMANDS: [&[&str]; 11] = [
     &["pull"],
     &["chips"],
     &["bench"],
+    &["arena", "vote"],
+    &["arena", "board"],
+    &["arena", "import"],
+    &["arena", "export"],
     &["debug", "logits"],
     &["debug", "grads"],
     &["debug", "generate"],
@@ -45,10 +49,11 @@ fn every_subcommand_has_help_with_an_example() {
         assert!(help.contains(&format!("Usage: {command}")), "{command}: {help}");
         assert!(help.lines().all(|line| line.chars().count() <= 120), "{command}: {help}");
     }
-    let (all, debug) = (place.run(&["--help"]), place.run(&["debug", "--help"]));
+    let groups = ["arena", "debug"];
+    let (all, below) = (place.run(&["--help"]), groups.map(|group| place.run(&[group, "--help"])));
     let mut named = listed(&all);
-    named.retain(|name| *name != "debug");
-    named.extend(listed(&debug));
+    named.retain(|name| !groups.contains(name));
+    named.extend(below.iter().flat_map(|help| listed(help)));
     let mut tested: Vec<&str> = SUBCOMMANDS.iter().map(|words| words[words.len() - 1]).collect();
     named.sort_unstable();
     tested.sort_unstable();

@@ -1,5 +1,6 @@
 //! minke as its users meet it: what the program prints, what it leaves on disk, and what it says to bad input.
 
+mod arena;
 mod bad_commands;
 mod bad_input;
 mod bad_recipes;
