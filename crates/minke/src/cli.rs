@@ -1,13 +1,18 @@
 //! What may stand on the command line; each subcommand has a file of its own.
 
 pub mod arena;
+pub mod attempt;
 pub mod bench;
 pub mod chat;
 pub mod chips;
+pub mod confine;
 pub mod debug;
+pub mod ideas;
 pub mod models;
 pub mod pull;
+pub mod runs;
 pub mod serve;
+pub mod supervise;
 pub mod train;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -40,9 +45,48 @@ pub enum Command {
     /// Votes on which model is better, and the leaderboard they make
     #[command(subcommand)]
     Arena(arena::Arena),
+    /// Run something for an idea: at once, without anybody's approval
+    Try(attempt::Try),
+    /// List the ideas
+    #[command(after_help = "Example:\n  minke ideas")]
+    Ideas(ideas::List),
+    /// Show an idea and its runs
+    Idea(ideas::One),
+    /// Ask to join an idea
+    Join(ideas::Join),
+    /// Ask somebody to join an idea of yours
+    Invite(ideas::Invite),
+    /// Say yes to a question
+    #[command(after_help = "Example:\n  minke accept 3")]
+    Accept(ideas::Answer),
+    /// Say no to a question; no reason is asked for
+    #[command(after_help = "Example:\n  minke decline 3")]
+    Decline(ideas::Answer),
+    /// What was asked of you, and what you asked
+    #[command(after_help = "Example:\n  minke inbox")]
+    Inbox(ideas::List),
+    /// List the runs
+    #[command(after_help = "Example:\n  minke runs")]
+    Runs(ideas::List),
+    /// Show a run
+    #[command(after_help = "Example:\n  minke run 12")]
+    Run(runs::One),
+    /// What a run has printed
+    Logs(runs::Logs),
+    /// Why a run waits, was moved or ended
+    #[command(after_help = "Example:\n  minke why 12")]
+    Why(runs::One),
+    /// End a run for good; it is asked to save first
+    Stop(runs::Stop),
     /// Numbers of a model, to compare with other implementations
     #[command(subcommand)]
     Debug(debug::Debug),
+    /// Stand over one stint of a run; the lab starts it
+    #[command(hide = true)]
+    Supervise(supervise::Supervise),
+    /// Stand over one command of a run, or become it; its supervisor starts it
+    #[command(hide = true)]
+    Confine(confine::Confine),
 }
 
 /// Which model, and how its weights are kept.

@@ -1,6 +1,8 @@
 //! minke: an open lab for reasoning models on scarce chips, in one binary.
 
 mod cli;
+mod client;
+mod contract;
 mod fetch;
 mod interrupt;
 mod load;
@@ -12,6 +14,7 @@ mod store;
 mod talker;
 mod terminal;
 mod think;
+mod told;
 mod units;
 mod view;
 
@@ -32,7 +35,22 @@ fn main() -> ExitCode {
         Command::Chips(arguments) => cli::chips::run(&arguments),
         Command::Bench(arguments) => cli::bench::run(&arguments),
         Command::Arena(command) => cli::arena::run(&command),
+        Command::Try(arguments) => cli::attempt::run(&arguments),
+        Command::Ideas(arguments) => cli::ideas::list(&arguments),
+        Command::Idea(arguments) => cli::ideas::one(&arguments),
+        Command::Join(arguments) => cli::ideas::join(&arguments),
+        Command::Invite(arguments) => cli::ideas::invite(&arguments),
+        Command::Accept(arguments) => cli::ideas::answer(&arguments, true),
+        Command::Decline(arguments) => cli::ideas::answer(&arguments, false),
+        Command::Inbox(arguments) => cli::ideas::inbox(&arguments),
+        Command::Runs(arguments) => cli::runs::list(&arguments),
+        Command::Run(arguments) => cli::runs::one(&arguments),
+        Command::Logs(arguments) => cli::runs::logs(&arguments),
+        Command::Why(arguments) => cli::runs::why(&arguments),
+        Command::Stop(arguments) => cli::runs::stop(&arguments),
         Command::Debug(command) => cli::debug::run(&command),
+        Command::Supervise(arguments) => cli::supervise::run(&arguments),
+        Command::Confine(arguments) => cli::confine::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -43,7 +61,10 @@ fn main() -> ExitCode {
         Err(error) => {
             // With nobody listening on stderr, the exit code still tells.
             let _ = writeln!(io::stderr(), "minke: {error:#}");
-            ExitCode::FAILURE
+            match error.downcast_ref::<cli::train::Stopped>() {
+                Some(_) => ExitCode::from(contract::SAVED),
+                None => ExitCode::FAILURE,
+            }
         }
     }
 }

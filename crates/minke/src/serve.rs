@@ -12,6 +12,7 @@ mod engine_thread;
 mod error;
 mod guard;
 mod health;
+mod lab;
 mod loaded;
 mod login;
 mod metrics;
@@ -40,16 +41,22 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use self::credentials::{Kind, issue, person_named};
+use self::credentials::{Kind, issue};
 use self::database::Database;
+use self::lab::Desk;
 use self::loaded::Loaded;
 use self::metrics::Metrics;
+use crate::client::Door;
 use crate::output::{Show, print};
 use crate::store::Store;
 use crate::{interrupt, load, machine};
 
 /// Days that the login link on the terminal is good for.
 const LINK_DAYS: i64 = 1;
+/// What the key of this machine's own commands is called.
+const DOOR: &str = "commands on this machine";
+/// Days that it is good for; a server that is started anew makes another.
+const DOOR_DAYS: i64 = 365;
 /// How long requests may take to end when the server is stopped.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Memory for models where the machine does not say how much it has.
@@ -67,6 +74,8 @@ pub struct Options {
     pub memory: Option<u64>,
     /// Whom the login link is for, if not whoever runs this.
     pub person: Option<String>,
+    /// How many chips the lab shares out; by default one for each core.
+    pub chips: Option<u32>,
     pub json: bool,
 }
 
@@ -76,6 +85,7 @@ pub type Shared = Arc<Server>;
 /// The server's parts.
 pub struct Server {
     loaded: Arc<Loaded>,
+    desk: Desk,
     database: Database,
     metrics: Metrics,
     site: Site,
@@ -106,9 +116,10 @@ impl Site {
 }
 
 impl Server {
-    fn new(loaded: Loaded, database: Database, site: Site) -> Server {
+    fn new(loaded: Loaded, desk: Desk, database: Database, site: Site) -> Server {
         Server {
             loaded: Arc::new(loaded),
+            desk,
             database,
             metrics: Metrics::default(),
             site,
@@ -143,7 +154,7 @@ impl Show for Started {
 
 /// Serves until Ctrl-C.
 pub fn run(options: &Options) -> Result<()> {
-    let Options { listen, tls, insecure, dtype, memory, person, json } = options;
+    let Options { listen, tls, insecure, dtype, memory, person, chips, json } = options;
     if !listen.ip().is_loopback() && tls.is_none() && !insecure {
         bail!(
             "{listen} can be reached from other machines, and without TLS anybody on the way could read along; give --cert \
@@ -155,6 +166,8 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let config = tls.as_ref().map(|(cert, key)| tls::config(cert, key)).transpose()?;
     let store = Store::open()?;
+    // The lab's tables are there before those that refer to them.
+    let desk = Desk::open(store.home(), &store.database(), *chips)?;
     let database = Database::open(&store.database())?;
     let cpu = Arc::new(load::cpu()?);
     let memory = memory.unwrap_or_else(|| machine::memory().map_or(MEMORY, |bytes| bytes / 2));
@@ -163,13 +176,15 @@ pub fn run(options: &Options) -> Result<()> {
     listener.set_nonblocking(true).with_context(busy)?;
     let site = Site { address: listener.local_addr().with_context(busy)?, tls: config.is_some() };
     let name = person.clone().unwrap_or_else(user_name);
-    let link = database.now(|connection| {
+    let person = desk.person_named(&name)?;
+    let (link, key) = database.now(|connection| {
         conversations::close_all(connection)?;
-        let person = person_named(connection, &name)?;
-        issue(connection, Kind::Link, person.id, "", Some(LINK_DAYS))
+        let link = issue(connection, Kind::Link, person.id.0, "", Some(LINK_DAYS))?;
+        Ok((link, issue(connection, Kind::Key, person.id.0, DOOR, Some(DOOR_DAYS))?))
     })?;
+    Door { address: site.url(), key }.open(&store)?;
     let started = Started { address: site.url(), login: format!("{}/login/{link}", site.url()), person: name };
-    let shared = Arc::new(Server::new(Loaded::new(store, *dtype, cpu, memory), database, site));
+    let shared = Arc::new(Server::new(Loaded::new(store, *dtype, cpu, memory), desk, database, site));
     let interrupted = interrupt::flag()?;
     // For connections only; models run on threads of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

@@ -44,6 +44,21 @@ impl Store {
         self.home.join("lab.db")
     }
 
+    /// Where a server at work says how it is reached.
+    pub fn door(&self) -> PathBuf {
+        self.home.join("server.json")
+    }
+
+    /// What a server that was started in the background says.
+    pub fn server_log(&self) -> PathBuf {
+        self.home.join("serve.log")
+    }
+
+    /// `MINKE_HOME`.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// Where models are.
     pub fn models_directory(&self) -> PathBuf {
         self.home.join("models")
@@ -95,7 +110,8 @@ impl Store {
     /// What RUN on the command line stands for: a run's directory, or its name in the store.
     pub fn find_run(&self, run: &str) -> Option<PathBuf> {
         let is_run = |path: &PathBuf| path.join("recipe.toml").is_file();
-        [PathBuf::from(run), self.runs_directory().join(run)].into_iter().find(is_run)
+        let in_store = self.runs_directory().join(run);
+        [PathBuf::from(run), in_store.join("files"), in_store].into_iter().find(is_run)
     }
 
     /// What MODEL on the command line stands for: a path to a GGUF file, a Hugging Face directory or a run; else a name
@@ -152,8 +168,8 @@ fn is_model_directory(path: &Path) -> bool {
     path.join("config.json").is_file()
 }
 
-/// The model that a run's directory holds.
+/// The model that a run's directory holds; a run on the lab has its files in `files/`.
 fn model_of_run(path: &Path) -> Option<PathBuf> {
-    let model = path.join("model");
-    (!is_model_directory(path) && is_model_directory(&model)).then_some(model)
+    let models = ["model", "files/model"].map(|model| path.join(model));
+    if is_model_directory(path) { None } else { models.into_iter().find(|model| is_model_directory(model)) }
 }

@@ -75,7 +75,7 @@ impl View {
             Progress::Timing { stage } => {
                 self.draw(true, || vec![dim(format!("timing stage {stage}, to fit the budget"))]);
             }
-            Progress::Step { metrics, seconds, sample } => self.step(metrics, seconds, sample),
+            Progress::Step { metrics, seconds, sample, .. } => self.step(metrics, seconds, sample),
             Progress::Measuring { level, done, of } => {
                 self.draw(done == 0, || {
                     let (filled, rest) = bar(CURVE, done as f64 / of.max(1) as f64);

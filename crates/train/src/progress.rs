@@ -117,6 +117,10 @@ pub enum Progress<'a> {
     Step {
         /// What it was like.
         metrics: &'a StepMetrics,
+        /// Steps of the whole run behind, and in all.
+        run: (u64, u64),
+        /// Steps of the whole run that the last checkpoint keeps.
+        checkpoint: u64,
         /// Seconds of training behind, and ahead at the speed so far.
         seconds: (f64, f64),
         /// A rollout of the step, prompt and completion.

@@ -50,6 +50,8 @@ pub struct Trial<'a> {
     corpus: Option<Corpus>,
     /// Seconds that a step of each kind of stage took lately.
     pace: [f64; 2],
+    /// Steps that the last checkpoint keeps.
+    saved: u64,
 }
 
 /// Steps that a stage is tried for at least, and seconds, to know what a step costs.
@@ -130,7 +132,8 @@ impl<'a> Trial<'a> {
     pub fn new(plan: Plan<'a>, learner: Learner<'a>, state: State) -> Result<Trial<'a>> {
         let metrics = MetricsFile::open(&plan.directory.join("metrics.jsonl"), state.metrics_lines)?;
         let generator = Generator::new(plan.task, plan.tokenizer)?;
-        Ok(Trial { plan, learner, generator, state, metrics, corpus: None, pace: [0.0; 2] })
+        let saved = state.total_steps;
+        Ok(Trial { plan, learner, generator, state, metrics, corpus: None, pace: [0.0; 2], saved })
     }
 
     /// How far it has come.
@@ -204,7 +207,13 @@ impl<'a> Trial<'a> {
         let pace = &mut self.pace[usize::from(stage.kind() == StageKind::Grpo)];
         *pace = if *pace == 0.0 { wall_s } else { 0.9 * *pace + 0.1 * wall_s };
         let sample = done.rollouts.as_ref().map(|step| moment(&step.rollouts, self.state.total_steps));
-        watch(&Progress::Step { metrics: &metrics, seconds: (self.state.wall_s, self.left_s()), sample });
+        watch(&Progress::Step {
+            metrics: &metrics,
+            run: (self.state.total_steps, self.state.plan.iter().map(|&steps| u64::from(steps)).sum()),
+            checkpoint: self.saved,
+            seconds: (self.state.wall_s, self.left_s()),
+            sample,
+        });
         Ok(())
     }
 
@@ -306,6 +315,7 @@ impl<'a> Trial<'a> {
         let learner = &self.learner;
         let arenas = Arenas { values: &learner.values, m: &learner.m, v: &learner.v };
         checkpoint::save(&self.plan.directory, &self.state, arenas)?;
+        self.saved = self.state.total_steps;
         checkpoint::thin(&self.plan.directory, self.plan.checkpoint_bytes)
     }
 

@@ -38,6 +38,9 @@ pub struct Serve {
     /// Whom the login link is for; by default you, as the system calls you
     #[arg(long, value_name = "NAME")]
     person: Option<String>,
+    /// How many chips the lab shares out; by default one for each core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    chips: Option<u32>,
     /// Print the address and the login link as a JSON object
     #[arg(long)]
     json: bool,
@@ -51,6 +54,7 @@ pub fn run(arguments: &Serve) -> Result<()> {
         dtype: arguments.dtype.into(),
         memory: arguments.memory,
         person: arguments.person.clone(),
+        chips: arguments.chips,
         json: arguments.json,
     })
 }

@@ -1,5 +1,6 @@
 //! `minke train`: a recipe's stages, a view of them as they go, and a report at the end.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use minke_train::run::{self, Choices, Ending, Options};
 use minke_train::{Recipe, budget};
 
 use super::pull::digest;
+use crate::contract::Contract;
 use crate::output::{Show, print};
 use crate::store::Store;
 use crate::terminal::{dim, is_styled, printable};
@@ -27,7 +29,7 @@ use crate::{interrupt, load, machine};
   minke train recipes/sums.toml --budget 5m       shorter stages, to fit five minutes
   minke train sums --resume                       go on with the run called sums
 
-Ctrl-C saves the run and says how to go on with it; so does a plain `kill`.")]
+Ctrl-C saves the run and says how to go on with it; so does a plain `kill`. The exit code is 75 then.")]
 pub struct Train {
     /// A recipe's .toml file; with --resume also a run's directory, or its name in the store
     recipe: String,
@@ -56,18 +58,16 @@ pub struct Train {
 
 pub fn run(arguments: &Train) -> Result<()> {
     let store = Store::open()?;
-    let (recipe, directory) = places(arguments, &store)?;
+    let mut contract = Contract::of_environment();
+    let (recipe, directory, resume) = places(arguments, contract.as_ref(), &store)?;
     let text = Recipe::text(&recipe)?;
     // The recipe of a run is called by the run's name.
     let named = if recipe.ends_with("recipe.toml") { &directory } else { &recipe };
     let name = named.file_stem().unwrap_or_default().to_string_lossy();
     let parsed = Recipe::parse(&name, &text).with_context(|| recipe.display().to_string())?;
     let cpu = load::cpu()?;
-    let begin = (!arguments.resume).then_some(Choices {
-        seed: arguments.seed,
-        budget_s: arguments.budget,
-        control: arguments.control,
-    });
+    let begin =
+        (!resume).then_some(Choices { seed: arguments.seed, budget_s: arguments.budget, control: arguments.control });
     let find = |reference: &str| {
         store.find(reference).map_err(|error| minke_train::Error::new(format!("model.reference: {error:#}")))
     };
@@ -81,29 +81,39 @@ pub fn run(arguments: &Train) -> Result<()> {
     };
     let stop = interrupt::flag()?;
     let mut view = View::new(&cpu, &parsed, &directory);
-    let ending = run::run(&cpu, &name, &text, &options, &stop, &mut |progress| view.show(progress));
+    let ending = run::run(&cpu, &name, &text, &options, &stop, &mut |progress| {
+        view.show(progress);
+        if let Some(contract) = &mut contract {
+            contract.tell(progress, &stop);
+        }
+    });
     drop(view);
     match ending.with_context(|| format!("recipe {name}"))? {
         Ending::Finished(report) => {
             let name = in_store(&store, &directory);
             print(&Finished { report: *report, directory, name }, arguments.json)
         }
-        Ending::Stopped(step) => bail!(
-            "stopped after step {step}, and saved; go on with `minke train {} --resume`",
-            in_store(&store, &directory)
-        ),
+        Ending::Stopped(step) => Err(Stopped { step, run: in_store(&store, &directory) }.into()),
     }
 }
 
-/// The recipe's file and the run's directory.
-fn places(arguments: &Train, store: &Store) -> Result<(PathBuf, PathBuf)> {
+/// The recipe's file, the run's directory, and whether the run is gone on with. A run of a lab lives where the lab keeps it,
+/// and goes on by itself where there is something to go on with.
+fn places(arguments: &Train, contract: Option<&Contract>, store: &Store) -> Result<(PathBuf, PathBuf, bool)> {
     let Train { recipe, out, resume, .. } = arguments;
     let path = PathBuf::from(recipe);
+    if let (Some(contract), None) = (contract, out)
+        && path.is_file()
+    {
+        let directory = contract.directory().to_path_buf();
+        let resume = *resume || directory.join("recipe.toml").is_file();
+        return Ok((path, directory, resume));
+    }
     if *resume && let Some(run) = store.find_run(recipe) {
         if out.is_some() {
             bail!("{recipe} is a run, which is gone on with where it is; leave --out away");
         }
-        return Ok((run.join("recipe.toml"), run));
+        return Ok((run.join("recipe.toml"), run, true));
     }
     if !path.is_file() {
         match resume {
@@ -119,12 +129,32 @@ fn places(arguments: &Train, store: &Store) -> Result<(PathBuf, PathBuf)> {
         (None, true) => store.runs_directory().join(&*name),
         (None, false) => store.new_run(&name),
     };
-    Ok((path, directory))
+    Ok((path, directory, *resume))
 }
+
+/// A run that was asked to end early and has saved.
+#[derive(Debug)]
+pub struct Stopped {
+    step: u64,
+    /// What it is called on the command line.
+    run: String,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stopped { step, run } = self;
+        write!(f, "stopped after step {step}, and saved; go on with `minke train {run} --resume`")
+    }
+}
+
+impl std::error::Error for Stopped {}
 
 /// What a run is called on the command line.
 fn in_store(store: &Store, directory: &Path) -> String {
-    directory.strip_prefix(store.runs_directory()).unwrap_or(directory).display().to_string()
+    let name = directory.strip_prefix(store.runs_directory()).unwrap_or(directory);
+    // A run on the lab has its files in `rN/files`, and is called `rN`.
+    let on_lab = name.parent().filter(|_| name.ends_with("files") && name.is_relative());
+    on_lab.unwrap_or(name).display().to_string()
 }
 
 /// This build of minke: its version, and the beginning of its file's SHA-256.

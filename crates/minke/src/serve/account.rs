@@ -5,8 +5,9 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::Redirect;
 use maud::{Markup, html};
+use minke_lab::{Action, Event};
 
-use super::credentials::{self, Key, Kind, Person, issue, keys, people, person_named};
+use super::credentials::{self, Key, Kind, Person, issue, keys, people};
 use super::error::Failure;
 use super::guard::{Visitor, field};
 use super::page::{self, csrf_field, time};
@@ -73,16 +74,15 @@ pub async fn invite(
     body: Bytes,
 ) -> Result<Markup, Failure> {
     let name = name_field(&body, "name", "person")?;
-    let invited = name.clone();
-    let link = shared.database.with(move |c| {
-        // A link for somebody who is here already would let whoever made it log in as them.
-        if credentials::is_taken(c, &invited)? {
-            return Ok(None);
+    // A link for somebody who is here already would let whoever made it log in as them: the lab refuses their name.
+    let link = match shared.desk.tell(Event::Arrived { name: name.clone() }).await {
+        Ok(Action::Welcome(person)) => {
+            let issued = move |c: &mut _| issue(c, Kind::Link, person.0, "", Some(INVITATION_DAYS));
+            Some(shared.database.with(issued).await?)
         }
-        let person = person_named(c, &invited)?;
-        issue(c, Kind::Link, person.id, "", Some(INVITATION_DAYS)).map(Some)
-    });
-    let once = match link.await? {
+        _ => None,
+    };
+    let once = match link {
         Some(link) => html! {
             p { "Give this link to " (name) "; it works once, within " (INVITATION_DAYS) " days:" }
             p { code.secret { (login_url(&shared.site, &link)) } }

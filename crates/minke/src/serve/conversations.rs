@@ -210,8 +210,8 @@ pub fn shared(connection: &Connection, token: &str) -> Result<Option<Conversatio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::credentials::person_named;
     use crate::serve::database::tests::database;
+    use crate::serve::database::tests::person_named;
 
     #[test]
     fn what_is_said_is_kept_and_is_its_persons() {

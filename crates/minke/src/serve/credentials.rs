@@ -1,5 +1,5 @@
 //! Who is who: people, and the secrets that they log in and call with. Of a secret only its SHA-256 is kept; it has 256
-//! random bits, so there is nothing to guess it by. People will move to the lab's own tables; what asks for them asks here.
+//! random bits, so there is nothing to guess it by. The people themselves are the lab's; its view `people` has their names.
 
 use anyhow::{Context, Result, anyhow};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -74,21 +74,9 @@ pub fn equal(a: &str, b: &str) -> bool {
     hash(a).iter().zip(hash(b)).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
-/// The person of this name, new if there is none yet.
-pub fn person_named(connection: &Connection, name: &str) -> Result<Person> {
-    connection.execute("INSERT INTO person (name) VALUES (?1) ON CONFLICT (name) DO NOTHING", [name])?;
-    let id = connection.query_row("SELECT id FROM person WHERE name = ?1", [name], |row| row.get(0))?;
-    Ok(Person { id, name: name.into() })
-}
-
-/// Whether there is a person of this name.
-pub fn is_taken(connection: &Connection, name: &str) -> Result<bool> {
-    Ok(connection.query_row("SELECT EXISTS (SELECT 1 FROM person WHERE name = ?1)", [name], |row| row.get(0))?)
-}
-
 /// Everybody.
 pub fn people(connection: &Connection) -> Result<Vec<Person>> {
-    let mut statement = connection.prepare("SELECT id, name FROM person ORDER BY name")?;
+    let mut statement = connection.prepare("SELECT id, name FROM people ORDER BY name")?;
     let people = statement.query_map([], |row| Ok(Person { id: row.get(0)?, name: row.get(1)? }))?;
     Ok(people.collect::<Result<_, _>>()?)
 }
@@ -109,8 +97,8 @@ pub fn issue(connection: &Connection, kind: Kind, person: u32, label: &str, days
 pub fn owner(connection: &Connection, kind: Kind, secret: &str) -> Result<Option<Person>> {
     let now = now();
     let found = connection.query_row(
-        "SELECT credential.id, credential.used, person.id, person.name FROM credential
-         JOIN person ON person.id = credential.person
+        "SELECT credential.id, credential.used, people.id, people.name FROM credential
+         JOIN people ON people.id = credential.person
          WHERE hash = ?1 AND kind = ?2 AND (expires IS NULL OR expires > ?3)",
         params![hash(secret), kind.name(), now],
         |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?, Person { id: row.get(2)?, name: row.get(3)? })),
@@ -167,7 +155,7 @@ pub fn revoke(connection: &Connection, person: u32, key: i64) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::database::tests::database;
+    use crate::serve::database::tests::{database, person_named};
 
     #[test]
     fn a_link_logs_in_once_and_only_as_long_as_it_is_good() {

@@ -13,7 +13,6 @@ use super::loaded::blocking;
 
 /// How the server's tables came to be, one step for each version of them; a step is never changed, only followed.
 const STEPS: [&str; 1] = ["
-    CREATE TABLE IF NOT EXISTS person (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
     CREATE TABLE credential (
         id INTEGER PRIMARY KEY,
         kind TEXT NOT NULL CHECK (kind IN ('link', 'session', 'key')),
@@ -120,18 +119,31 @@ pub fn now() -> i64 {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::serve::credentials::Person;
 
     /// A database of a test's own.
     pub fn database() -> (tempfile::TempDir, Database) {
         let directory = tempfile::tempdir().unwrap();
-        let database = Database::open(&directory.path().join("home/lab.db")).unwrap();
+        let path = directory.path().join("home/lab.db");
+        drop(minke_lab::Store::open(&path).unwrap());
+        let database = Database::open(&path).unwrap();
         (directory, database)
+    }
+
+    /// The person of this name, in the lab's table.
+    pub fn person_named(connection: &Connection, name: &str) -> Result<Person> {
+        let all = crate::serve::credentials::people(connection)?;
+        if let Some(person) = all.into_iter().find(|person| person.name == name) {
+            return Ok(person);
+        }
+        connection.execute("INSERT INTO person (json) VALUES (json_object('name', ?1))", [name])?;
+        person_named(connection, name)
     }
 
     #[test]
     fn it_is_made_once_and_is_its_owners_alone() {
         let (directory, database) = database();
-        database.now(|c| Ok(c.execute("INSERT INTO person (name) VALUES ('ada')", [])?)).unwrap();
+        database.now(|c| person_named(c, "ada")).unwrap();
         drop(database);
         let path = directory.path().join("home/lab.db");
         let again = Database::open(&path).unwrap();

@@ -8,6 +8,7 @@ use axum::routing::{MethodRouter, get, post};
 
 use super::error::Failure;
 use super::guard::{Access, Rules, finish, guard};
+use super::lab::api;
 use super::{Shared, account, assets, chat, completions, health, login, metrics, models, share};
 
 /// Most bytes of a form.
@@ -16,6 +17,8 @@ const FORM: usize = 64 << 10;
 const MESSAGE: usize = 1 << 20;
 /// Most bytes of a whole conversation.
 const CONVERSATION: usize = 8 << 20;
+/// Most bytes of an idea that is tried, with its code: base64 takes a third more.
+const ATTEMPT: usize = 100 << 20;
 
 /// A route.
 pub struct Route {
@@ -64,6 +67,21 @@ pub fn routes() -> Vec<Route> {
         make("/chat/{conversation}/share", Person, FORM, share::make),
         make("/chat/{conversation}/unshare", Person, FORM, share::revoke),
         show("/share/{token}", Anybody, share::show),
+        make("/api/try", Program, ATTEMPT, api::try_idea),
+        make("/api/advice/{advice}", Program, FORM, api::choose),
+        show("/api/ideas", Program, api::ideas),
+        show("/api/ideas/{idea}", Program, api::idea),
+        make("/api/ideas/{idea}/ask", Program, FORM, api::ask),
+        make("/api/ideas/{idea}/leave", Program, FORM, api::leave),
+        show("/api/inbox", Program, api::inbox),
+        make("/api/inbox/{question}", Program, FORM, api::reply),
+        make("/api/inbox/{question}/withdraw", Program, FORM, api::withdraw),
+        show("/api/runs", Program, api::runs),
+        show("/api/runs/{run}", Program, api::run),
+        show("/api/runs/{run}/log", Program, api::log),
+        make("/api/runs/{run}/stop", Program, FORM, api::stop),
+        show("/api/people", Program, api::people),
+        show("/api/worth", Program, api::worth),
     ]
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{Place, printed, replaced, repository, tiny, tiny_from};
 
-const SUBCOMMANDS: [&[&str]; 15] = [
+const SUBCOMMANDS: [&[&str]; 28] = [
     &["chat"],
     &["train"],
     &["serve"],
@@ -18,6 +18,19 @@ const SUBCOMMANDS: [&[&str]; 15] = [
     &["arena", "board"],
     &["arena", "import"],
     &["arena", "export"],
+    &["try"],
+    &["ideas"],
+    &["idea"],
+    &["join"],
+    &["invite"],
+    &["accept"],
+    &["decline"],
+    &["inbox"],
+    &["runs"],
+    &["run"],
+    &["logs"],
+    &["why"],
+    &["stop"],
     &["debug", "logits"],
     &["debug", "grads"],
     &["debug", "generate"],

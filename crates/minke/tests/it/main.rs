@@ -8,6 +8,9 @@ mod bad_runs;
 mod cli;
 mod client;
 mod kill;
+mod lab;
+#[cfg(target_os = "linux")]
+mod launch;
 mod pull;
 mod serve_api;
 mod serve_pages;

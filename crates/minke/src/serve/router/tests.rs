@@ -10,8 +10,9 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::serve::conversations;
-use crate::serve::credentials::{Kind, csrf, issue, person_named};
+use crate::serve::credentials::{Kind, csrf, issue};
 use crate::serve::database::tests::database;
+use crate::serve::lab::Desk;
 use crate::serve::loaded::Loaded;
 use crate::serve::{Server, Site};
 use crate::store::Store;
@@ -39,9 +40,10 @@ struct Citizen {
 impl Town {
     fn new() -> Town {
         let (directory, database) = database();
+        let desk = Desk::open(directory.path(), &directory.path().join("home/lab.db"), Some(1)).unwrap();
         let citizen = |name: &str| {
+            let person = desk.person_named(name).unwrap().id.0;
             database.now(|c| {
-                let person = person_named(c, name)?.id;
                 let key = issue(c, Kind::Key, person, name, None)?;
                 let conversation = conversations::create(c, person)?;
                 conversations::share(c, person, conversation)?;
@@ -58,7 +60,7 @@ impl Town {
         let site = Site { address: HOST.parse().unwrap(), tls: false };
         let store = Store::at(directory.path());
         let loaded = Loaded::new(store, Dtype::F32, Arc::new(Cpu::detect().unwrap()), 1 << 30);
-        let shared = Arc::new(Server::new(loaded, database, site));
+        let shared = Arc::new(Server::new(loaded, desk, database, site));
         Town { _directory: directory, router: router(&shared), shared, ada, bob }
     }
 
@@ -66,6 +68,8 @@ impl Town {
     fn path(&self, route: &Route) -> String {
         let path = route.path.replace("{conversation}", &self.ada.conversation.to_string());
         let path = path.replace("{key}", &self.ada.key_id.to_string()).replace("{token}", &self.ada.token);
+        let numbers = ["{idea}", "{run}", "{advice}", "{question}"];
+        let path = numbers.iter().fold(path, |path, number| path.replace(number, "1"));
         path.replace("{link}", "no-link").replace("{name}", "app.css")
     }
 

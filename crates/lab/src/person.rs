@@ -1,0 +1,32 @@
+//! People. There are no roles: everybody has the same rights.
+
+use serde::{Deserialize, Serialize};
+
+/// Names a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PersonId(pub u32);
+
+/// Somebody who has ideas.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Person {
+    /// Who this is.
+    pub id: PersonId,
+    /// What the others call them; no two have the same.
+    pub name: String,
+    /// What they have had, as the policy counts it.
+    pub standing: crate::policy::Standing,
+}
+
+/// A person's part in a run; the parts of its owners add up to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Whose part.
+    pub person: PersonId,
+    /// How much of what the run costs is charged to them.
+    pub share: f64,
+}
+
+/// An equal part for everybody.
+pub(crate) fn equal_shares(people: &[PersonId]) -> Vec<Share> {
+    people.iter().map(|&person| Share { person, share: 1.0 / people.len() as f64 }).collect()
+}

@@ -1,0 +1,140 @@
+//! The lab from its command line: an idea becomes a run, and the run a model; repeats are pointed out; chips change hands.
+
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::{Place, repository};
+
+/// A lab with one chip; it ends with the test.
+struct Lab {
+    place: Place,
+    server: Child,
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+impl Lab {
+    fn new() -> Lab {
+        let place = Place::new();
+        place.copy(&repository().join("recipes/tiny.toml"), "code/tiny.toml");
+        let mut lab = Lab { server: Lab::serve(&place), place };
+        lab.wait_for_door();
+        lab
+    }
+
+    fn serve(place: &Place) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_minke"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--chips", "1", "--person", "ada"]);
+        command.env("MINKE_HOME", place.path("home")).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    }
+
+    fn wait_for_door(&mut self) {
+        let begin = Instant::now();
+        while !self.place.path("home/server.json").exists() {
+            assert!(self.server.try_wait().unwrap().is_none() && begin.elapsed() < Duration::from_secs(30));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The server is killed, and another takes its place.
+    fn restart(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+        std::fs::remove_file(self.place.path("home/server.json")).unwrap();
+        self.server = Lab::serve(&self.place);
+        self.wait_for_door();
+    }
+
+    fn command(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_minke"));
+        command.args(words).env("MINKE_HOME", self.place.path("home")).current_dir(self.place.path("code"));
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn run(&self, words: &[&str]) -> String {
+        let output = self.command(words);
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, words: &[&str]) -> Value {
+        serde_json::from_str(&self.run(words)).unwrap()
+    }
+
+    /// Waits until a run is in a state, and gives what is said of it.
+    fn wait(&self, run: u64, state: &str) -> Value {
+        let begin = Instant::now();
+        loop {
+            let told = self.json(&["run", &run.to_string(), "--json"]);
+            if told["state"] == state {
+                return told;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(90), "not {state}: {told:#}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+#[test]
+fn an_idea_becomes_a_run_and_the_run_a_model() {
+    let lab = Lab::new();
+    let tried = lab.json(&["try", "tiny thoughts help tiny sums", "--json", "--", "minke", "train", "tiny.toml"]);
+    assert_eq!((tried["idea"].as_u64(), tried["run"].as_u64()), (Some(1), Some(1)));
+    let told = lab.wait(1, "done");
+    assert_eq!(told["progress"][0], told["progress"][1], "{told:#}");
+    assert!(told["decisions"].as_array().is_some_and(|decisions| decisions.len() >= 2), "{told:#}");
+    assert!(lab.run(&["why", "1"]).contains("its command came to its end"));
+    assert!(lab.run(&["logs", "1"]).contains("Talk to the model: minke chat r1 "));
+    assert!(lab.run(&["chat", "r1", "1+2=", "--max-tokens", "4", "--json"]).contains("\"answer\""));
+    // Nobody runs the same again without knowing.
+    let again = ["try", "do tiny thoughts help with tiny sums?", "--", "minke", "train", "tiny.toml"];
+    let refused = lab.command(&again);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("ada started “tiny thoughts help tiny sums”") && said.contains("the very same code"),
+        "{said}"
+    );
+    let on = [&["try", "do tiny thoughts help with tiny sums?", "--repeat", "go-on", "--json"], &again[2..]].concat();
+    assert_eq!(lab.json(&on)["run"].as_u64(), Some(2));
+    lab.wait(2, "done");
+    let ideas = lab.json(&["ideas", "--json"]);
+    assert_eq!(ideas.as_array().map(Vec::len), Some(2));
+    assert_eq!(lab.json(&["inbox", "--json"]), serde_json::json!([]));
+}
+
+#[test]
+fn runs_outlive_the_server_and_are_stopped_when_somebody_says_so() {
+    let mut lab = Lab::new();
+    let script = "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.1; done";
+    let tried = lab.json(&["try", "counting", "--json", "--", "sh", "-c", script]);
+    let run = tried["run"].as_u64().unwrap();
+    lab.wait(run, "running");
+    lab.restart();
+    let told = lab.wait(run, "running");
+    assert_eq!(told["decisions"].as_array().map(Vec::len), Some(1), "started once: {told:#}");
+    let lines = || lab.run(&["logs", &run.to_string()]).lines().count();
+    let (before, begin) = (lines(), Instant::now());
+    while lines() <= before {
+        assert!(begin.elapsed() < Duration::from_secs(20), "it does not go on");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(lab.run(&["stop", &run.to_string()]).contains("asked to save"));
+    assert!(lab.wait(run, "stopped")["why"].as_str().is_some_and(|why| why.starts_with("Stopped")));
+    let refused = lab.command(&["stop", &run.to_string()]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is over already"));
+    for words in [&["why", "9"][..], &["idea", "9"], &["join", "9"], &["accept", "9"], &["invite", "1", "nobody"]] {
+        let output = lab.command(words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {said}");
+        assert!(said.starts_with("minke: ") && said.lines().count() == 1, "{words:?}: {said}");
+    }
+}
