@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::idea::{Idea, IdeaId, IdeaStatus};
 use crate::link::{Link, LinkId};
 use crate::person::{Person, PersonId};
-use crate::policy::{Reason, Standing};
+use crate::policy::Reason;
 use crate::repeats::{self, Repeat};
 use crate::run::{Fingerprint, Run, RunId};
 
@@ -27,7 +27,7 @@ type Refusal = String;
 const TEXT_MAX: usize = 2_000;
 
 /// Longest name of a person, in characters.
-const NAME_MAX: usize = 60;
+pub const NAME_MAX: usize = 60;
 
 /// While nothing else happens, chips are charged this often.
 const CHARGE_MS: u64 = 10_000;
@@ -113,8 +113,7 @@ impl Lab {
             return Err(format!("there is somebody called {name} already; choose another name"));
         }
         let id = PersonId(next(self.people.last_key_value().map(|(id, _)| id.0)));
-        let standing = Standing::new(self.now);
-        self.people.insert(id, Person { id, name: name.to_string(), standing });
+        self.people.insert(id, Person { id, name: name.to_string(), chip_s: 0.0 });
         self.changes.people.insert(id);
         Ok(vec![Action::Welcome(id)])
     }
@@ -163,13 +162,6 @@ impl Lab {
     pub fn stints(&self) -> Vec<(RunId, usize)> {
         let holding = self.runs.values().filter(|run| run.state.holds_chips());
         holding.filter_map(|run| Some((run.id, run.segments.len().checked_sub(1)?))).collect()
-    }
-
-    /// How many chips nobody holds.
-    pub fn free_chips(&self) -> u32 {
-        let held: usize =
-            self.stints().iter().map(|(run, segment)| self.runs[run].segments[*segment].chips.len()).sum();
-        self.chips.saturating_sub(held as u32)
     }
 
     /// What was changed since this was last asked, for the store.

@@ -13,8 +13,8 @@ pub struct Person {
     pub id: PersonId,
     /// What the others call them; no two have the same.
     pub name: String,
-    /// What they have had, as the policy counts it.
-    pub standing: crate::policy::Standing,
+    /// Chip-seconds that they have had, by their shares.
+    pub chip_s: f64,
 }
 
 /// A person's part in a run; the parts of its owners add up to 1.

@@ -1,13 +1,10 @@
 //! Who gets the chips.
 //!
-//! The policy sees claims and standings, not commands or machines; the lab and the simulator call it alike.
-
-use std::collections::BTreeMap;
+//! The policy sees claims, not people, commands or machines.
 
 use serde::{Deserialize, Serialize};
 
-use crate::idea::IdeaId;
-use crate::person::{PersonId, Share};
+use crate::person::PersonId;
 use crate::run::{End, RunId};
 
 /// A run that wants chips or holds some.
@@ -15,18 +12,12 @@ use crate::run::{End, RunId};
 pub struct Claim {
     /// Which run.
     pub run: RunId,
-    /// Its idea; attained service counts by idea, so that cutting a run in pieces gains nothing.
-    pub idea: IdeaId,
-    /// Who pays, by shares.
-    pub owners: Vec<Share>,
     /// Chips that it needs at once.
     pub chips: u32,
     /// When it was asked for.
     pub submitted: u64,
-    /// Chip-seconds that runs of its idea have had.
+    /// Chip-seconds that all runs of its idea have had, so that cutting a run in pieces gains nothing.
     pub attained_chip_s: f64,
-    /// Its own seconds on chips.
-    pub executed_s: f64,
     /// What it has now.
     pub now: Tenure,
 }
@@ -35,10 +26,7 @@ pub struct Claim {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Tenure {
     /// It waits.
-    Waits {
-        /// Since when.
-        since: u64,
-    },
+    Waits,
     /// It holds chips and may be asked for them.
     Holds {
         /// Since when.
@@ -48,15 +36,6 @@ pub enum Tenure {
     },
     /// It holds chips and is about to give them back.
     Leaving,
-}
-
-/// What a person has had.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Standing {
-    /// Chip-seconds charged to them.
-    pub virtual_time: f64,
-    /// When they were last charged.
-    pub counted: u64,
 }
 
 /// What the policy says of a claim.
@@ -146,36 +125,18 @@ const STINT_SWITCHES: f64 = 20.0;
 /// A run gives way only to one whose idea has had so many chip-seconds less: instant fairness would change all the time.
 const LEAD_CHIP_S: f64 = 600.0;
 
-/// What people have had, by who they are.
-pub type Standings = BTreeMap<PersonId, Standing>;
-
-impl Standing {
-    /// Of somebody new.
-    pub fn new(now: u64) -> Standing {
-        Standing { virtual_time: 0.0, counted: now }
-    }
-}
-
-/// Charges chip-seconds to people.
-pub fn charge(standings: &mut Standings, bill: &[(PersonId, f64)], now: u64) {
-    for (person, chip_s) in bill {
-        standings.entry(*person).or_insert_with(|| Standing::new(now)).virtual_time += chip_s;
-    }
-    standings.values_mut().for_each(|standing| standing.counted = now);
-}
-
 /// Least attained service: the idea that has had the fewest chip-seconds comes first (Tiresias' 2DAS, NSDI 2019, without
 /// its queues), with a minimum stint and hysteresis; smaller runs fill what is left.
 pub fn plan(claims: &[Claim], chips: u32, now: u64) -> Vec<Verdict> {
-    let mut order: Vec<&Claim> = claims.iter().collect();
     let attained = |claim: &Claim| match claim.now {
         Tenure::Holds { .. } => claim.attained_chip_s - LEAD_CHIP_S,
         _ => claim.attained_chip_s,
     };
+    let may_lose = |claim: &Claim| kept_until(claim, now).is_none();
+    let mut order: Vec<&Claim> = claims.iter().collect();
     order.sort_by(|a, b| {
-        let first = |claim: &Claim| (kept_until(claim, now).is_none(), claim.submitted, claim.run);
-        let by_need = || attained(a).total_cmp(&attained(b));
-        first(a).0.cmp(&first(b).0).then_with(by_need).then_with(|| first(a).cmp(&first(b)))
+        let in_turn = || (a.submitted, a.run).cmp(&(b.submitted, b.run));
+        may_lose(a).cmp(&may_lose(b)).then_with(|| attained(a).total_cmp(&attained(b))).then_with(in_turn)
     });
     let mut room = chips;
     let mut chosen: Vec<&Claim> = Vec::new();
@@ -195,12 +156,12 @@ pub fn plan(claims: &[Claim], chips: u32, now: u64) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     for claim in &chosen {
         let because = match claim.now {
-            Tenure::Waits { .. } if claim.chips <= free => {
+            Tenure::Waits if claim.chips <= free => {
                 let there = free;
                 free -= claim.chips;
                 vec![Reason::ChipsFree { free: there, of: chips }]
             }
-            Tenure::Waits { .. } => coming(claim, victim, claims),
+            Tenure::Waits => coming(claim, victim, claims),
             _ => Vec::new(),
         };
         verdicts.push(Verdict { run: claim.run, holds: true, because });
@@ -217,13 +178,13 @@ pub fn plan(claims: &[Claim], chips: u32, now: u64) -> Vec<Verdict> {
 }
 
 fn waits(claim: &Claim) -> bool {
-    matches!(claim.now, Tenure::Waits { .. })
+    matches!(claim.now, Tenure::Waits)
 }
 
 /// Until when a claim keeps its chips, whoever wants them.
 fn kept_until(claim: &Claim, now: u64) -> Option<u64> {
     match claim.now {
-        Tenure::Waits { .. } => None,
+        Tenure::Waits => None,
         Tenure::Leaving => Some(now + 1),
         Tenure::Holds { since, switch_s } => {
             Some(since + STINT_MS.max((STINT_SWITCHES * switch_s * 1000.0) as u64)).filter(|until| *until > now)

@@ -117,11 +117,14 @@ pub struct Segment {
     pub ended: Option<(u64, End)>,
 }
 
+/// What a command exits with when it has saved and can be gone on with: `EX_TEMPFAIL` of sysexits.h.
+pub const SAVED: i32 = 75;
+
 /// How a stint ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
-    /// The command ended with this code; 75 says that it has saved and can be gone on with.
+    /// The command ended with this code; [`SAVED`] says that it can be gone on with.
     Exit(i32),
     /// A signal ended it.
     Signal(i32),

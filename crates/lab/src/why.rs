@@ -4,7 +4,7 @@ use crate::decision::{Decision, Verb};
 use crate::lab::Lab;
 use crate::person::PersonId;
 use crate::policy::Reason;
-use crate::run::{End, Run, RunId, State};
+use crate::run::{End, Run, RunId, SAVED, State};
 
 impl Lab {
     /// What is the matter with a run now, and why, in a sentence or two.
@@ -96,7 +96,7 @@ impl Lab {
 fn ended(end: &End) -> String {
     match end {
         End::Exit(0) => "its command came to its end".into(),
-        End::Exit(75) => "its command saved and gave its chips back".into(),
+        End::Exit(SAVED) => "its command saved and gave its chips back".into(),
         End::Exit(code) => format!("its command ended with code {code}"),
         End::Signal(signal) => format!("signal {signal} ended its command"),
         End::Broke(what) => format!("it broke a limit: {what}"),

@@ -9,9 +9,6 @@ use std::{env, fs};
 use minke_train::progress::Progress;
 use serde_json::json;
 
-/// The exit code of a command that has saved and can be gone on with: `EX_TEMPFAIL` of sysexits.h.
-pub const SAVED: u8 = 75;
-
 /// Time from one word about progress to the next.
 const PAUSE: Duration = Duration::from_millis(500);
 

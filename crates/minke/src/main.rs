@@ -62,7 +62,7 @@ fn main() -> ExitCode {
             // With nobody listening on stderr, the exit code still tells.
             let _ = writeln!(io::stderr(), "minke: {error:#}");
             match error.downcast_ref::<cli::train::Stopped>() {
-                Some(_) => ExitCode::from(contract::SAVED),
+                Some(_) => ExitCode::from(minke_lab::SAVED as u8),
                 None => ExitCode::FAILURE,
             }
         }

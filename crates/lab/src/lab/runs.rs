@@ -9,10 +9,7 @@ use crate::idea::{Idea, IdeaId, IdeaStatus};
 use crate::person::{PersonId, equal_shares};
 use crate::policy::Reason;
 use crate::repeats::Repeat;
-use crate::run::{End, Fingerprint, Run, RunId, State};
-
-/// What a command exits with when it has saved and can be gone on with: `EX_TEMPFAIL` of sysexits.h.
-const SAVED: i32 = 75;
+use crate::run::{End, Fingerprint, Run, RunId, SAVED, State};
 
 /// After so many stints in a row that ended early without progress, a run has failed.
 const LOSSES_MAX: u32 = 3;

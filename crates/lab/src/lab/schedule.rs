@@ -7,8 +7,7 @@ use super::Lab;
 use crate::action::Action;
 use crate::decision::Verb;
 use crate::idea::IdeaId;
-use crate::person::PersonId;
-use crate::policy::{self, Claim, Reason, Standing, Tenure, Verdict};
+use crate::policy::{self, Claim, Reason, Tenure, Verdict};
 use crate::run::{Run, RunId, Segment, State};
 
 /// How long a stint has for saying that it has heard, once it was asked for its chips.
@@ -31,25 +30,21 @@ impl Lab {
     pub(super) fn charge(&mut self) {
         let now = self.now;
         self.charged = now;
-        let mut standings: BTreeMap<PersonId, Standing> = self.people.iter().map(|(id, p)| (*id, p.standing)).collect();
-        let mut bill = Vec::new();
         for run in self.runs.values_mut().filter(|run| !run.state.is_over()) {
             if let (true, Some(segment)) = (run.state.holds_chips(), run.segments.last()) {
                 let chip_s = segment.chips.len() as f64 * now.saturating_sub(run.counted_until) as f64 / 1000.0;
                 if chip_s > 0.0 {
                     run.attained_chip_s += chip_s;
-                    bill.extend(run.owners.iter().map(|owner| (owner.person, owner.share * chip_s)));
                     self.changes.runs.insert(run.id);
+                    for owner in &run.owners {
+                        if let Some(person) = self.people.get_mut(&owner.person) {
+                            person.chip_s += owner.share * chip_s;
+                            self.changes.people.insert(owner.person);
+                        }
+                    }
                 }
             }
             run.counted_until = now;
-        }
-        policy::charge(&mut standings, &bill, now);
-        for (id, person) in &mut self.people {
-            if person.standing != standings[id] {
-                person.standing = standings[id];
-                self.changes.people.insert(*id);
-            }
         }
     }
 
@@ -168,18 +163,15 @@ impl Lab {
         }
         let claim = |run: &Run| Claim {
             run: run.id,
-            idea: run.idea,
-            owners: run.owners.clone(),
             chips: run.chips,
             submitted: run.submitted,
             attained_chip_s: attained[&run.idea],
-            executed_s: run.attained_chip_s / f64::from(run.chips),
             now: match (run.state, run.segments.last()) {
                 (State::Starting | State::Running, Some(segment)) => {
                     Tenure::Holds { since: segment.reserved, switch_s: SWITCH_S }
                 }
                 (State::Suspending { .. } | State::Ending { .. }, _) => Tenure::Leaving,
-                _ => Tenure::Waits { since: run.waiting_since },
+                _ => Tenure::Waits,
             },
         };
         self.runs.values().filter(|run| !run.state.is_over()).map(claim).collect()

@@ -19,12 +19,10 @@ use super::log::Log;
 use super::stint::{END, Guards, Held, KILL, LOG, PID, SANDBOX, STARTED, SUSPEND, Stint};
 use super::system::{self, Child, Process};
 use super::watch::Watch;
-use crate::run::End;
+use crate::run::{End, SAVED};
 
 /// How often orders and limits are looked at.
 const ROUND: Duration = Duration::from_millis(100);
-/// The code that says: saved, and can be gone on with.
-const SUSPENDED: i32 = 75;
 /// What killed stints end by.
 const SIGKILL: i32 = 9;
 /// How often the end is tried to be written, a second apart: a full disk may get room again.
@@ -66,7 +64,7 @@ fn stand_over(stint: &Stint) -> io::Result<End> {
         return Ok(End::NotStarted("it was ended before its command was started".to_string()));
     }
     if stint.has(SUSPEND) {
-        return Ok(End::Exit(SUSPENDED));
+        return Ok(End::Exit(SAVED));
     }
     let order = stint.order()?;
     let log = Log::new(&stint.path(LOG), order.limits.log)?;

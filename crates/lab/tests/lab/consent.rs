@@ -33,7 +33,7 @@ fn a_join_waits_for_a_yes_and_then_shares_the_cost() {
     let why = place.refusal(answer(ada, true));
     assert!(why.contains("settled already"), "{why}");
     // What is charged from now on is charged to both.
-    let had = |place: &Place, person| place.host.lab().people()[&person].standing.virtual_time;
+    let had = |place: &Place, person| place.host.lab().people()[&person].chip_s;
     let before = [had(&place, ada), had(&place, ben)];
     place.wait(100);
     let gained = [had(&place, ada) - before[0], had(&place, ben) - before[1]];
