@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use crate::run::Fingerprint;
+use crate::tree::hexadecimal;
 
 /// Settings that change nothing about what is computed.
 const NAMES: [&str; 8] = ["seed", "name", "out", "output", "json", "run", "log", "title"];
@@ -52,7 +53,7 @@ impl Fingerprint {
             hash.update((bytes.len() as u64).to_le_bytes());
             hash.update(bytes);
         }
-        print.code = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        print.code = hexadecimal(hash);
         print
     }
 

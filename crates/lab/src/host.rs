@@ -35,6 +35,11 @@ impl<L: Launcher> Host<L> {
         &self.lab
     }
 
+    /// What carries out its orders.
+    pub fn launcher(&self) -> &L {
+        &self.launcher
+    }
+
     /// What it keeps.
     pub fn store(&self) -> &Store {
         &self.store

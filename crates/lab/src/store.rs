@@ -146,6 +146,7 @@ fn make_private(path: &Path) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
+    // SQLite gives its other files the mode of this one.
     let mut options = OpenOptions::new();
     options.create(true).append(true);
     #[cfg(unix)]

@@ -62,7 +62,7 @@ impl Tree {
                 hash.update(part);
             }
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(hash)
     }
 
     /// Keeps it in `directory`, under its hash, which is returned.
@@ -139,6 +139,11 @@ fn make_executable(path: &Path) -> io::Result<()> {
     }
     let _ = path;
     Ok(())
+}
+
+/// A hash as hexadecimal digits.
+pub(crate) fn hexadecimal(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn failed(path: &Path, error: &io::Error) -> Error {

@@ -37,9 +37,7 @@ impl Door {
     pub fn find(store: &Store) -> Option<Door> {
         serde_json::from_slice(&fs::read(store.door()).ok()?).ok()
     }
-}
 
-impl Door {
     /// Says that a server is there. Nobody but its owner gets to read the key.
     pub fn open(&self, store: &Store) -> Result<()> {
         let path = store.door();

@@ -161,7 +161,7 @@ pub fn run(options: &Options) -> Result<()> {
              and --key, or say --insecure where something else encrypts"
         );
     }
-    if let Some(name) = person.as_ref().filter(|name| !account::is_name(name)) {
+    if let Some(name) = person.as_ref().filter(|name| !minke_lab::is_name(name)) {
         bail!("{name:?} can't be a person's name; give --person one of at most 60 characters");
     }
     let config = tls.as_ref().map(|(cert, key)| tls::config(cert, key)).transpose()?;
@@ -238,5 +238,5 @@ where
 /// What the operating system calls whoever runs this.
 fn user_name() -> String {
     let names = ["USER", "LOGNAME", "USERNAME"].iter().filter_map(|name| std::env::var(name).ok());
-    names.map(|name| name.trim().to_string()).find(|name| account::is_name(name)).unwrap_or_else(|| "me".into())
+    names.map(|name| name.trim().to_string()).find(|name| minke_lab::is_name(name)).unwrap_or_else(|| "me".into())
 }

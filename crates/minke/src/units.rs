@@ -29,6 +29,11 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// Bytes as hexadecimal digits.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// At least two digits that mean something, in steps of a thousand.
 fn scaled(mut x: f64, units: &[&str]) -> String {
     let mut unit = 0;

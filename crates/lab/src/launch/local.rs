@@ -86,6 +86,11 @@ impl Local {
         Ok(Local { settings, seen: HashMap::new(), supervisors: Vec::new(), ordered: HashSet::new() })
     }
 
+    /// Where code trees are kept.
+    pub fn code(&self) -> PathBuf {
+        self.settings.home.join("code")
+    }
+
     /// A run's directory.
     pub fn directory(&self, run: RunId) -> PathBuf {
         self.settings.home.join(format!("runs/r{}", run.0))
@@ -187,7 +192,7 @@ fn age(path: &Path) -> Duration {
 impl Launcher for Local {
     fn start(&mut self, run: &Run, segment: usize) -> io::Result<()> {
         if !run.tree.is_empty() {
-            tree::place(&self.settings.home.join("code"), &run.tree, &self.directory(run.id).join("code"))?;
+            tree::place(&self.code(), &run.tree, &self.directory(run.id).join("code"))?;
         }
         let stint = self.stint(run.id, segment);
         stint.make()?;

@@ -14,6 +14,7 @@ use super::models::Described;
 use crate::output::print;
 use crate::store::Store;
 use crate::terminal::Bar;
+use crate::units::hexadecimal;
 use crate::{fetch, units};
 
 /// What a Hugging Face directory is read from; other files (other formats' weights above all) are left behind.
@@ -232,10 +233,6 @@ pub fn digest(path: &Path) -> Result<String> {
 /// The SHA-256 of bytes.
 pub fn digest_of(bytes: &[u8]) -> String {
     hexadecimal(&Sha256::digest(bytes))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Makes the names in a directory last.

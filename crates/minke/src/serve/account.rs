@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::Redirect;
 use maud::{Markup, html};
-use minke_lab::{Action, Event};
+use minke_lab::{Action, Event, NAME_MAX, is_name};
 
 use super::credentials::{self, Key, Kind, Person, issue, keys, people};
 use super::error::Failure;
@@ -17,14 +17,6 @@ use super::{Shared, Site};
 const INVITATION_DAYS: i64 = 7;
 /// Days that a link for another device is good for.
 const DEVICE_DAYS: i64 = 1;
-/// Longest name of a person or a key, in characters.
-const LONGEST: usize = 60;
-
-/// Whether somebody can be called so.
-pub fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.chars().count() <= LONGEST && !name.chars().any(char::is_control)
-}
-
 pub async fn show(State(shared): State<Shared>, Extension(visitor): Extension<Visitor>) -> Result<Markup, Failure> {
     render(&shared, &visitor, None).await
 }
@@ -98,7 +90,7 @@ fn login_url(site: &Site, link: &str) -> String {
 
 fn name_field(body: &[u8], name: &str, what: &str) -> Result<String, Failure> {
     let value = field(body, name).unwrap_or_default().trim().to_string();
-    let message = || Failure::bad_request(format!("give the {what} a name of at most {LONGEST} characters"));
+    let message = || Failure::bad_request(format!("give the {what} a name of at most {NAME_MAX} characters"));
     is_name(&value).then_some(value).ok_or_else(message)
 }
 
@@ -132,7 +124,7 @@ async fn render(shared: &Shared, visitor: &Visitor, once: Option<Markup>) -> Res
                 form.row method="post" action="/account/keys" {
                     (csrf_field(visitor))
                     label for="label" { "Name of a new key" }
-                    input id="label" name="label" required maxlength=(LONGEST) placeholder="laptop" autocomplete="off";
+                    input id="label" name="label" required maxlength=(NAME_MAX) placeholder="laptop" autocomplete="off";
                     button { "Make a key" }
                 }
             }
@@ -142,7 +134,7 @@ async fn render(shared: &Shared, visitor: &Visitor, once: Option<Markup>) -> Res
                 form.row method="post" action="/account/invite" {
                     (csrf_field(visitor))
                     label for="name" { "Invite somebody called" }
-                    input id="name" name="name" required maxlength=(LONGEST) autocomplete="off";
+                    input id="name" name="name" required maxlength=(NAME_MAX) autocomplete="off";
                     button { "Make a login link" }
                 }
             }

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
 use super::database::now;
+use crate::units::hexadecimal;
 
 /// Somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,20 +54,16 @@ const DAY: i64 = 24 * 60 * 60;
 pub fn random() -> Result<String> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| anyhow!("the system gives no random numbers ({error})"))?;
-    Ok(hex(&bytes))
+    Ok(hexadecimal(&bytes))
 }
 
 fn hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// What forms of a session must carry: nobody who can't read the cookie can make it up.
 pub fn csrf(session: &str) -> String {
-    hex(&hash(&format!("csrf {session}")))
+    hexadecimal(&hash(&format!("csrf {session}")))
 }
 
 /// Whether two secrets are equal, in a time that does not tell where they differ.
@@ -192,7 +189,7 @@ mod tests {
                     .prepare("SELECT hash FROM credential")?
                     .query_map([], |row| row.get(0))?
                     .collect::<Result<_, _>>()?;
-                assert!(found.iter().all(|hash| hash.len() == 32 && hex(hash) != secret));
+                assert!(found.iter().all(|hash| hash.len() == 32 && hexadecimal(hash) != secret));
                 let key = keys(c, ada.id)?.into_iter().find(|key| key.label == "laptop").unwrap();
                 assert!(key.used.is_some());
                 assert!(!revoke(c, bob.id, key.id)? && owner(c, Kind::Key, &secret)?.is_some());

@@ -1,6 +1,5 @@
 //! `lab.db`: people, what they log in with, what they said. SQLite with a write-ahead log, readable by its owner alone.
 
-use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -56,19 +55,8 @@ const LATEST: u32 = STEPS.len() as u32;
 pub struct Database(Arc<Mutex<Connection>>);
 
 impl Database {
-    /// Opens the database, or makes it, and brings its tables up to date.
+    /// Opens the database, which the lab's store has made for its owner alone, and brings our tables up to date.
     pub fn open(path: &Path) -> Result<Database> {
-        let failed =
-            || format!("{} can't be opened; set MINKE_HOME to a directory that can be written", path.display());
-        if let Some(home) = path.parent() {
-            fs::create_dir_all(home).with_context(failed)?;
-        }
-        // SQLite gives its other files the mode of this one.
-        let mut options = OpenOptions::new();
-        options.create(true).append(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(path).with_context(failed)?;
         let strange =
             || format!("{} can't be used as minke's database; if it is something else, move it away", path.display());
         let mut connection = Connection::open(path).with_context(strange)?;
@@ -118,6 +106,8 @@ pub fn now() -> i64 {
 
 #[cfg(test)]
 pub mod tests {
+    use std::fs;
+
     use super::*;
     use crate::serve::credentials::Person;
 

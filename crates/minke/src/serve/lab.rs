@@ -3,13 +3,13 @@
 pub mod answers;
 pub mod api;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use minke_lab::launch::{Local, Settings, cores};
-use minke_lab::{Action, Event, Host, Person, RunId};
+use minke_lab::{Action, Event, Host, Person};
 
 use super::error::Failure;
 use super::loaded::blocking;
@@ -22,7 +22,6 @@ const PACE: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub struct Desk {
     host: Arc<Mutex<Host<Local>>>,
-    home: PathBuf,
 }
 
 impl Desk {
@@ -34,7 +33,7 @@ impl Desk {
         let settings = Settings::new(home.to_path_buf(), minke, shared_out(&cores, chips));
         let launcher = Local::new(settings).context("runs can't be started on this machine")?;
         let host = Host::open(minke_lab::Store::open(database)?, launcher, chips, now())?;
-        let desk = Desk { host: Arc::new(Mutex::new(host)), home: home.to_path_buf() };
+        let desk = Desk { host: Arc::new(Mutex::new(host)) };
         let weak = Arc::downgrade(&desk.host);
         let look = move || {
             let mut failed = false;
@@ -51,16 +50,6 @@ impl Desk {
         };
         std::thread::Builder::new().name("minke-lab".into()).spawn(look).context("the system refuses a thread")?;
         Ok(desk)
-    }
-
-    /// Where code trees are kept.
-    pub fn code(&self) -> PathBuf {
-        self.home.join("code")
-    }
-
-    /// A run's directory.
-    pub fn directory(&self, run: RunId) -> PathBuf {
-        self.home.join(format!("runs/r{}", run.0))
     }
 
     /// Asks the lab something, now.

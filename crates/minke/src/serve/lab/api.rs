@@ -81,7 +81,7 @@ pub async fn attempt(shared: &Shared, by: PersonId, attempt: Attempt) -> Answer<
         }
         None => {}
     }
-    let code = desk.code();
+    let code = desk.with(|host| Ok(host.launcher().code())).await?;
     let tree = blocking(move || Ok(tree.keep(&code)?)).await?;
     let idea = match idea {
         Some(id) => Which::Known(IdeaId(id)),
@@ -286,11 +286,12 @@ pub async fn log(
     let run = RunId(id);
     let found = shared
         .desk
-        .with(move |host| Ok(host.lab().runs().get(&run).map(|run| (run.segments.len(), run.state.is_over()))))
+        .with(move |host| {
+            let logs = |segments: usize| (0..segments).map(|i| host.launcher().log(run, i)).collect::<Vec<PathBuf>>();
+            Ok(host.lab().runs().get(&run).map(|run| (logs(run.segments.len()), run.state.is_over())))
+        })
         .await?;
-    let (segments, over) = found.ok_or_else(|| Failure::not_found(format!("there is no run {id}")))?;
-    let directory = shared.desk.directory(run);
-    let logs: Vec<PathBuf> = (0..segments).map(|i| directory.join(format!("segments/{i}/out.log"))).collect();
+    let (logs, over) = found.ok_or_else(|| Failure::not_found(format!("there is no run {id}")))?;
     let (text, next) = blocking(move || part(&logs, from)).await?;
     answer(&told::Log { over: over && text.is_empty(), text, next })
 }
