@@ -53,6 +53,7 @@ impl Lab {
 
     fn reason(&self, reason: &Reason, now: u64) -> String {
         match *reason {
+            Reason::ChipsFree { of: 1, .. } => "the chip is free".into(),
             Reason::ChipsFree { free, of } if free == of => format!("all {} are free", chips(of)),
             Reason::ChipsFree { free, of } => format!("{free} of {} are free", chips(of)),
             Reason::TooBig { wants, of } => format!("it wants {}, and there are {of}", chips(wants)),

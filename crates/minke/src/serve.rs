@@ -41,7 +41,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use self::credentials::{Kind, issue};
+use self::credentials::{Kind, issue, keys, revoke};
 use self::database::Database;
 use self::lab::Desk;
 use self::loaded::Loaded;
@@ -179,6 +179,10 @@ pub fn run(options: &Options) -> Result<()> {
     let person = desk.person_named(&name)?;
     let (link, key) = database.now(|connection| {
         conversations::close_all(connection)?;
+        // Whoever found the key of an earlier server gets in no more.
+        for key in keys(connection, person.id.0)?.iter().filter(|key| key.label == DOOR) {
+            revoke(connection, person.id.0, key.id)?;
+        }
         let link = issue(connection, Kind::Link, person.id.0, "", Some(LINK_DAYS))?;
         Ok((link, issue(connection, Kind::Key, person.id.0, DOOR, Some(DOOR_DAYS))?))
     })?;

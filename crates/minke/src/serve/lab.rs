@@ -3,11 +3,12 @@
 pub mod answers;
 pub mod api;
 
+use std::fs::{self, File, TryLockError};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use minke_lab::launch::{Local, Settings, cores};
 use minke_lab::{Action, Event, Host, Person};
 
@@ -22,18 +23,21 @@ const PACE: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub struct Desk {
     host: Arc<Mutex<Host<Local>>>,
+    /// Two labs over the same runs would each hand out the same chips.
+    _lock: Arc<File>,
 }
 
 impl Desk {
     /// Takes up the lab's work, with so many chips, or as many as there are cores.
     pub fn open(home: &Path, database: &Path, chips: Option<u32>) -> Result<Desk> {
+        let lock = claim(home)?;
         let cores = cores();
         let chips = chips.unwrap_or(cores.len() as u32).max(1);
         let minke = std::env::current_exe().context("this program's own file can't be found")?;
         let settings = Settings::new(home.to_path_buf(), minke, shared_out(&cores, chips));
         let launcher = Local::new(settings).context("runs can't be started on this machine")?;
         let host = Host::open(minke_lab::Store::open(database)?, launcher, chips, now())?;
-        let desk = Desk { host: Arc::new(Mutex::new(host)) };
+        let desk = Desk { host: Arc::new(Mutex::new(host)), _lock: Arc::new(lock) };
         let weak = Arc::downgrade(&desk.host);
         let look = move || {
             let mut failed = false;
@@ -88,6 +92,25 @@ impl Desk {
                 _ => anyhow::bail!("the lab did not answer"),
             }
         })
+    }
+}
+
+/// Makes the lab in a directory this process's until the file is closed.
+fn claim(home: &Path) -> Result<File> {
+    let path = home.join("lab.lock");
+    let opened = fs::create_dir_all(home).and_then(|()| File::create(&path));
+    let lock = opened.with_context(|| {
+        format!("the lab can't be kept in {}; set MINKE_HOME to a directory that can be written", home.display())
+    })?;
+    match lock.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            bail!(
+                "another minke serves the lab in {}; use that one, stop it, or set MINKE_HOME to a directory that can be written",
+                home.display()
+            )
+        }
+        // Where there are no locks, there is nobody to find out about.
+        Err(TryLockError::Error(_)) | Ok(()) => Ok(lock),
     }
 }
 

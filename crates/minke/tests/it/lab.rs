@@ -118,6 +118,10 @@ fn runs_outlive_the_server_and_are_stopped_when_somebody_says_so() {
     let tried = lab.json(&["try", "counting", "--json", "--", "sh", "-c", script]);
     let run = tried["run"].as_u64().unwrap();
     lab.wait(run, "running");
+    // One server is enough.
+    let second = lab.command(&["serve", "--listen", "127.0.0.1:0"]);
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(second.status.code() == Some(1) && said.contains("another minke serves the lab"), "{said}");
     lab.restart();
     let told = lab.wait(run, "running");
     assert_eq!(told["decisions"].as_array().map(Vec::len), Some(1), "started once: {told:#}");
