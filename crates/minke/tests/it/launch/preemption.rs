@@ -77,14 +77,14 @@ fn the_shell_example_saves_and_goes_on() {
     both_ways(|lab, _| {
         let [program] = examples("sh").try_into().unwrap();
         lab.run(1, 1, &[]);
-        let slow = program.replace("steps=1000", "steps=40").replace("./train-one-step", "sleep 0.03");
+        let slow = program.replace("steps=1000", "steps=60").replace("./train-one-step", "sleep 0.03");
         assert_ne!(slow, program);
         fs::write(lab.directory(1).join("code/train.sh"), slow).unwrap();
         let (end, acknowledged) = in_stints(lab, &["sh", "train.sh"]);
         assert_eq!(end, End::Exit(0), "{:?}", lab.reports);
         assert!(acknowledged >= 2, "{:?}", lab.reports);
         let steps: String = (0..8).map(|segment| lab.log(1, segment)).collect();
-        let expected: String = (1..=40).map(|step| format!("step {step}\n")).collect();
+        let expected: String = (1..=60).map(|step| format!("step {step}\n")).collect();
         assert_eq!(steps, expected);
     });
 }
