@@ -1,5 +1,6 @@
 //! The lab from its command line: an idea becomes a run, and the run a model; repeats are pointed out; chips change hands.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -7,9 +8,10 @@ use serde_json::Value;
 
 use crate::{Place, repository};
 
-/// A lab with one chip; it ends with the test.
-struct Lab {
+/// A lab; it ends with the test.
+pub struct Lab {
     place: Place,
+    chips: String,
     server: Child,
 }
 
@@ -21,17 +23,17 @@ impl Drop for Lab {
 }
 
 impl Lab {
-    fn new() -> Lab {
-        let place = Place::new();
+    pub fn with_chips(chips: usize) -> Lab {
+        let (place, chips) = (Place::new(), chips.to_string());
         place.copy(&repository().join("recipes/tiny.toml"), "code/tiny.toml");
-        let mut lab = Lab { server: Lab::serve(&place), place };
+        let mut lab = Lab { server: Lab::serve(&place, &chips), place, chips };
         lab.wait_for_door();
         lab
     }
 
-    fn serve(place: &Place) -> Child {
+    fn serve(place: &Place, chips: &str) -> Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_minke"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--chips", "1", "--person", "ada"]);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--chips", chips, "--person", "ada"]);
         command.env("MINKE_HOME", place.path("home")).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap()
     }
@@ -45,12 +47,17 @@ impl Lab {
     }
 
     /// The server is killed, and another takes its place.
-    fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.server.kill().unwrap();
         self.server.wait().unwrap();
         std::fs::remove_file(self.place.path("home/server.json")).unwrap();
-        self.server = Lab::serve(&self.place);
+        self.server = Lab::serve(&self.place, &self.chips);
         self.wait_for_door();
+    }
+
+    /// Where a run keeps its own files.
+    pub fn files(&self, run: u64) -> PathBuf {
+        self.place.path(&format!("home/runs/r{run}/files"))
     }
 
     fn command(&self, words: &[&str]) -> Output {
@@ -59,13 +66,13 @@ impl Lab {
         command.stdin(Stdio::null()).output().unwrap()
     }
 
-    fn run(&self, words: &[&str]) -> String {
+    pub fn run(&self, words: &[&str]) -> String {
         let output = self.command(words);
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn json(&self, words: &[&str]) -> Value {
+    pub fn json(&self, words: &[&str]) -> Value {
         serde_json::from_str(&self.run(words)).unwrap()
     }
 
@@ -85,7 +92,7 @@ impl Lab {
 
 #[test]
 fn an_idea_becomes_a_run_and_the_run_a_model() {
-    let lab = Lab::new();
+    let lab = Lab::with_chips(1);
     let tried = lab.json(&["try", "tiny thoughts help tiny sums", "--json", "--", "minke", "train", "tiny.toml"]);
     assert_eq!((tried["idea"].as_u64(), tried["run"].as_u64()), (Some(1), Some(1)));
     let told = lab.wait(1, "done");
@@ -113,7 +120,7 @@ fn an_idea_becomes_a_run_and_the_run_a_model() {
 
 #[test]
 fn runs_outlive_the_server_and_are_stopped_when_somebody_says_so() {
-    let mut lab = Lab::new();
+    let mut lab = Lab::with_chips(1);
     let script = "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.1; done";
     let tried = lab.json(&["try", "counting", "--json", "--", "sh", "-c", script]);
     let run = tried["run"].as_u64().unwrap();

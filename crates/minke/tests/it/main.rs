@@ -11,6 +11,8 @@ mod kill;
 mod lab;
 #[cfg(target_os = "linux")]
 mod launch;
+#[cfg(target_os = "linux")]
+mod load;
 mod pull;
 mod serve_api;
 mod serve_pages;
