@@ -13,6 +13,7 @@ mod lab;
 mod launch;
 mod pull;
 mod serve_api;
+mod serve_lab;
 mod serve_pages;
 mod server;
 
