@@ -15,6 +15,13 @@ pub enum Event {
         /// What they are called.
         name: String,
     },
+    /// A person says what they would like to be asked about.
+    Introduced {
+        /// Who.
+        by: PersonId,
+        /// In a line; empty takes it back.
+        interests: String,
+    },
     /// A person tries an idea: it becomes a run.
     Try {
         /// Who.

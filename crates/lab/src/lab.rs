@@ -4,6 +4,7 @@
 //! nothing but the accounts.
 
 mod links;
+mod queue;
 mod runs;
 mod schedule;
 
@@ -28,6 +29,9 @@ const TEXT_MAX: usize = 2_000;
 
 /// Longest name of a person, in characters.
 pub const NAME_MAX: usize = 60;
+
+/// Longest line on a person's interests, in characters.
+pub const INTERESTS_MAX: usize = 200;
 
 /// While nothing else happens, chips are charged this often.
 const CHARGE_MS: u64 = 10_000;
@@ -83,6 +87,7 @@ impl Lab {
     fn take(&mut self, event: Event) -> Result<Vec<Action>, Refusal> {
         match event {
             Event::Arrived { name } => self.arrive(&name),
+            Event::Introduced { by, interests } => self.introduce(by, &interests),
             Event::Try { by, idea, command, chips, tree, fingerprint } => {
                 self.try_idea(by, idea, command, chips, tree, fingerprint)
             }
@@ -113,9 +118,23 @@ impl Lab {
             return Err(format!("there is somebody called {name} already; choose another name"));
         }
         let id = PersonId(next(self.people.last_key_value().map(|(id, _)| id.0)));
-        self.people.insert(id, Person { id, name: name.to_string(), chip_s: 0.0 });
+        self.people.insert(id, Person { id, name: name.to_string(), interests: String::new(), chip_s: 0.0 });
         self.changes.people.insert(id);
         Ok(vec![Action::Welcome(id)])
+    }
+
+    /// Somebody says what they would like to be asked about, or nothing any more.
+    fn introduce(&mut self, by: PersonId, interests: &str) -> Result<Vec<Action>, Refusal> {
+        let interests = interests.trim();
+        if interests.chars().count() > INTERESTS_MAX || interests.chars().any(char::is_control) {
+            return Err(format!("interests are one line of at most {INTERESTS_MAX} characters; shorten it"));
+        }
+        self.person(by)?;
+        if let Some(person) = self.people.get_mut(&by) {
+            person.interests = interests.to_string();
+            self.changes.people.insert(by);
+        }
+        Ok(vec![Action::Done])
     }
 
     /// What runs and ideas there are like this one, to be shown before a chip is spent.

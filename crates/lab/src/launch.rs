@@ -1,5 +1,6 @@
 //! Launchers: what carries actions out. Local processes here; Slurm comes as another.
 
+mod kept;
 mod local;
 mod order;
 mod progress;
@@ -26,6 +27,7 @@ use crate::run::{Run, RunId};
 
 #[cfg(target_os = "linux")]
 pub use confine::{confine, enter};
+pub use kept::Kept;
 pub use local::{Local, Settings};
 pub use order::Limits;
 #[cfg(target_os = "linux")]

@@ -32,7 +32,7 @@ pub use error::{Error, Result};
 pub use event::{Event, Report, Which};
 pub use host::Host;
 pub use idea::{Idea, IdeaId, IdeaStatus};
-pub use lab::{Lab, NAME_MAX, is_name};
+pub use lab::{INTERESTS_MAX, Lab, NAME_MAX, is_name};
 pub use link::{Link, LinkId, LinkKind, LinkStatus};
 pub use person::{Person, PersonId, Share};
 pub use repeats::{Likeness, Repeat};

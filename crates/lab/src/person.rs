@@ -13,6 +13,9 @@ pub struct Person {
     pub id: PersonId,
     /// What the others call them; no two have the same.
     pub name: String,
+    /// What they would like to be asked about, in a line of theirs; empty while they have said nothing.
+    #[serde(default)]
+    pub interests: String,
     /// Chip-seconds that they have had, by their shares.
     pub chip_s: f64,
 }

@@ -182,7 +182,7 @@ fn waits(claim: &Claim) -> bool {
 }
 
 /// Until when a claim keeps its chips, whoever wants them.
-fn kept_until(claim: &Claim, now: u64) -> Option<u64> {
+pub(crate) fn kept_until(claim: &Claim, now: u64) -> Option<u64> {
     match claim.now {
         Tenure::Waits => None,
         Tenure::Leaving => Some(now + 1),

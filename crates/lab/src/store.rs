@@ -17,7 +17,7 @@ use crate::lab::Lab;
 use crate::run::RunId;
 
 /// Each brings the database to the next version, from a file that has none.
-const MIGRATIONS: [&str; 1] = [include_str!("store/1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("store/1.sql"), include_str!("store/2.sql")];
 
 /// The lab's database.
 #[derive(Debug)]
@@ -191,6 +191,21 @@ mod tests {
             use std::os::unix::fs::PermissionsExt;
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn what_an_earlier_minke_kept_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lab.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(MIGRATIONS[0]).unwrap();
+        old.execute("INSERT INTO person VALUES (1, '{\"id\":1,\"name\":\"Ada\",\"chip_s\":0.0}')", []).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        drop(old);
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.load(1).unwrap().people()[&crate::PersonId(1)].interests, "");
+        let view = store.connection.query_row("SELECT name || interests FROM people", [], |row| row.get(0));
+        assert_eq!(view, Ok("Ada".to_string()));
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Lab {
                 format!("it gives way to {}, whose idea has had {} less", self.called(to), chip_time(by))
             }
             Reason::StoppedBy { person } => format!("{} stopped it", self.names(&[person])),
-            Reason::Ended { ref end } => ended(end),
+            Reason::Ended { ref end } => end.sentence(),
             Reason::LostAgain { times } => format!("that was so {times} times in a row without any progress"),
             Reason::DidNotYield { waited_s } => format!(
                 "it was asked for its chips {} ago and has not given them back",
@@ -94,15 +94,18 @@ impl Lab {
     }
 }
 
-fn ended(end: &End) -> String {
-    match end {
-        End::Exit(0) => "its command came to its end".into(),
-        End::Exit(SAVED) => "its command saved and gave its chips back".into(),
-        End::Exit(code) => format!("its command ended with code {code}"),
-        End::Signal(signal) => format!("signal {signal} ended its command"),
-        End::Broke(what) => format!("it broke a limit: {what}"),
-        End::Vanished => "its process is gone, and nobody knows how it ended".into(),
-        End::NotStarted(what) => format!("its command could not be started: {what}"),
+impl End {
+    /// How a stint ended, as the end of a sentence.
+    pub fn sentence(&self) -> String {
+        match self {
+            End::Exit(0) => "its command came to its end".into(),
+            End::Exit(SAVED) => "its command saved and gave its chips back".into(),
+            End::Exit(code) => format!("its command ended with code {code}"),
+            End::Signal(signal) => format!("signal {signal} ended its command"),
+            End::Broke(what) => format!("it broke a limit: {what}"),
+            End::Vanished => "its process is gone, and nobody knows how it ended".into(),
+            End::NotStarted(what) => format!("its command could not be started: {what}"),
+        }
     }
 }
 

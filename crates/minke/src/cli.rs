@@ -62,6 +62,13 @@ pub enum Command {
     /// Say no to a question; no reason is asked for
     #[command(after_help = "Example:\n  minke decline 3")]
     Decline(ideas::Answer),
+    /// Take back a question of yours
+    #[command(after_help = "Example:\n  minke withdraw 3")]
+    Withdraw(ideas::Answer),
+    /// Be an author of an idea no longer
+    Leave(ideas::Leave),
+    /// Put an idea of yours aside, or take it up again
+    Park(ideas::Park),
     /// What was asked of you, and what you asked
     #[command(after_help = "Example:\n  minke inbox")]
     Inbox(ideas::List),

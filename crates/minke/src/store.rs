@@ -168,8 +168,20 @@ fn is_model_directory(path: &Path) -> bool {
     path.join("config.json").is_file()
 }
 
-/// The model that a run's directory holds; a run on the lab has its files in `files/`.
+/// The model that a run's directory holds; a run on the lab has its files in `files/`, and may have put anything there.
 fn model_of_run(path: &Path) -> Option<PathBuf> {
-    let models = ["model", "files/model"].map(|model| path.join(model));
-    if is_model_directory(path) { None } else { models.into_iter().find(|model| is_model_directory(model)) }
+    let (own, on_lab) = (path.join("model"), path.join("files/model"));
+    if is_model_directory(path) {
+        return None;
+    }
+    Some(own).filter(|model| is_model_directory(model)).or_else(|| Some(on_lab).filter(|model| is_plain_model(model)))
+}
+
+/// Whether a directory is one, and holds a model in regular files and nothing else: a link could lead anywhere, and a
+/// pipe be waited for.
+fn is_plain_model(path: &Path) -> bool {
+    let is_file = |entry: fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_file());
+    fs::symlink_metadata(path).is_ok_and(|about| about.is_dir())
+        && fs::read_dir(path).is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(is_file)))
+        && is_model_directory(path)
 }

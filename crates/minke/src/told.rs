@@ -125,9 +125,28 @@ pub struct Run {
     pub submitted: u64,
     /// Chip-seconds that it has had.
     pub chip_s: f64,
+    /// What it was ended for, where it did what no run may.
+    #[serde(default)]
+    pub ended_for: Option<String>,
     /// What was decided about it, oldest first; only where one run is asked for.
     #[serde(default)]
     pub decisions: Vec<Decision>,
+    /// Its stints, oldest first; only where one run is asked for.
+    #[serde(default)]
+    pub stints: Vec<Stint>,
+}
+
+/// A time during which a run had chips.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stint {
+    /// Their numbers.
+    pub chips: Vec<u32>,
+    /// Milliseconds since 1970.
+    pub from: u64,
+    /// The same, once it is over.
+    pub until: Option<u64>,
+    /// How it ended, as the end of a sentence.
+    pub end: Option<String>,
 }
 
 /// What was decided about a run.
@@ -162,6 +181,24 @@ pub struct Question {
     pub created: u64,
     /// Whether the one who asks for the inbox may answer it.
     pub yours: bool,
+    /// Whether they have asked it themselves.
+    #[serde(default)]
+    pub mine: bool,
+    /// The idea that is to become part of the one that it is over, if it is over a merger.
+    #[serde(default)]
+    pub merge: Option<u32>,
+}
+
+/// Somebody: `GET /api/people`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Person {
+    /// Their number.
+    pub id: u32,
+    /// What they are called.
+    pub name: String,
+    /// What they would like to be asked about, in a line of theirs.
+    #[serde(default)]
+    pub interests: String,
 }
 
 /// What a run has written: `GET /api/runs/N/log?from=BYTES`.

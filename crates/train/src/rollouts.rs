@@ -126,6 +126,39 @@ pub fn read(run: &Path, step: u64) -> Result<Vec<Rollout>> {
     Ok(rollouts)
 }
 
+/// What can be read of a step's file that a stranger may have written, from at most `bytes` of text; and what kept the rest
+/// from being read.
+pub fn skim(file: impl Read, bytes: u64) -> (Vec<Rollout>, Option<String>) {
+    let mut reader = BufReader::new(MultiGzDecoder::new(BufReader::new(file)).take(bytes));
+    let mut rollouts = Vec::new();
+    for number in 1.. {
+        let line = match next_line(&mut reader) {
+            Ok(Some(line)) => line,
+            Ok(None) | Err(_) if reader.get_ref().limit() == 0 => {
+                return (rollouts, Some("has more than is shown here".into()));
+            }
+            Ok(None) => break,
+            Err(what) => return (rollouts, Some(what)),
+        };
+        let read = match number {
+            1 => serde_json::from_slice(&line).map(|header: Header| match header.version {
+                VERSION => None,
+                version => Some(format!("is of version {version}, but this minke reads version {VERSION}")),
+            }),
+            _ => serde_json::from_slice(&line).map(|rollout| {
+                rollouts.push(rollout);
+                None
+            }),
+        };
+        match read {
+            Ok(None) => {}
+            Ok(Some(what)) => return (rollouts, Some(what)),
+            Err(error) => return (rollouts, Some(format!("line {number}: {error}"))),
+        }
+    }
+    (rollouts, None)
+}
+
 /// The next line; a limit on its length guards against a small file that decompresses into a huge one.
 fn next_line(reader: &mut impl BufRead) -> std::result::Result<Option<Vec<u8>>, String> {
     let mut line = Vec::new();
@@ -208,6 +241,25 @@ mod tests {
         assert!(sentence(3).ends_with("is of version 2, but this minke reads version 1; use the minke that wrote it"));
         gzip("{\"version\":1,\"step\":3,\"rollouts\":1}\n{\"prompt\":0}\n");
         assert!(sentence(3).contains("line 2: missing field"));
+    }
+
+    #[test]
+    fn of_what_strangers_wrote_the_beginning_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = directory.path();
+        let rollouts = [Rollout::example(), Rollout { sample: 1, ..Rollout::example() }];
+        write(run, 1, &rollouts).unwrap();
+        let skimmed = |bytes| skim(File::open(path(run, 1)).unwrap(), bytes);
+        assert_eq!(skimmed(1 << 20), (rollouts.to_vec(), None));
+        // A bomb goes off within bounds.
+        assert_eq!(skimmed(450), (rollouts[..1].to_vec(), Some("has more than is shown here".into())));
+        let mut file = GzBuilder::new().write(Vec::new(), Compression::default());
+        file.write_all(&vec![b' '; 8 << 20]).unwrap();
+        let bomb = file.finish().unwrap();
+        assert_eq!(skim(&bomb[..], 1 << 20), (vec![], Some("has more than is shown here".into())));
+        assert!(skim(&bomb[..99], 16 << 20).1.is_some_and(|what| what.starts_with("is damaged")));
+        assert!(skim(&b"no gzip"[..], 99).1.is_some_and(|what| what.starts_with("is damaged")));
+        assert_eq!(skim(&b""[..], 99).0, []);
     }
 
     #[test]

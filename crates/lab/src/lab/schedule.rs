@@ -156,7 +156,7 @@ impl Lab {
     }
 
     /// The runs that are not over, as the policy sees them.
-    fn claims(&self) -> Vec<Claim> {
+    pub(super) fn claims(&self) -> Vec<Claim> {
         let mut attained: BTreeMap<IdeaId, f64> = BTreeMap::new();
         for run in self.runs.values() {
             *attained.entry(run.idea).or_default() += run.attained_chip_s;

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use std::{env, fs};
 
 use super::Launcher;
+use super::kept::Kept;
 use super::order::{Limits, Order, VERSION};
 use super::progress::{Mark, read_newer};
 use super::stint::{
@@ -94,6 +95,11 @@ impl Local {
     /// A run's directory.
     pub fn directory(&self, run: RunId) -> PathBuf {
         self.settings.home.join(format!("runs/r{}", run.0))
+    }
+
+    /// What a run keeps for good.
+    pub fn kept(&self, run: RunId) -> Kept {
+        Kept::new(self.directory(run).join("files"))
     }
 
     /// Where what a stint printed is.

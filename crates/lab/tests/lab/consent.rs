@@ -146,3 +146,18 @@ fn what_makes_no_sense_is_refused_in_a_sentence() {
     }
     assert_eq!(place.host.lab().ideas().len(), before);
 }
+
+#[test]
+fn people_say_in_a_line_what_they_would_like_to_be_asked_about() {
+    let mut place = Place::new(1);
+    let ada = place.person("Ada");
+    let said = |interests: &str| Event::Introduced { by: ada, interests: interests.into() };
+    assert_eq!(place.tell(said("  verifiers, small models ")), [Action::Done]);
+    for (by, interests) in [(ada, "a".repeat(201)), (ada, "two\nlines".into()), (PersonId(9), "none".into())] {
+        place.refusal(Event::Introduced { by, interests });
+    }
+    place.restart();
+    assert_eq!(place.host.lab().people()[&ada].interests, "verifiers, small models");
+    place.tell(said(""));
+    assert_eq!(place.host.lab().people()[&ada].interests, "");
+}

@@ -1,4 +1,5 @@
-//! `minke ideas`, `idea`, `join`, `invite`, `accept`, `decline`, `inbox`: people and what they want to find out.
+//! People and what they want to find out: `minke ideas`, `idea`, `join`, `invite`, `accept`, `decline`, `withdraw`,
+//! `leave`, `park`, `inbox`.
 
 use std::io::{self, Write};
 
@@ -58,6 +59,23 @@ pub struct Answer {
     question: u32,
 }
 
+#[derive(Args)]
+#[command(after_help = "Example:\n  minke leave 7\n\nIts runs go on.")]
+pub struct Leave {
+    /// The idea's number
+    idea: u32,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  minke park 7\n  minke park 7 --resume\n\nIts runs go on.")]
+pub struct Park {
+    /// The idea's number
+    idea: u32,
+    /// Take it up again
+    #[arg(long)]
+    resume: bool,
+}
+
 pub fn list(arguments: &List) -> Result<()> {
     let ideas: Vec<told::Idea> = Client::connect()?.get("/api/ideas")?;
     print(&Ideas(ideas), arguments.json)
@@ -82,13 +100,30 @@ pub fn invite(arguments: &Invite) -> Result<()> {
 }
 
 fn ask(idea: u32, body: &Value, said: &'static str) -> Result<()> {
-    let _: Value = Client::connect()?.post(&format!("/api/ideas/{idea}/ask"), body)?;
-    print(&Said(said), false)
+    tell(&format!("/api/ideas/{idea}/ask"), body, said)
 }
 
 pub fn answer(arguments: &Answer, yes: bool) -> Result<()> {
-    let _: Value = Client::connect()?.post(&format!("/api/inbox/{}", arguments.question), &json!({ "yes": yes }))?;
-    print(&Said(if yes { "accepted" } else { "declined" }), false)
+    let said = if yes { "accepted" } else { "declined" };
+    tell(&format!("/api/inbox/{}", arguments.question), &json!({ "yes": yes }), said)
+}
+
+pub fn withdraw(arguments: &Answer) -> Result<()> {
+    tell(&format!("/api/inbox/{}/withdraw", arguments.question), &json!({}), "taken back")
+}
+
+pub fn leave(arguments: &Leave) -> Result<()> {
+    tell(&format!("/api/ideas/{}/leave", arguments.idea), &json!({}), "left; its runs go on")
+}
+
+pub fn park(arguments: &Park) -> Result<()> {
+    let said = if arguments.resume { "taken up again" } else { "put aside; its runs go on" };
+    tell(&format!("/api/ideas/{}/park", arguments.idea), &json!({ "parked": !arguments.resume }), said)
+}
+
+fn tell(path: &str, body: &Value, said: &'static str) -> Result<()> {
+    let _: Value = Client::connect()?.post(path, body)?;
+    print(&Said(said), false)
 }
 
 pub fn inbox(arguments: &List) -> Result<()> {

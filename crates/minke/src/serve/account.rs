@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::Redirect;
 use maud::{Markup, html};
-use minke_lab::{Action, Event, NAME_MAX, is_name};
+use minke_lab::{Action, Event, INTERESTS_MAX, NAME_MAX, PersonId, is_name};
 
 use super::credentials::{self, Key, Kind, Person, issue, keys, people};
 use super::error::Failure;
@@ -84,6 +84,17 @@ pub async fn invite(
     render(&shared, &visitor, Some(once)).await
 }
 
+/// Keeps a line on what its writer would like to be asked about.
+pub async fn introduce(
+    State(shared): State<Shared>,
+    Extension(visitor): Extension<Visitor>,
+    body: Bytes,
+) -> Result<Redirect, Failure> {
+    let interests = field(&body, "interests").unwrap_or_default();
+    shared.desk.tell(Event::Introduced { by: PersonId(visitor.person.id), interests }).await?;
+    Ok(Redirect::to("/account"))
+}
+
 fn login_url(site: &Site, link: &str) -> String {
     format!("{}/login/{link}", site.url())
 }
@@ -98,10 +109,20 @@ async fn render(shared: &Shared, visitor: &Visitor, once: Option<Markup>) -> Res
     let person = visitor.person.id;
     let (keys, people): (Vec<Key>, Vec<Person>) =
         shared.database.with(move |c| Ok((keys(c, person)?, people(c)?))).await?;
+    let mine = people.iter().find(|other| other.id == person).map_or("", |me| &me.interests);
     let body = html! {
         main.narrow id="main" {
             h1 { (visitor.person.name) }
             @if let Some(once) = once { div.notice role="status" { (once) } }
+            section {
+                h2 { "Interests" }
+                form.row method="post" action="/account/interests" {
+                    (csrf_field(visitor))
+                    label for="interests" { "What you would like to be asked about; others see it when they choose whom to invite" }
+                    input id="interests" name="interests" maxlength=(INTERESTS_MAX) value=(mine) autocomplete="off";
+                    button { "Keep it" }
+                }
+            }
             section {
                 h2 { "API keys" }
                 p { "For programs that speak OpenAI's API. Base URL: " code { (shared.site.url()) "/v1" } }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Redirect};
 use futures_util::stream::unfold;
@@ -40,14 +40,21 @@ pub async fn start() -> Redirect {
     Redirect::to("/chat")
 }
 
+/// With which model a conversation is to begin.
+#[derive(Deserialize)]
+pub struct With {
+    model: Option<String>,
+}
+
 pub async fn new(
     State(shared): State<Shared>,
     Extension(visitor): Extension<Visitor>,
+    Query(With { model }): Query<With>,
 ) -> Result<impl IntoResponse, Failure> {
     let person = visitor.person.id;
     let conversations = shared.database.with(move |c| conversations::of_person(c, person)).await?;
     let models = models(&shared).await?;
-    Ok(chat_page::new(&visitor, &conversations, &models))
+    Ok(chat_page::new(&visitor, &conversations, &models, model.as_deref()))
 }
 
 pub async fn show(

@@ -10,12 +10,12 @@ use super::steps::Step;
 
 const SCRIPTS: [&str; 2] = ["markdown.js", "chat.js"];
 
-/// A conversation that has not begun.
-pub fn new(visitor: &Visitor, conversations: &[Conversation], models: &[String]) -> Markup {
+/// A conversation that has not begun; with this model, if one is named.
+pub fn new(visitor: &Visitor, conversations: &[Conversation], models: &[String], model: Option<&str>) -> Markup {
     let middle = html! {
         header.bar { h1 { "New conversation" } }
         (log(&[], None))
-        (composer(models, None))
+        (composer(models, model))
     };
     around(visitor, conversations, None, "Chat", &middle)
 }

@@ -2,7 +2,7 @@
 //! random bits, so there is nothing to guess it by. The people themselves are the lab's; its view `people` has their names.
 
 use anyhow::{Context, Result, anyhow};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
 
 use super::database::now;
@@ -13,6 +13,8 @@ use crate::units::hexadecimal;
 pub struct Person {
     pub id: u32,
     pub name: String,
+    /// What they would like to be asked about.
+    pub interests: String,
 }
 
 /// What a secret is good for.
@@ -71,10 +73,15 @@ pub fn equal(a: &str, b: &str) -> bool {
     hash(a).iter().zip(hash(b)).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
+/// The person whose id, name and interests are these columns and the next two.
+fn person(row: &Row<'_>, column: usize) -> rusqlite::Result<Person> {
+    Ok(Person { id: row.get(column)?, name: row.get(column + 1)?, interests: row.get(column + 2)? })
+}
+
 /// Everybody.
 pub fn people(connection: &Connection) -> Result<Vec<Person>> {
-    let mut statement = connection.prepare("SELECT id, name FROM people ORDER BY name")?;
-    let people = statement.query_map([], |row| Ok(Person { id: row.get(0)?, name: row.get(1)? }))?;
+    let mut statement = connection.prepare("SELECT id, name, interests FROM people ORDER BY name")?;
+    let people = statement.query_map([], |row| person(row, 0))?;
     Ok(people.collect::<Result<_, _>>()?)
 }
 
@@ -94,11 +101,11 @@ pub fn issue(connection: &Connection, kind: Kind, person: u32, label: &str, days
 pub fn owner(connection: &Connection, kind: Kind, secret: &str) -> Result<Option<Person>> {
     let now = now();
     let found = connection.query_row(
-        "SELECT credential.id, credential.used, people.id, people.name FROM credential
+        "SELECT credential.id, credential.used, people.id, people.name, people.interests FROM credential
          JOIN people ON people.id = credential.person
          WHERE hash = ?1 AND kind = ?2 AND (expires IS NULL OR expires > ?3)",
         params![hash(secret), kind.name(), now],
-        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?, Person { id: row.get(2)?, name: row.get(3)? })),
+        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?, person(row, 2)?)),
     );
     let Some((id, used, person)) = found.optional()? else { return Ok(None) };
     // To the minute is near enough, and saves the disk.

@@ -40,6 +40,8 @@ pub struct Visitor {
     pub session: String,
     /// What the session's forms carry.
     pub csrf: String,
+    /// How many questions wait for their answer, where they are logged in.
+    pub asked: usize,
 }
 
 /// Headers of every response.
@@ -141,14 +143,16 @@ async fn with_key(shared: &Shared, key: &str) -> Result<Visitor, Failure> {
     let person = shared.database.with(move |c| owner(c, Kind::Key, &secret)).await?;
     let person =
         person.ok_or_else(|| Failure::nobody("this API key is not known here; make one on the account page"))?;
-    Ok(Visitor { person, session: String::new(), csrf: String::new() })
+    Ok(Visitor { person, session: String::new(), csrf: String::new(), asked: 0 })
 }
 
 async fn with_session(shared: &Shared, headers: &HeaderMap) -> Result<Option<Visitor>, Failure> {
     let Some(session) = session(headers, &shared.site) else { return Ok(None) };
     let secret = session.clone();
     let person = shared.database.with(move |c| owner(c, Kind::Session, &secret)).await?;
-    Ok(person.map(|person| Visitor { person, csrf: csrf(&session), session }))
+    let Some(person) = person else { return Ok(None) };
+    let asked = shared.desk.questions_to(person.id).await?;
+    Ok(Some(Visitor { person, csrf: csrf(&session), session, asked }))
 }
 
 /// Whether a request on the loopback interface names it: a page elsewhere could have its own name point there (DNS

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use minke_lab::launch::{Local, Settings, cores};
-use minke_lab::{Action, Event, Host, Person};
+use minke_lab::{Action, Event, Host, Link, LinkStatus, Person, PersonId};
 
 use super::error::Failure;
 use super::loaded::blocking;
@@ -78,6 +78,12 @@ impl Desk {
             Some(action) => Ok(action),
             None => Ok(Action::Done),
         }
+    }
+
+    /// How many questions wait for a person's answer.
+    pub async fn questions_to(&self, person: u32) -> Result<usize, Failure> {
+        let waits = move |link: &&Link| link.status == LinkStatus::Pending && link.to.contains(&PersonId(person));
+        self.with(move |host| Ok(host.lab().links().values().filter(waits).count())).await
     }
 
     /// The person of this name, who is welcomed if they are new.

@@ -5,7 +5,8 @@ use maud::{DOCTYPE, Markup, html};
 use super::guard::Visitor;
 
 /// The areas of the lab in the navigation's order, with their paths. A new area has a line here.
-const AREAS: [(&str, &str); 1] = [("Chat", "/chat")];
+const AREAS: [(&str, &str); 5] =
+    [("Chat", "/chat"), ("Ideas", "/ideas"), ("Runs", "/runs"), ("Cluster", "/cluster"), ("Inbox", "/inbox")];
 
 /// A page for somebody who is logged in; `area` is the path of the area that it belongs to.
 pub fn full(visitor: &Visitor, area: &str, title: &str, scripts: &[&str], body: &Markup) -> Markup {
@@ -16,7 +17,12 @@ pub fn full(visitor: &Visitor, area: &str, title: &str, scripts: &[&str], body: 
             a.brand href="/" { img src="/static/icon.svg" alt="" width="28" height="28"; span { "minke" } }
             nav aria-label="Areas" {
                 @for (name, path) in AREAS {
-                    a href=(path) aria-current=[current(path)] { (name) }
+                    a href=(path) aria-current=[current(path)] {
+                        (name)
+                        @if path == "/inbox" && visitor.asked > 0 {
+                            " " span.count title="questions that wait for your answer" { (visitor.asked) }
+                        }
+                    }
                 }
             }
             a.account href="/account" aria-current=[current("/account")] { (visitor.person.name) }

@@ -10,9 +10,12 @@ use super::error::Failure;
 use super::guard::{Access, Rules, finish, guard};
 use super::lab::api;
 use super::{Shared, account, assets, chat, completions, health, login, metrics, models, share};
+use super::{attempts, cluster, ideas, inbox, rollouts, runs};
 
 /// Most bytes of a form.
 const FORM: usize = 64 << 10;
+/// Most bytes of an idea that is tried from the browser, with its recipe.
+const RECIPE: usize = 1 << 20;
 /// Most bytes of a message to a model.
 const MESSAGE: usize = 1 << 20;
 /// Most bytes of a whole conversation.
@@ -57,6 +60,7 @@ pub fn routes() -> Vec<Route> {
         make("/account/invite", Person, FORM, account::invite),
         make("/account/keys", Person, FORM, account::new_key),
         make("/account/keys/{key}/delete", Person, FORM, account::delete_key),
+        make("/account/interests", Person, FORM, account::introduce),
         show("/", Person, chat::start),
         show("/chat", Person, chat::new),
         make("/chat", Person, FORM, chat::create),
@@ -67,12 +71,30 @@ pub fn routes() -> Vec<Route> {
         make("/chat/{conversation}/share", Person, FORM, share::make),
         make("/chat/{conversation}/unshare", Person, FORM, share::revoke),
         show("/share/{token}", Anybody, share::show),
+        show("/ideas", Person, ideas::list),
+        make("/ideas", Person, RECIPE, attempts::make),
+        show("/ideas/{idea}", Person, ideas::show),
+        make("/ideas/{idea}/join", Person, FORM, ideas::join),
+        make("/ideas/{idea}/invite", Person, FORM, ideas::invite),
+        make("/ideas/{idea}/merge", Person, FORM, ideas::merge),
+        make("/ideas/{idea}/leave", Person, FORM, ideas::leave),
+        make("/ideas/{idea}/park", Person, FORM, ideas::park),
+        make("/advice/{advice}", Person, FORM, attempts::choose),
+        show("/runs", Person, runs::list),
+        show("/runs/{run}", Person, runs::show),
+        show("/runs/{run}/rollouts", Person, rollouts::show),
+        make("/runs/{run}/stop", Person, FORM, runs::stop),
+        show("/cluster", Person, cluster::show),
+        show("/inbox", Person, inbox::show),
+        make("/inbox/{question}", Person, FORM, inbox::answer),
+        make("/inbox/{question}/withdraw", Person, FORM, inbox::withdraw),
         make("/api/try", Program, ATTEMPT, api::try_idea),
         make("/api/advice/{advice}", Program, FORM, api::choose),
         show("/api/ideas", Program, api::ideas),
         show("/api/ideas/{idea}", Program, api::idea),
         make("/api/ideas/{idea}/ask", Program, FORM, api::ask),
         make("/api/ideas/{idea}/leave", Program, FORM, api::leave),
+        make("/api/ideas/{idea}/park", Program, FORM, api::park),
         show("/api/inbox", Program, api::inbox),
         make("/api/inbox/{question}", Program, FORM, api::reply),
         make("/api/inbox/{question}/withdraw", Program, FORM, api::withdraw),

@@ -226,7 +226,8 @@ const start = () => {
 
   // A new conversation is with the model of the last one.
   const last = [...model.options].find((option) => option.value === memory.get("model"));
-  if (!conversation && last) last.selected = true;
+  const named = new URLSearchParams(location.search).has("model");
+  if (!conversation && last && !named) last.selected = true;
   model.addEventListener("change", () => memory.set("model", model.value));
 
   const fit = () => {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{Place, printed, replaced, repository, tiny, tiny_from};
 
-const SUBCOMMANDS: [&[&str]; 28] = [
+const SUBCOMMANDS: [&[&str]; 31] = [
     &["chat"],
     &["train"],
     &["serve"],
@@ -25,6 +25,9 @@ const SUBCOMMANDS: [&[&str]; 28] = [
     &["invite"],
     &["accept"],
     &["decline"],
+    &["withdraw"],
+    &["leave"],
+    &["park"],
     &["inbox"],
     &["runs"],
     &["run"],

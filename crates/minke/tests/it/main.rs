@@ -15,6 +15,7 @@ mod launch;
 mod load;
 mod pull;
 mod serve_api;
+mod serve_lab;
 mod serve_pages;
 mod server;
 

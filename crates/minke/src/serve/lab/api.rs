@@ -15,7 +15,7 @@ use minke_lab::tree::Tree;
 use minke_lab::{Action, Event, Fingerprint, IdeaId, LinkId, LinkKind, PersonId, RunId, Which};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{answers, now};
 use crate::serve::Shared;
@@ -28,7 +28,7 @@ use crate::told::{self, Attempt, Tried};
 /// Most bytes of a log that one answer has.
 const LOG_PART: u64 = 256 << 10;
 
-type Answer<T = ()> = std::result::Result<T, Failure>;
+pub type Answer<T = ()> = std::result::Result<T, Failure>;
 
 /// A body of JSON.
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Answer<T> {
@@ -40,7 +40,7 @@ fn answer<T: serde::Serialize>(value: &T) -> Answer<impl IntoResponse + use<T>> 
     Ok(object(&value))
 }
 
-fn me(visitor: &Visitor) -> PersonId {
+pub fn me(visitor: &Visitor) -> PersonId {
     PersonId(visitor.person.id)
 }
 
@@ -93,7 +93,7 @@ pub async fn attempt(shared: &Shared, by: PersonId, attempt: Attempt) -> Answer<
     }
 }
 
-fn unexpected(action: &Action) -> Failure {
+pub fn unexpected(action: &Action) -> Failure {
     Failure::internal(&anyhow!("the lab answered {action:?}"))
 }
 
@@ -190,6 +190,21 @@ pub async fn leave(
     done(&shared, Event::Leave { by: me(&visitor), idea: IdeaId(id) }).await
 }
 
+/// `POST /api/ideas/N/park` with `{"parked": true}`
+pub async fn park(
+    State(shared): State<Shared>,
+    Extension(visitor): Extension<Visitor>,
+    Path(id): Path<u32>,
+    body: Bytes,
+) -> Answer<impl IntoResponse> {
+    #[derive(Deserialize)]
+    struct Parked {
+        parked: bool,
+    }
+    let Parked { parked } = parse(&body)?;
+    done(&shared, Event::Park { by: me(&visitor), idea: IdeaId(id), parked }).await
+}
+
 /// `GET /api/inbox`: what was asked of whoever asks, and what they have asked.
 pub async fn inbox(State(shared): State<Shared>, Extension(visitor): Extension<Visitor>) -> Answer<impl IntoResponse> {
     answer(&questions(&shared, me(&visitor)).await?)
@@ -255,7 +270,7 @@ pub async fn one_run(shared: &Shared, id: RunId) -> Answer<told::Run> {
         .with(move |host| {
             let Some(run) = host.lab().runs().get(&id) else { return Ok(None) };
             let decisions = host.store().decisions(Some(id))?;
-            Ok(Some(answers::run(host.lab(), run, &decisions, now())))
+            Ok(Some(answers::whole_run(host.lab(), run, &decisions, now())))
         })
         .await?;
     run.ok_or_else(|| Failure::not_found(format!("there is no run {}", id.0)))
@@ -324,10 +339,8 @@ fn part(files: &[PathBuf], mut from: u64) -> Result<(String, u64)> {
 
 /// `GET /api/people`
 pub async fn people(State(shared): State<Shared>) -> Answer<impl IntoResponse> {
-    let people: Vec<Value> = shared
-        .desk
-        .with(|host| Ok(host.lab().people().values().map(|p| json!({ "id": p.id.0, "name": p.name })).collect()))
-        .await?;
+    let people = shared.desk.with(|host| Ok(host.lab().people().values().map(answers::person).collect()));
+    let people: Vec<told::Person> = people.await?;
     answer(&people)
 }
 
