@@ -88,9 +88,16 @@ impl Store {
         Ok(entries)
     }
 
-    /// The models that runs in the store have made, by the runs' names.
+    /// The models that runs in the store have made, by the runs' names; that of the lab's run 7 is `run-7`.
     pub fn run_models(&self) -> Result<Vec<Entry>> {
-        entries(&self.runs_directory(), model_of_run)
+        let mut entries = entries(&self.runs_directory(), model_of_run)?;
+        for entry in entries.iter_mut().filter(|entry| entry.path.ends_with("files/model")) {
+            if let Some(run) = entry.name.strip_prefix('r').and_then(|number| number.parse::<u32>().ok()) {
+                entry.name = format!("run-{run}");
+            }
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
     }
 
     /// The model or run in the store of exactly this name; never a path, which a stranger could make up.
