@@ -70,6 +70,8 @@ pub struct Vote {
     pub ms: Option<u64>,
     /// The battle that was voted on.
     pub battle: Option<String>,
+    /// The task whose verifier voted, where no person did.
+    pub judge: Option<String>,
 }
 
 /// A vote as it stands in a file.
@@ -88,13 +90,15 @@ struct Line {
     ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     battle: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    judge: Option<String>,
 }
 
 impl Vote {
     /// A vote on answers, of which nothing more is known.
     pub fn new(left: impl Into<String>, right: impl Into<String>, winner: Outcome) -> Vote {
         let (left, right) = (left.into(), right.into());
-        Vote { left, right, winner, reasoning: None, voter: None, ms: None, battle: None }
+        Vote { left, right, winner, reasoning: None, voter: None, ms: None, battle: None, judge: None }
     }
 
     /// Reads a vote of [`VERSION`] from one JSON object.
@@ -104,16 +108,16 @@ impl Vote {
     pub fn from_json(json: &[u8]) -> Result<Vote> {
         check_version(json)?;
         let line: Line = serde_json::from_slice(json).map_err(|e| Error::of_json(&e))?;
-        let Line { v: _, left, right, winner, reasoning, voter, ms, battle } = line;
-        let vote = Vote { left, right, winner, reasoning, voter, ms, battle };
+        let Line { v: _, left, right, winner, reasoning, voter, ms, battle, judge } = line;
+        let vote = Vote { left, right, winner, reasoning, voter, ms, battle, judge };
         vote.check()?;
         Ok(vote)
     }
 
     /// The vote as one JSON object, without a line end.
     pub fn to_json(&self) -> String {
-        let Vote { left, right, winner, reasoning, voter, ms, battle } = self.clone();
-        let line = Line { v: VERSION, left, right, winner, reasoning, voter, ms, battle };
+        let Vote { left, right, winner, reasoning, voter, ms, battle, judge } = self.clone();
+        let line = Line { v: VERSION, left, right, winner, reasoning, voter, ms, battle, judge };
         serde_json::to_string(&line).unwrap_or_default()
     }
 
@@ -128,7 +132,8 @@ impl Vote {
             return Err(Error::new(format!("{} is compared with itself; a vote is on two models", quoted(&self.left))));
         }
         self.voter.as_deref().map_or(Ok(()), |voter| check_name("voter", voter))?;
-        self.battle.as_deref().map_or(Ok(()), |battle| check_name("battle", battle))
+        self.battle.as_deref().map_or(Ok(()), |battle| check_name("battle", battle))?;
+        self.judge.as_deref().map_or(Ok(()), |judge| check_name("judge", judge))
     }
 }
 
@@ -173,6 +178,7 @@ mod tests {
             voter: Some("ada".into()),
             ms: Some(1_764_000_000_123),
             battle: Some("7f".into()),
+            judge: Some("chain_sum".into()),
             ..Vote::new("鯨 \"1\"", "b", Outcome::Tie)
         };
         for vote in [plain, full] {

@@ -1,6 +1,7 @@
 //! `minke serve`: the web app and the API. This file starts and stops it.
 
 mod account;
+mod arena;
 mod assets;
 mod attempts;
 mod chat;
@@ -100,6 +101,7 @@ pub struct Server {
     site: Site,
     /// How to stop the reply that is being written in a conversation.
     writing: Mutex<BTreeMap<i64, Arc<Notify>>>,
+    checksums: arena::Checksums,
     stopping: watch::Sender<bool>,
 }
 
@@ -133,6 +135,7 @@ impl Server {
             metrics: Metrics::default(),
             site,
             writing: Mutex::default(),
+            checksums: arena::Checksums::default(),
             stopping: watch::Sender::new(false),
         }
     }
@@ -188,6 +191,7 @@ pub fn run(options: &Options) -> Result<()> {
     let person = desk.person_named(&name)?;
     let (link, key) = database.now(|connection| {
         conversations::close_all(connection)?;
+        arena::kept::close_all(connection)?;
         // Whoever found the key of an earlier server gets in no more.
         for key in keys(connection, person.id.0)?.iter().filter(|key| key.label == DOOR) {
             revoke(connection, person.id.0, key.id)?;

@@ -88,7 +88,7 @@ impl Store {
         Ok(entries)
     }
 
-    /// The models that runs in the store have made, by the runs' names.
+    /// The models that runs in the store have made, by the runs' names; that of the lab's run 7 is `r7`.
     pub fn run_models(&self) -> Result<Vec<Entry>> {
         entries(&self.runs_directory(), model_of_run)
     }

@@ -42,6 +42,10 @@ pub trait Task: Send + Sync {
     /// Where `level` is not one of [`Task::levels`].
     fn sample(&self, split: Split, level: u32, random: &mut Random) -> Item;
 
+    /// The problem that `prompt` poses, whoever wrote it; none where it isn't one of this task's. Its level is the lowest
+    /// that may pose it.
+    fn read(&self, prompt: &str) -> Option<Item>;
+
     /// A right completion of `item`, from `<think>` to `<end>`, to learn from.
     fn demonstration(&self, item: &Item, style: Style, random: &mut Random) -> String;
 
@@ -215,6 +219,8 @@ pub(crate) mod tests {
                 let item = task.sample(Split::Train, level, &mut random);
                 assert_eq!((item.level, split_of(&item.numbers)), (level, Split::Train));
                 longest = longest.max(item.prompt.chars().count());
+                let read = task.read(&item.prompt).unwrap();
+                assert!(read.level <= level && Item { level, ..read } == item, "{item:?}");
                 for style in [Style::Direct, Style::Think, Style::Backtrack] {
                     let text = task.demonstration(&item, style, &mut random);
                     let score = task.score(&item, &text);

@@ -1,6 +1,8 @@
 //! `minke arena`: votes on which model is better, and the leaderboard they make.
 
+mod battle;
 mod board;
+mod contestant;
 mod export;
 mod import;
 mod picture;
@@ -17,6 +19,8 @@ use crate::terminal::say;
 
 #[derive(Subcommand)]
 pub enum Arena {
+    /// Let two models answer, without saying which they are, and vote
+    Battle(battle::Battle),
     /// Record one vote on two models' answers
     Vote(vote::Vote),
     /// Rank the models by all votes, with intervals
@@ -29,6 +33,7 @@ pub enum Arena {
 
 pub fn run(command: &Arena) -> Result<()> {
     match command {
+        Arena::Battle(arguments) => battle::run(arguments),
         Arena::Vote(arguments) => vote::run(arguments),
         Arena::Board(arguments) => board::run(arguments),
         Arena::Import(arguments) => import::run(arguments),

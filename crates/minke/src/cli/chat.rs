@@ -178,7 +178,7 @@ fn summary(reply: &Reply) -> String {
 }
 
 /// Where a reply is written as it comes.
-struct Page {
+pub struct Page {
     /// Whether the thought can be dimmed; otherwise it stands between its tags.
     styled: bool,
     /// Whether what is shown must not reach the terminal's controls.
@@ -190,13 +190,15 @@ struct Page {
 }
 
 impl Page {
-    fn new() -> Page {
+    /// Stdout.
+    pub fn new() -> Page {
         let stdout = io::stdout();
         let (styled, terminal) = (terminal::is_styled(&stdout), stdout.is_terminal());
         Page { styled, terminal, part: None, tall: false, ends_line: true }
     }
 
-    fn write(&mut self, part: Part, text: &str) -> io::Result<()> {
+    /// Writes the next piece.
+    pub fn write(&mut self, part: Part, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
         if self.part != Some(part) {
             self.turn(&mut out, Some(part))?;
@@ -228,7 +230,7 @@ impl Page {
     }
 
     /// Ends the reply, whatever state it was in.
-    fn finish(&mut self) -> io::Result<()> {
+    pub fn finish(&mut self) -> io::Result<()> {
         let mut out = io::stdout().lock();
         match self.part {
             Some(Part::Thought) => self.turn(&mut out, None)?,

@@ -7,11 +7,13 @@ use axum::response::IntoResponse;
 use super::error::Failure;
 
 /// Name, type and bytes of each file.
-const FILES: [(&str, &str, &[u8]); 5] = [
+const FILES: [(&str, &str, &[u8]); 7] = [
     ("app.css", "text/css; charset=utf-8", include_bytes!("../ui/app.css")),
+    ("arena.js", "text/javascript; charset=utf-8", include_bytes!("../ui/arena.js")),
     ("chat.js", "text/javascript; charset=utf-8", include_bytes!("../ui/chat.js")),
     ("live.js", "text/javascript; charset=utf-8", include_bytes!("../ui/live.js")),
     ("markdown.js", "text/javascript; charset=utf-8", include_bytes!("../ui/markdown.js")),
+    ("thoughts.js", "text/javascript; charset=utf-8", include_bytes!("../ui/thoughts.js")),
     ("icon.svg", "image/svg+xml", include_bytes!("../ui/icon.svg")),
 ];
 
@@ -29,7 +31,7 @@ mod tests {
     #[test]
     fn scripts_make_no_html_of_strings() {
         let scripts: Vec<_> = FILES.iter().filter(|(name, _, _)| name.ends_with(".js")).collect();
-        assert_eq!(scripts.len(), 3);
+        assert_eq!(scripts.len(), 5);
         for (name, _, bytes) in scripts {
             let text = std::str::from_utf8(bytes).unwrap();
             for way in

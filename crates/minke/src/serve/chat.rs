@@ -30,7 +30,7 @@ use super::{Shared, chat_page};
 use crate::think::Part;
 
 /// Lines that may wait for a slow reader before the writer does.
-const LINES: usize = 256;
+pub const LINES: usize = 256;
 /// Between lines that keep a connection from looking dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A reply is kept as far as it has come this often.
@@ -146,6 +146,11 @@ pub async fn say(
         let settings = Settings { think: words.think, seed: words.seed, ..Settings::default() };
         writer.run(&words.model, messages, settings).await;
     });
+    Ok(streamed(receiver))
+}
+
+/// A response of lines as they come.
+pub fn streamed(receiver: mpsc::Receiver<Bytes>) -> impl IntoResponse {
     let body = Body::from_stream(unfold(receiver, |mut receiver| async {
         let line = match timeout(KEEP_ALIVE, receiver.recv()).await {
             Ok(line) => line?,
@@ -153,7 +158,7 @@ pub async fn say(
         };
         Some((Ok::<Bytes, Infallible>(line), receiver))
     }));
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body))
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body)
 }
 
 /// Held by whoever writes in a conversation: one at a time.
@@ -275,15 +280,9 @@ impl Writer {
         if of_thought || !said.thought.is_empty() {
             self.written.thought_ms = ms;
         }
-        if !said.thought.is_empty() {
-            let steps = self.steps.as_slice();
-            let (count, length) = (steps.len(), steps.last().map_or(0, |step| step.text.len()));
-            for at in self.steps.push(&said.thought, ms) {
-                let step = &self.steps.as_slice()[at];
-                // Only the step that was the last before can have had text already.
-                let text = &step.text[if at + 1 == count { length } else { 0 }..];
-                lines.push(json!({ "step": at, "ms": step.ms, "tokens": step.tokens, "text": text }));
-            }
+        for (at, text) in self.steps.added(&said.thought, ms) {
+            let step = &self.steps.as_slice()[at];
+            lines.push(json!({ "step": at, "ms": step.ms, "tokens": step.tokens, "text": text }));
         }
         if !said.answer.is_empty() {
             self.written.answer += &said.answer;
@@ -302,7 +301,7 @@ impl Writer {
 }
 
 /// Sends the page a line; that nobody reads it any more is noticed elsewhere.
-async fn send(lines: &mpsc::Sender<Bytes>, value: &Value) {
+pub async fn send(lines: &mpsc::Sender<Bytes>, value: &Value) {
     let _ = lines.send(format!("{value}\n").into()).await;
 }
 
@@ -318,7 +317,8 @@ fn stop_writing(shared: &Shared, id: i64) {
     }
 }
 
-async fn models(shared: &Shared) -> Result<Vec<String>, Failure> {
+/// The names of all models.
+pub async fn models(shared: &Shared) -> Result<Vec<String>, Failure> {
     let shared = Arc::clone(shared);
     let entries = blocking(move || all(shared.loaded.store())).await?;
     Ok(entries.into_iter().map(|entry| entry.name).collect())

@@ -8,7 +8,7 @@ use super::guard::Visitor;
 use super::page::{self, button};
 use super::steps::Step;
 
-const SCRIPTS: [&str; 2] = ["markdown.js", "chat.js"];
+const SCRIPTS: [&str; 3] = ["markdown.js", "thoughts.js", "chat.js"];
 
 /// A conversation that has not begun; with this model, if one is named.
 pub fn new(visitor: &Visitor, conversations: &[Conversation], models: &[String], model: Option<&str>) -> Markup {
@@ -119,7 +119,7 @@ fn one_turn(at: usize, turn: &Turn) -> Markup {
         From::Model { model, steps, thought_ms, ended } => html! {
             article.turn.model aria-label=(model) {
                 div.who { (model) }
-                @if !steps.is_empty() { (thought(at, steps, *thought_ms)) }
+                @if !steps.is_empty() { (thought(&format!("thought-{at}"), steps, Some(*thought_ms))) }
                 div.answer data-markdown { (turn.content) }
                 @if let Some(note) = note(ended.as_deref()) { p.quiet.note { (note) } }
             }
@@ -127,19 +127,26 @@ fn one_turn(at: usize, turn: &Turn) -> Markup {
     }
 }
 
-fn thought(at: usize, steps: &[Step], ms: i64) -> Markup {
+/// A thought's panel, step by step; without times, which would say who has thought, where `ms` is none.
+pub fn thought(id: &str, steps: &[Step], ms: Option<i64>) -> Markup {
     let tokens: usize = steps.iter().map(|step| step.tokens).sum();
     html! {
         section.thought {
-            button type="button" aria-expanded="false" aria-controls={ "thought-" (at) } {
-                "Thought for " (seconds(ms)) ", " (tokens) (if tokens == 1 { " token" } else { " tokens" })
+            button type="button" aria-expanded="false" aria-controls=(id) {
+                @if let Some(ms) = ms {
+                    "Thought for " (seconds(ms)) ", " (tokens) (if tokens == 1 { " token" } else { " tokens" })
+                } @else {
+                    "Thought"
+                }
             }
-            ol id={ "thought-" (at) } hidden {
+            ol id=(id) hidden {
                 @for step in steps {
                     li {
                         span.text { (step.text.trim_end()) }
-                        span.when title={ "begun after " (step.ms) " ms, " (step.tokens) " tokens" } {
-                            (seconds(i64::try_from(step.ms).unwrap_or(i64::MAX))) " · " (step.tokens)
+                        @if ms.is_some() {
+                            span.when title={ "begun after " (step.ms) " ms, " (step.tokens) " tokens" } {
+                                (seconds(i64::try_from(step.ms).unwrap_or(i64::MAX))) " · " (step.tokens)
+                            }
                         }
                     }
                 }

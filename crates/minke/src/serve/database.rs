@@ -11,7 +11,8 @@ use super::error::Failure;
 use super::loaded::blocking;
 
 /// How the server's tables came to be, one step for each version of them; a step is never changed, only followed.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
     CREATE TABLE credential (
         id INTEGER PRIMARY KEY,
         kind TEXT NOT NULL CHECK (kind IN ('link', 'session', 'key')),
@@ -46,7 +47,32 @@ const STEPS: [&str; 1] = ["
         token TEXT NOT NULL UNIQUE,
         created INTEGER NOT NULL
     ) STRICT;
-"];
+",
+    "
+    CREATE TABLE battle (
+        id TEXT PRIMARY KEY,
+        person INTEGER NOT NULL REFERENCES person (id),
+        prompt TEXT NOT NULL,
+        created INTEGER NOT NULL,
+        answers TEXT,
+        thoughts TEXT,
+        voted INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE battle_side (
+        battle TEXT NOT NULL REFERENCES battle (id) ON DELETE CASCADE,
+        side INTEGER NOT NULL CHECK (side IN (0, 1)),
+        model TEXT NOT NULL,
+        seed INTEGER NOT NULL,
+        checksum TEXT NOT NULL DEFAULT '',
+        answer TEXT NOT NULL DEFAULT '',
+        steps TEXT NOT NULL DEFAULT '[]',
+        thought_ms INTEGER NOT NULL DEFAULT 0,
+        ended TEXT,
+        PRIMARY KEY (battle, side)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX battle_of_model ON battle_side (model);
+",
+];
 /// The version that the last step makes.
 const LATEST: u32 = STEPS.len() as u32;
 

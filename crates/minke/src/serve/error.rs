@@ -110,6 +110,11 @@ impl Failure {
         Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("model_failed"), message)
     }
 
+    /// Whether it may go another way in a moment.
+    pub fn is_passing(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
     /// The object that the API gives, in a response or in the middle of a stream.
     pub fn object(&self) -> Value {
         let Failure { message, kind, param, code, .. } = self;

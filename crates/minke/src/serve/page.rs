@@ -5,8 +5,14 @@ use maud::{DOCTYPE, Markup, html};
 use super::guard::Visitor;
 
 /// The areas of the lab in the navigation's order, with their paths. A new area has a line here.
-const AREAS: [(&str, &str); 5] =
-    [("Chat", "/chat"), ("Ideas", "/ideas"), ("Runs", "/runs"), ("Cluster", "/cluster"), ("Inbox", "/inbox")];
+const AREAS: [(&str, &str); 6] = [
+    ("Chat", "/chat"),
+    ("Ideas", "/ideas"),
+    ("Runs", "/runs"),
+    ("Cluster", "/cluster"),
+    ("Inbox", "/inbox"),
+    ("Arena", "/arena"),
+];
 
 /// A page for somebody who is logged in; `area` is the path of the area that it belongs to.
 pub fn full(visitor: &Visitor, area: &str, title: &str, scripts: &[&str], body: &Markup) -> Markup {

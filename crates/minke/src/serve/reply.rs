@@ -270,7 +270,8 @@ fn prompt(model: &Talker, messages: &[Message], think: bool) -> Result<Prompt, F
     })
 }
 
-fn random_seed() -> Result<u64, Failure> {
+/// A seed that nobody has chosen.
+pub fn random_seed() -> Result<u64, Failure> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|error| Failure::internal(&anyhow::anyhow!("no random numbers: {error}")))?;
     Ok(u64::from_le_bytes(bytes))

@@ -9,7 +9,7 @@ use axum::routing::{MethodRouter, get, post};
 use super::error::Failure;
 use super::guard::{Access, Rules, finish, guard};
 use super::lab::api;
-use super::{Shared, account, assets, chat, completions, health, login, metrics, models, share};
+use super::{Shared, account, arena, assets, chat, completions, health, login, metrics, models, share};
 use super::{attempts, cluster, ideas, inbox, rollouts, runs};
 
 /// Most bytes of a form.
@@ -88,6 +88,12 @@ pub fn routes() -> Vec<Route> {
         show("/inbox", Person, inbox::show),
         make("/inbox/{question}", Person, FORM, inbox::answer),
         make("/inbox/{question}/withdraw", Person, FORM, inbox::withdraw),
+        show("/arena", Person, arena::board::show),
+        show("/arena/model", Person, arena::model::show),
+        show("/arena/battle", Person, arena::battle::new),
+        make("/arena/battle", Person, MESSAGE, arena::battle::start),
+        show("/arena/battle/{battle}", Person, arena::battle::show),
+        make("/arena/battle/{battle}/vote", Person, FORM, arena::battle::vote),
         make("/api/try", Program, ATTEMPT, api::try_idea),
         make("/api/advice/{advice}", Program, FORM, api::choose),
         show("/api/ideas", Program, api::ideas),

@@ -47,6 +47,17 @@ impl Steps {
         first.min(self.steps.len())..self.steps.len()
     }
 
+    /// As [`Steps::push`]; the text that went to each step.
+    pub fn added(&mut self, text: &str, ms: u64) -> Vec<(usize, String)> {
+        if text.is_empty() {
+            return Vec::new();
+        }
+        let (count, length) = (self.steps.len(), self.steps.last().map_or(0, |step| step.text.len()));
+        // Only the step that was the last before can have had text already.
+        let from = |at: usize| if at + 1 == count { length } else { 0 };
+        self.push(text, ms).map(|at| (at, self.steps[at].text[from(at)..].to_string())).collect()
+    }
+
     /// Whether the last step has come to its end whatever follows: a line, or one of our sums.
     fn ends(&self) -> bool {
         let last = self.steps.last().map_or("", |step| step.text.as_str());

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{Place, printed, replaced, repository, tiny, tiny_from};
 
-const SUBCOMMANDS: [&[&str]; 31] = [
+const SUBCOMMANDS: [&[&str]; 32] = [
     &["chat"],
     &["train"],
     &["serve"],
@@ -14,6 +14,7 @@ const SUBCOMMANDS: [&[&str]; 31] = [
     &["pull"],
     &["chips"],
     &["bench"],
+    &["arena", "battle"],
     &["arena", "vote"],
     &["arena", "board"],
     &["arena", "import"],

@@ -5,6 +5,7 @@ mod bad_commands;
 mod bad_input;
 mod bad_recipes;
 mod bad_runs;
+mod battles;
 mod cli;
 mod client;
 mod kill;

@@ -77,6 +77,14 @@ impl Task for ChainSum {
         }
     }
 
+    fn read(&self, prompt: &str) -> Option<Item> {
+        let terms = prompt.strip_suffix('=')?.split('+');
+        let numbers = terms.map(|term| term.parse().ok()).collect::<Option<Vec<u32>>>()?;
+        let target = numbers.iter().try_fold(0_u32, |sum, number| sum.checked_add(*number))?;
+        let level = u32::try_from(numbers.len()).ok().filter(|level| self.levels().contains(level))?;
+        Some(Item { level, prompt: prompt.into(), numbers, target })
+    }
+
     fn demonstration(&self, item: &Item, style: Style, random: &mut Random) -> String {
         let mistaken = match style {
             Style::Direct => return complete("", &item.target.to_string()),
@@ -191,5 +199,13 @@ mod tests {
             *(if expected { &mut right } else { &mut wrong }) += 1;
         }
         assert!(right > 1000 && wrong > 1000, "{right} right, {wrong} wrong: too easy to be a test");
+    }
+
+    #[test]
+    fn prompts_are_read_back_and_nothing_else_is() {
+        assert_eq!(PLAIN.read("37+85+46="), Some(item()));
+        for wrong in ["", "=", "37=", "37+85", "37+=", "a+b=", "37-85=", " 37+85=", "4294967295+1=", "3+4=7", "why?"] {
+            assert_eq!(PLAIN.read(wrong), None, "{wrong}");
+        }
     }
 }

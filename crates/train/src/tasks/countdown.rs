@@ -144,6 +144,15 @@ impl Task for Countdown {
         }
     }
 
+    fn read(&self, prompt: &str) -> Option<Item> {
+        let (numbers, target) = prompt.strip_suffix(':')?.split_once('>')?;
+        let numbers = numbers.split(' ').map(|number| number.parse().ok()).collect::<Option<Vec<u32>>>()?;
+        let target = target.parse().ok().filter(|target| (1..=LARGEST_TARGET).contains(target))?;
+        let may_pose = |level: &u32| numbers.iter().all(|number| (1..=largest_number(*level)).contains(number));
+        let level = self.levels().find(may_pose).filter(|_| numbers.len() == 3)?;
+        Some(Item { level, prompt: prompt.into(), numbers, target })
+    }
+
     fn demonstration(&self, item: &Item, style: Style, random: &mut Random) -> String {
         let mut tries = Try::all(&item.numbers);
         let found = loop {

@@ -27,6 +27,7 @@ const WELL_KNOWN: f64 = 50.0;
   minke arena board                                  all votes in the store
   minke arena board --reasoning --ties davidson      votes on the reasoning; ties as an outcome of their own
   minke arena board --log human.json --svg board.svg votes of a file, and a picture of the ratings
+  minke arena board --judged                         votes of tasks' verifiers, which are no people
   minke arena board --json                           every number
 
 Ratings are Bradley and Terry's: 400 points are odds of ten to one, and the mean is 1000. A model's rank is one more than
@@ -38,6 +39,9 @@ pub struct Board {
     /// Rank by votes on the reasoning instead of the answers
     #[arg(long)]
     reasoning: bool,
+    /// Rank by the votes of tasks' verifiers instead of people's
+    #[arg(long, conflicts_with = "reasoning")]
+    judged: bool,
     /// Count a tie as half a win for each, or as an outcome of its own (Davidson's model)
     #[arg(long, value_name = "half|davidson", default_value = "half", hide_possible_values = true)]
     ties: TiesArgument,
@@ -70,6 +74,10 @@ struct Shown {
     #[serde(flatten)]
     board: board::Board,
     question: &'static str,
+    /// Whether the votes are those of verifiers; people's and theirs are never counted together.
+    judged: bool,
+    /// Votes of the other kind.
+    left_out: usize,
 }
 
 /// No board.
@@ -92,12 +100,17 @@ pub fn run(arguments: &Board) -> Result<()> {
     };
     let (question, asked) =
         if arguments.reasoning { (Question::Reasoning, "reasoning") } else { (Question::Answer, "answers") };
+    let all = votes.len();
+    let votes: Vec<Vote> = votes.into_iter().filter(|vote| vote.judge.is_some() == arguments.judged).collect();
+    let left_out = all - votes.len();
     let mut counts = Counts::of(&votes, question)?;
     if counts.votes() == 0 {
         let sentence = match (votes.len(), place.display()) {
-            (0, place) => format!(
+            (0, place) if all == 0 => format!(
                 "There are no votes in {place} yet; `minke arena import` adds a file of them, `minke arena vote` one."
             ),
+            (0, place) if arguments.judged => format!("No vote in {place} is a verifier's."),
+            (0, place) => format!("All votes in {place} are verifiers'; --judged ranks by them."),
             (_, place) => format!("None of the votes in {place} says which reasoning is better."),
         };
         return print(&NoVotes { models: [], votes: 0, question: asked, sentence }, arguments.json);
@@ -116,7 +129,7 @@ pub fn run(arguments: &Board) -> Result<()> {
     if let Some(path) = &arguments.svg {
         fs::write(path, picture::svg(&board)).with_context(|| format!("{} can't be written", path.display()))?;
     }
-    print(&Shown { board, question: asked }, arguments.json)
+    print(&Shown { board, question: asked, judged: arguments.judged, left_out }, arguments.json)
 }
 
 /// The votes of a file that is named: a log, or what could be imported.
@@ -182,6 +195,13 @@ impl Shown {
         };
         let votes = if board.votes == 1 { "1 vote".into() } else { format!("{} votes", grouped(board.votes)) };
         let mut notes = vec![format!("{votes} on {}; {ties}. Intervals: {}, 95 %.", self.question, board.intervals)];
+        if self.left_out > 0 {
+            let left_out = grouped(self.left_out as u64);
+            notes.push(match self.judged {
+                true => format!("All by tasks' verifiers; {left_out} by people are not counted here."),
+                false => format!("Not counted: {left_out} by tasks' verifiers; --judged ranks by those."),
+            });
+        }
         if board.models.len() > 2 {
             notes.push("Beats next: the share of votes that this model gets against the next one below.".into());
         }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use super::*;
+use crate::serve::arena::kept;
 use crate::serve::conversations;
 use crate::serve::credentials::{Kind, csrf, issue};
 use crate::serve::database::tests::database;
@@ -35,6 +36,7 @@ struct Citizen {
     key_id: i64,
     conversation: i64,
     token: String,
+    battle: String,
 }
 
 impl Town {
@@ -46,6 +48,7 @@ impl Town {
             database.now(|c| {
                 let key = issue(c, Kind::Key, person, name, None)?;
                 let conversation = conversations::create(c, person)?;
+                let sides = [("one".to_string(), 1), ("another".to_string(), 2)];
                 conversations::share(c, person, conversation)?;
                 Ok(Citizen {
                     session: issue(c, Kind::Session, person, "", Some(1))?,
@@ -53,6 +56,7 @@ impl Town {
                     key_id: crate::serve::credentials::keys(c, person)?[0].id,
                     conversation,
                     token: conversations::share_of(c, person, conversation)?.unwrap(),
+                    battle: kept::begin(c, person, "1+1=", &sides)?,
                 })
             })
         };
@@ -68,6 +72,7 @@ impl Town {
     fn path(&self, route: &Route) -> String {
         let path = route.path.replace("{conversation}", &self.ada.conversation.to_string());
         let path = path.replace("{key}", &self.ada.key_id.to_string()).replace("{token}", &self.ada.token);
+        let path = path.replace("{battle}", &self.ada.battle);
         let numbers = ["{idea}", "{run}", "{advice}", "{question}"];
         let path = numbers.iter().fold(path, |path, number| path.replace(number, "1"));
         path.replace("{link}", "no-link").replace("{name}", "app.css")
@@ -133,9 +138,8 @@ fn nobody_gets_at_what_is_anothers() {
     run(async {
         let town = Town::new();
         let mut tried = 0;
-        for route in
-            routes().iter().filter(|route| route.path.contains("{conversation}") || route.path.contains("{key}"))
-        {
+        let theirs = ["{conversation}", "{key}", "{battle}"];
+        for route in routes().iter().filter(|route| theirs.iter().any(|thing| route.path.contains(thing))) {
             let path = town.path(route);
             let bob = |token: &str| {
                 let request = plain(route, &path).header(header::COOKIE, cookie(&town.bob.session));
@@ -154,7 +158,7 @@ fn nobody_gets_at_what_is_anothers() {
             assert!([StatusCode::UNAUTHORIZED, StatusCode::SEE_OTHER].contains(&response.status()), "{path}");
             tried += 1;
         }
-        assert_eq!(tried, 7);
+        assert_eq!(tried, 9);
         let left = town.shared.database.now(|c| {
             let (mine, key) = (town.ada.conversation, town.ada.key_id);
             let conversation: bool =

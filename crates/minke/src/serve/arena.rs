@@ -1,0 +1,53 @@
+//! The arena: blind battles between two models, votes, and the boards they make. This file has what its pages share.
+
+pub mod battle;
+mod battle_page;
+pub mod board;
+mod checksum;
+mod fight;
+pub mod kept;
+pub mod model;
+mod pace;
+
+use anyhow::{Context, Result};
+use minke_arena::board::{Options, Standing};
+use minke_arena::fit::Ties;
+use minke_arena::{Board, Counts, Question, Vote, VoteLog};
+
+use super::Shared;
+use super::error::Failure;
+use super::loaded::blocking;
+pub use checksum::Checksums;
+
+/// The area in the navigation.
+const AREA: &str = "/arena";
+
+/// All votes in the log.
+async fn votes(shared: &Shared) -> Result<Vec<Vote>, Failure> {
+    let path = shared.loaded.store().votes_file();
+    blocking(move || Ok(VoteLog::open(path)?.votes().to_vec())).await
+}
+
+/// The leaderboard that votes make; none without votes on the question.
+fn rated(votes: &[Vote], question: Question) -> Result<Option<Board>> {
+    let counts = Counts::of(votes, question)?;
+    let options = Options { ties: Ties::Half, bootstrap: None };
+    let board = (counts.votes() > 0).then(|| minke_arena::board::board(&counts, options));
+    board.transpose().context("the votes can't be rated")
+}
+
+/// The page of a model.
+fn path_of(model: &str) -> String {
+    let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("name", model).finish();
+    format!("{AREA}/model?{query}")
+}
+
+/// The lab's run that made a model, by the model's name.
+fn run_of(model: &str) -> Option<u32> {
+    model.strip_prefix('r')?.parse().ok()
+}
+
+/// A rating with its interval, as a sentence says it.
+fn in_words(Standing { rating, lower, upper, .. }: &Standing) -> String {
+    format!("{rating:.0}, between {lower:.0} and {upper:.0}")
+}
