@@ -183,6 +183,60 @@ class Day:
         self.picture(ada, "chat", 390, 844, "dark")
         self.say(f"Ada asks its model for 37+5=. It thinks “{step}” and answers {answer}")
 
+        for battle in range(BATTLES):
+            self.battle([ada, bob][battle % 2], f"{3 + 7 * battle}+{9 + 4 * battle}=")
+        self.say(f"{BATTLES} blind battles, {BATTLES // 2} each, on sums whose right answers they know")
+
+        self.go(bob, "/arena")
+        rows = bob.script("[...document.querySelector('table.board').querySelectorAll('tbody tr')].map(row => row.innerText)")
+        check(len(rows) == 2, rows)
+        for row in rows:
+            rank, model, rating, low, high, votes = re.match(r"(\d+)\s+(\S+)\s+(-?\d+)\s+(-?\d+)–(-?\d+)\s+(\d+)", row).groups()
+            check(int(low) < int(rating) < int(high) and int(votes) == BATTLES, row)
+            self.say(f"The board: rank {rank}, {model}, rated {rating}, 95 % between {low} and {high}, {votes} votes")
+        self.picture(bob, "board")
+        # From a rating back to the battles, the run, the rollouts and the idea.
+        bob.follow("table.board a", "r1")
+        self.picture(bob, "model", 390, 844)
+        battles = bob.script("document.querySelectorAll('a[href^=\"/arena/battle/\"]').length")
+        check(battles == BATTLES, f"{battles} battles")
+        bob.follow("ul.battles a[href^='/arena/battle/']")
+        check("r1" in bob.script("document.querySelector('h1').innerText"), bob.text())
+        bob.follow("p.unmasked a", "r1")
+        bob.follow("a[href='/runs/1']")
+        bob.follow("a[href='/runs/1/rollouts']")
+        bob.follow("a[href='/runs/1']")
+        bob.follow("a[href='/ideas/1']")
+        check(bob.script("document.querySelector('h1').innerText") == IDEA, bob.text())
+        self.say("From r1's rating Bob walks back to a battle, to its run, to its rollouts, and to the idea")
+        self.go(ada, "/cluster")
+        self.picture(ada, "cluster")
+        self.shown("arena", "board")
+        self.shown("lab", "report")
+
+    def battle(self, window, prompt):
+        """Asks two models that nobody names, and votes for the one that adds."""
+        self.go(window, "/arena/battle")
+        window.fill("#text", prompt)
+        window.press("#ask button")
+        window.wait("document.querySelector('#vote') && !document.querySelector('#vote').hidden", "there is a ballot")
+        page = window.script("document.documentElement.outerHTML")
+        check("r1" not in re.findall(r"\w+", page) and "r2" not in re.findall(r"\w+", page), "the page says who is who")
+        answers = window.script("[...document.querySelectorAll('.side .answer')].map(e => e.innerText.trim())")
+        thinks = window.script("[...document.querySelectorAll('.side')].map(e => !!e.querySelector('.thought'))")
+        total = str(sum(map(int, prompt.rstrip("=").split("+"))))
+        verdict = lambda good: {(True, False): "left", (False, True): "right", (True, True): "tie"}.get(tuple(good), "both-bad")
+        self.choose(window, "answers", verdict([answer == total for answer in answers]))
+        if any(thinks):
+            self.choose(window, "thoughts", verdict(thinks))
+        if prompt == "3+9=":
+            self.picture(window, "battle")
+        window.follow("#vote button")
+        window.wait("document.querySelectorAll('p.unmasked').length === 2", "the two are named")
+
+    def choose(self, window, name, value):
+        window.script(f"document.querySelector('input[name={name}][value={value}]').click()")
+
     def close(self):
         self.browser.close()
         self.server.terminate()
