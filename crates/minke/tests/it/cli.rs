@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{Place, printed, replaced, repository, tiny, tiny_from};
 
-const SUBCOMMANDS: [&[&str]; 28] = [
+const SUBCOMMANDS: [&[&str]; 30] = [
     &["chat"],
     &["train"],
     &["serve"],
@@ -31,6 +31,8 @@ const SUBCOMMANDS: [&[&str]; 28] = [
     &["logs"],
     &["why"],
     &["stop"],
+    &["lab", "report"],
+    &["lab", "simulate"],
     &["debug", "logits"],
     &["debug", "grads"],
     &["debug", "generate"],
@@ -62,7 +64,7 @@ fn every_subcommand_has_help_with_an_example() {
         assert!(help.contains(&format!("Usage: {command}")), "{command}: {help}");
         assert!(help.lines().all(|line| line.chars().count() <= 120), "{command}: {help}");
     }
-    let groups = ["arena", "debug"];
+    let groups = ["arena", "debug", "lab"];
     let (all, below) = (place.run(&["--help"]), groups.map(|group| place.run(&[group, "--help"])));
     let mut named = listed(&all);
     named.retain(|name| !groups.contains(name));
