@@ -17,7 +17,7 @@ use crate::event::Event;
 use crate::idea::{Idea, IdeaId, IdeaStatus};
 use crate::link::{Link, LinkId};
 use crate::person::{Person, PersonId};
-use crate::policy::Reason;
+use crate::policy::{Account, Reason};
 use crate::repeats::{self, Repeat};
 use crate::run::{Fingerprint, Run, RunId};
 
@@ -118,7 +118,8 @@ impl Lab {
             return Err(format!("there is somebody called {name} already; choose another name"));
         }
         let id = PersonId(next(self.people.last_key_value().map(|(id, _)| id.0)));
-        self.people.insert(id, Person { id, name: name.to_string(), interests: String::new(), chip_s: 0.0 });
+        let (interests, account) = (String::new(), Account::default());
+        self.people.insert(id, Person { id, name: name.to_string(), interests, chip_s: 0.0, account });
         self.changes.people.insert(id);
         Ok(vec![Action::Welcome(id)])
     }

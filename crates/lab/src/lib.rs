@@ -20,6 +20,7 @@ mod person;
 pub mod policy;
 mod repeats;
 mod run;
+pub mod simulate;
 mod store;
 pub mod tree;
 mod why;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Account;
+
 /// Names a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PersonId(pub u32);
@@ -18,6 +20,9 @@ pub struct Person {
     pub interests: String,
     /// Chip-seconds that they have had, by their shares.
     pub chip_s: f64,
+    /// What the policy remembers of them.
+    #[serde(default)]
+    pub account: Account,
 }
 
 /// A person's part in a run; the parts of its owners add up to 1.

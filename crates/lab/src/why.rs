@@ -64,6 +64,23 @@ impl Lab {
                     self.called(than)
                 )
             }
+            Reason::WaitedLong { run, since, ran_s } => format!(
+                "{} has waited for {}, after {} of running, so that it has a turn",
+                self.called(run),
+                span(now.saturating_sub(since)),
+                span((ran_s * 1000.0) as u64)
+            ),
+            Reason::LaneSpent { run } => format!(
+                "new ideas of the same people as {} have had so much of late that they don't come first for now",
+                self.called(run)
+            ),
+            Reason::Behind { run, than, by } => format!(
+                "the people of {} are {} behind those of {}",
+                self.called(run),
+                chip_time(by),
+                self.called(than)
+            ),
+            Reason::Leaving { run } => format!("{} is about to give its chips back", self.called(run)),
             Reason::Fits => "it fits into what those before it leave".into(),
             Reason::MinimumStint { run, until } => format!(
                 "{} keeps its chips for {} more (minimum stint)",

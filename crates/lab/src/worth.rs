@@ -1,7 +1,7 @@
 //! What the way of working is worth, in numbers: how soon ideas run, what repeats were spared, who works together, whether
 //! chips are busy.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::lab::Lab;
 use crate::link::LinkStatus;
@@ -11,7 +11,7 @@ use crate::run::{Run, State};
 const AT_ONCE_S: f64 = 60.0;
 
 /// The numbers, over all that the lab remembers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Worth {
     /// People.
     pub people: usize,
@@ -131,7 +131,7 @@ fn fraction(part: f64, whole: f64) -> Option<f64> {
 }
 
 /// The smallest of the sorted values that so large a part of them does not exceed.
-fn quantile(sorted: &[f64], part: f64) -> Option<f64> {
+pub(crate) fn quantile(sorted: &[f64], part: f64) -> Option<f64> {
     let at = (part * sorted.len() as f64).ceil() as usize;
     sorted.get(at.max(1) - 1).copied()
 }

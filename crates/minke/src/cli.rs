@@ -8,6 +8,7 @@ pub mod chips;
 pub mod confine;
 pub mod debug;
 pub mod ideas;
+pub mod lab;
 pub mod models;
 pub mod pull;
 pub mod runs;
@@ -85,6 +86,9 @@ pub enum Command {
     Why(runs::One),
     /// End a run for good; it is asked to save first
     Stop(runs::Stop),
+    /// What the lab is worth, and what its policy would make of other days
+    #[command(subcommand)]
+    Lab(lab::Lab),
     /// Numbers of a model, to compare with other implementations
     #[command(subcommand)]
     Debug(debug::Debug),

@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         Command::Logs(arguments) => cli::runs::logs(&arguments),
         Command::Why(arguments) => cli::runs::why(&arguments),
         Command::Stop(arguments) => cli::runs::stop(&arguments),
+        Command::Lab(command) => cli::lab::run(&command),
         Command::Debug(command) => cli::debug::run(&command),
         Command::Supervise(arguments) => cli::supervise::run(&arguments),
         Command::Confine(arguments) => cli::confine::run(&arguments),

@@ -7,7 +7,10 @@ use crate::run::{RunId, State};
 impl Lab {
     /// The runs that wait for chips, first the one that comes first.
     pub fn queue(&self, now: u64) -> Vec<RunId> {
-        let planned = policy::plan(&self.claims(), self.chips, now.max(self.now));
+        let claims = self.claims();
+        let mut accounts = self.accounts();
+        accounts.meet(&claims);
+        let planned = policy::plan(&claims, &accounts, self.chips, now.max(self.now));
         let planned = planned.into_iter().map(|verdict| verdict.run);
         planned.filter(|run| self.runs.get(run).is_some_and(|run| run.state == State::Waiting)).collect()
     }

@@ -7,7 +7,7 @@ use super::Lab;
 use crate::action::Action;
 use crate::decision::Verb;
 use crate::idea::IdeaId;
-use crate::policy::{self, Claim, Reason, Tenure, Verdict};
+use crate::policy::{self, Accounts, Claim, Reason, Tenure, Verdict};
 use crate::run::{Run, RunId, Segment, State};
 
 /// How long a stint has for saying that it has heard, once it was asked for its chips.
@@ -29,12 +29,20 @@ impl Lab {
     /// Charges the chips that were held since they were last charged.
     pub(super) fn charge(&mut self) {
         let now = self.now;
+        let mut accounts = self.accounts();
+        // What had happened before the lab was there is nobody's.
+        let since = if self.charged == 0 { now } else { self.charged };
+        accounts.pass(now.saturating_sub(since) as f64 / 1000.0, self.chips);
         self.charged = now;
+        let mut attained = self.attained();
         for run in self.runs.values_mut().filter(|run| !run.state.is_over()) {
             if let (true, Some(segment)) = (run.state.holds_chips(), run.segments.last()) {
                 let chip_s = segment.chips.len() as f64 * now.saturating_sub(run.counted_until) as f64 / 1000.0;
                 if chip_s > 0.0 {
                     run.attained_chip_s += chip_s;
+                    let had = attained.entry(run.idea).or_default();
+                    accounts.charge(&run.owners, chip_s, *had);
+                    *had += chip_s;
                     self.changes.runs.insert(run.id);
                     for owner in &run.owners {
                         if let Some(person) = self.people.get_mut(&owner.person) {
@@ -45,6 +53,22 @@ impl Lab {
                 }
             }
             run.counted_until = now;
+        }
+        self.keep_accounts(&accounts);
+    }
+
+    /// What the policy remembers of everybody.
+    fn accounts(&self) -> Accounts {
+        self.people.values().map(|person| (person.id, person.account)).collect()
+    }
+
+    fn keep_accounts(&mut self, accounts: &Accounts) {
+        for person in self.people.values_mut() {
+            let account = accounts.of(person.id);
+            if person.account != account {
+                person.account = account;
+                self.changes.people.insert(person.id);
+            }
         }
     }
 
@@ -93,7 +117,10 @@ impl Lab {
     /// Asks the policy who shall hold chips, and sees to it as far as chips are free.
     pub(super) fn schedule(&mut self, actions: &mut Vec<Action>) {
         let claims = self.claims();
-        for Verdict { run, holds, because } in policy::plan(&claims, self.chips, self.now) {
+        let mut accounts = self.accounts();
+        accounts.meet(&claims);
+        self.keep_accounts(&accounts);
+        for Verdict { run, holds, because } in policy::plan(&claims, &accounts, self.chips, self.now) {
             match (self.runs[&run].state, holds) {
                 (State::Running, false) => {
                     self.change_run(run, |run, now| {
@@ -155,23 +182,30 @@ impl Lab {
         (free.len() == chips as usize).then_some(free)
     }
 
-    /// The runs that are not over, as the policy sees them.
-    pub(super) fn claims(&self) -> Vec<Claim> {
-        let mut attained: BTreeMap<IdeaId, f64> = BTreeMap::new();
+    /// Chip-seconds that the runs of each idea have had.
+    fn attained(&self) -> BTreeMap<IdeaId, f64> {
+        let mut attained = BTreeMap::new();
         for run in self.runs.values() {
             *attained.entry(run.idea).or_default() += run.attained_chip_s;
         }
+        attained
+    }
+
+    /// The runs that are not over, as the policy sees them.
+    pub(super) fn claims(&self) -> Vec<Claim> {
+        let attained = self.attained();
         let claim = |run: &Run| Claim {
             run: run.id,
+            idea: run.idea,
+            owners: run.owners.clone(),
             chips: run.chips,
             submitted: run.submitted,
             attained_chip_s: attained[&run.idea],
+            switch_s: SWITCH_S,
             now: match (run.state, run.segments.last()) {
-                (State::Starting | State::Running, Some(segment)) => {
-                    Tenure::Holds { since: segment.reserved, switch_s: SWITCH_S }
-                }
+                (State::Starting | State::Running, Some(segment)) => Tenure::Holds { since: segment.reserved },
                 (State::Suspending { .. } | State::Ending { .. }, _) => Tenure::Leaving,
-                _ => Tenure::Waits,
+                _ => Tenure::Waits { since: run.waiting_since, ran_s: run.attained_chip_s / f64::from(run.chips) },
             },
         };
         self.runs.values().filter(|run| !run.state.is_over()).map(claim).collect()

@@ -9,22 +9,7 @@ use minke_lab::{
 };
 
 use crate::place::Place;
-
-/// xorshift64*: small and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
+use crate::random::Random;
 
 /// Stints work, save, fail and vanish.
 fn live(place: &Place, random: &mut Random, gently: bool) {
@@ -109,7 +94,20 @@ fn check_decision(place: &Place, decision: &Decision) {
             let segment = run.segments.iter().find(|s| s.reserved == at).expect("a stint that was reserved then");
             assert_eq!(segment.chips.len(), run.chips as usize);
         }
-        Verb::Suspend => assert!(run.segments.iter().any(|s| s.started.is_some_and(|started| started <= at))),
+        Verb::Suspend => {
+            let stint = run.segments.iter().rfind(|s| s.reserved <= at).expect("a stint");
+            assert!(stint.started.is_some() && at >= stint.reserved + 120_000, "{decision:?} is too soon");
+            let says_for_whom = |reason: &Reason| {
+                matches!(
+                    reason,
+                    Reason::GivesWay { .. }
+                        | Reason::Behind { .. }
+                        | Reason::WaitedLong { .. }
+                        | Reason::LaneSpent { .. }
+                )
+            };
+            assert!(decision.because.iter().any(says_for_whom), "{decision:?}");
+        }
         Verb::Kill => {
             let asked = place.host.store().decisions(Some(run.id)).unwrap();
             let asked = asked.iter().rfind(|d| d.verb == Verb::Suspend && d.id < decision.id).expect("asked before");
@@ -142,6 +140,19 @@ fn check_decision(place: &Place, decision: &Decision) {
                 let other = &lab.runs()[other];
                 assert!(other.submitted <= at && other.id != run.id, "{decision:?}");
             }
+            Reason::WaitedLong { run: other, since, ran_s } => {
+                let waited_s = (at - since) as f64 / 1000.0;
+                assert!(waited_s >= 3600.0 && waited_s >= 2.0 * ran_s - 0.001, "{decision:?}");
+                assert!(lab.runs()[other].submitted <= *since, "{decision:?}");
+            }
+            Reason::LaneSpent { run: other } => assert_eq!(*other, run.id, "{decision:?}"),
+            Reason::Behind { run: other, than, by } => {
+                assert!(*by >= 3600.0 - 1e-6 && other != than && [other, than].contains(&&run.id), "{decision:?}");
+            }
+            Reason::Leaving { run: other } => {
+                let stint = lab.runs()[other].segments.iter().rfind(|s| s.reserved <= at).expect("a stint");
+                assert!(stint.ended.as_ref().is_none_or(|(ended, _)| *ended >= at), "{decision:?}");
+            }
             Reason::LostAgain { times } => assert_eq!(run.losses, *times),
             Reason::DidNotYield { waited_s } => assert!(*waited_s >= 60.0, "{decision:?}"),
             Reason::Fits => assert!(run.chips <= lab.chips(), "{decision:?}"),
@@ -157,7 +168,7 @@ fn check_decision(place: &Place, decision: &Decision) {
 
 /// One history; says how often the process died in it, and how many decisions there were.
 fn history(seed: u64) -> (u32, usize) {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::new(seed);
     let chips = random.below(6) as u32 + 1;
     let mut place = Place::new(chips);
     let mut accepted = BTreeMap::new();

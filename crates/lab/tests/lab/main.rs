@@ -3,6 +3,9 @@
 mod consent;
 mod histories;
 mod place;
+mod policy;
 mod preemption;
+mod random;
+mod simulate;
 mod world;
 mod worth;

@@ -11,6 +11,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(measuring());
     cases.extend(serving());
     cases.extend(voting());
+    cases.extend(simulating());
     cases
 }
 
@@ -181,6 +182,28 @@ fn serving() -> Vec<Case> {
         with_tls("the key a certificate").copy(&tls("cert.pem"), "c.pem").copy(&tls("cert.pem"), "k.pem"),
         with_tls("the certificate empty").file("c.pem", "").copy(&tls("key.pem"), "k.pem"),
         Case::new("`minke serve --person ''`", &["serve", "--person", ""]),
+    ]
+}
+
+fn simulating() -> Vec<Case> {
+    let header = "submit_s,duration_s,chips,person\n";
+    let day = |circumstances: &str, text: String| {
+        typed_where("lab simulate --trace day.csv --chips 4", circumstances).file("day.csv", text)
+    };
+    vec![
+        typed("lab simulate --chips 4"),
+        typed("lab simulate --trace day.csv --chips 0"),
+        typed("lab simulate --trace day.csv --chips 4 --policy lifo"),
+        typed("lab simulate --trace no/such.csv --chips 4"),
+        typed_where("lab simulate --trace day.csv --chips 4", "bytes that are no text").file("day.csv", b"\xff\xfe"),
+        day("empty", String::new()),
+        day("no jobs", header.into()),
+        day("another header", "when,how long\n".into()),
+        day("a person too few", format!("{header}0,60,1,ada\n60,60,1\n")),
+        day("a duration in words", format!("{header}0,an hour,1,ada\n")),
+        day("a job for eight chips", format!("{header}0,60,8,ada\n")),
+        typed_where("lab simulate --trace day.csv --chips 4 --svg no/such/day.svg", "a day")
+            .file("day.csv", format!("{header}0,60,1,ada\n")),
     ]
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{Place, printed, replaced, repository, tiny, tiny_from};
 
-const SUBCOMMANDS: [&[&str]; 32] = [
+const SUBCOMMANDS: [&[&str]; 33] = [
     &["chat"],
     &["train"],
     &["serve"],
@@ -35,6 +35,8 @@ const SUBCOMMANDS: [&[&str]; 32] = [
     &["logs"],
     &["why"],
     &["stop"],
+    &["lab", "report"],
+    &["lab", "simulate"],
     &["debug", "logits"],
     &["debug", "grads"],
     &["debug", "generate"],
@@ -66,7 +68,7 @@ fn every_subcommand_has_help_with_an_example() {
         assert!(help.contains(&format!("Usage: {command}")), "{command}: {help}");
         assert!(help.lines().all(|line| line.chars().count() <= 120), "{command}: {help}");
     }
-    let groups = ["arena", "debug"];
+    let groups = ["arena", "debug", "lab"];
     let (all, below) = (place.run(&["--help"]), groups.map(|group| place.run(&[group, "--help"])));
     let mut named = listed(&all);
     named.retain(|name| !groups.contains(name));

@@ -1,0 +1,164 @@
+//! What the policy remembers of people: how much they have had, and how much of the fresh lane is left to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Claim, FRESH_CHIP_S, Tenure};
+use crate::person::{PersonId, Share};
+
+/// Ideas cost nothing, so a person's are fresh only as far as an allowance goes: so many chip-seconds at once.
+const LANE_CHIP_S: f64 = 8.0 * 3600.0;
+
+/// It is filled again at the person's fair share of so large a part of the chips.
+const LANE_PART: f64 = 0.5;
+
+/// What is remembered of one person.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Account {
+    /// Virtual time: chip-seconds that they have had, by their shares. Whoever comes back from idleness is put level with the
+    /// one at work who has had least, so that idleness saves nothing up (stride scheduling; Gandiva_fair, EuroSys 2020).
+    pub served_chip_s: f64,
+    /// Chip-seconds of the fresh lane that are left.
+    pub lane_chip_s: f64,
+    /// Whether a run of theirs was not over when the policy was last asked.
+    pub at_work: bool,
+}
+
+impl Default for Account {
+    fn default() -> Account {
+        Account { served_chip_s: 0.0, lane_chip_s: LANE_CHIP_S, at_work: false }
+    }
+}
+
+/// Everybody's accounts. Whoever has none has a new one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Accounts(BTreeMap<PersonId, Account>);
+
+impl FromIterator<(PersonId, Account)> for Accounts {
+    fn from_iter<T: IntoIterator<Item = (PersonId, Account)>>(accounts: T) -> Accounts {
+        Accounts(accounts.into_iter().collect())
+    }
+}
+
+impl Accounts {
+    /// A person's account.
+    pub fn of(&self, person: PersonId) -> Account {
+        self.0.get(&person).copied().unwrap_or_default()
+    }
+
+    /// Time passes: everybody's lane fills, at a share of the chips that is equal for all who are at work.
+    pub fn pass(&mut self, seconds: f64, chips: u32) {
+        let at_work = self.0.values().filter(|account| account.at_work).count().max(1);
+        let filled = seconds * f64::from(chips) * LANE_PART / at_work as f64;
+        for account in self.0.values_mut() {
+            account.lane_chip_s = (account.lane_chip_s + filled).min(LANE_CHIP_S);
+        }
+    }
+
+    /// Charges what a run has had. `attained_chip_s` is what its idea had had before: its first chip-hour is the lane's.
+    pub fn charge(&mut self, owners: &[Share], chip_s: f64, attained_chip_s: f64) {
+        self.serve(owners, chip_s);
+        let fresh = chip_s.min(FRESH_CHIP_S - attained_chip_s).max(0.0);
+        for owner in owners {
+            let account = self.0.entry(owner.person).or_default();
+            account.lane_chip_s = (account.lane_chip_s - owner.share * fresh).max(0.0);
+        }
+    }
+
+    /// Sees who has come to work, or gone.
+    pub fn meet(&mut self, claims: &[Claim]) {
+        let owners = claims.iter().flat_map(|claim| &claim.owners);
+        let now: BTreeSet<PersonId> = owners.map(|owner| owner.person).collect();
+        let at_work = |(person, account): &(&PersonId, &Account)| account.at_work && now.contains(person);
+        let served = self.0.iter().filter(at_work).map(|(_, account)| account.served_chip_s);
+        let least = served.min_by(f64::total_cmp).unwrap_or(0.0);
+        for person in &now {
+            let account = self.0.entry(*person).or_default();
+            if !account.at_work {
+                account.served_chip_s = account.served_chip_s.max(least);
+                account.at_work = true;
+            }
+        }
+        self.0.iter_mut().filter(|(person, _)| !now.contains(person)).for_each(|(_, account)| account.at_work = false);
+    }
+
+    /// What the owners of a run have had, by their shares.
+    pub(super) fn served(&self, owners: &[Share]) -> f64 {
+        owners.iter().map(|owner| owner.share * self.of(owner.person).served_chip_s).sum()
+    }
+
+    /// Counts chip-seconds as had by the owners.
+    pub(super) fn serve(&mut self, owners: &[Share], chip_s: f64) {
+        for owner in owners {
+            self.0.entry(owner.person).or_default().served_chip_s += owner.share * chip_s;
+        }
+    }
+
+    /// Sets a part of the owners' lanes apart for an idea that is fresh, if all of them have some left.
+    pub(super) fn set_apart(&mut self, owners: &[Share], chip_s: f64) -> bool {
+        let has_some = owners.iter().all(|owner| self.of(owner.person).lane_chip_s > 0.0);
+        if has_some {
+            for owner in owners {
+                self.0.entry(owner.person).or_default().lane_chip_s -= owner.share * chip_s;
+            }
+        }
+        has_some
+    }
+}
+
+/// Whether a claim's run waits.
+pub(super) fn waits(claim: &Claim) -> bool {
+    matches!(claim.now, Tenure::Waits { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADA: PersonId = PersonId(1);
+    const BEN: PersonId = PersonId(2);
+
+    fn claim(person: PersonId) -> Claim {
+        Claim {
+            run: crate::run::RunId(person.0),
+            idea: crate::idea::IdeaId(person.0),
+            owners: vec![Share { person, share: 1.0 }],
+            chips: 1,
+            submitted: 0,
+            attained_chip_s: 0.0,
+            switch_s: 5.0,
+            now: Tenure::Waits { since: 0, ran_s: 0.0 },
+        }
+    }
+
+    #[test]
+    fn idleness_saves_nothing_up() {
+        let mut accounts = Accounts::default();
+        accounts.meet(&[claim(ADA)]);
+        accounts.charge(&claim(ADA).owners, 5000.0, 0.0);
+        accounts.meet(&[claim(ADA), claim(BEN)]);
+        assert_eq!(accounts.of(BEN).served_chip_s, 5000.0);
+        // Nor does coming back cost anything.
+        accounts.charge(&claim(ADA).owners, 1000.0, 0.0);
+        accounts.meet(&[claim(BEN)]);
+        accounts.meet(&[claim(ADA), claim(BEN)]);
+        assert_eq!(accounts.of(ADA).served_chip_s, 6000.0);
+    }
+
+    #[test]
+    fn the_lane_is_used_by_first_hours_and_fills_again() {
+        let mut accounts = Accounts::default();
+        accounts.meet(&[claim(ADA), claim(BEN)]);
+        let both = [Share { person: ADA, share: 0.25 }, Share { person: BEN, share: 0.75 }];
+        // Of 2000 chip-seconds the idea had 1000 left of its first hour.
+        accounts.charge(&both, 2000.0, FRESH_CHIP_S - 1000.0);
+        assert_eq!(accounts.of(ADA).lane_chip_s, LANE_CHIP_S - 250.0);
+        assert_eq!(accounts.of(BEN).lane_chip_s, LANE_CHIP_S - 750.0);
+        // Half of eight chips, for two: two chips each.
+        accounts.pass(100.0, 8);
+        assert_eq!(accounts.of(ADA).lane_chip_s, LANE_CHIP_S - 50.0);
+        accounts.pass(1e6, 8);
+        assert_eq!(accounts.of(BEN).lane_chip_s, LANE_CHIP_S);
+    }
+}

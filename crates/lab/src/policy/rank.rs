@@ -1,0 +1,161 @@
+//! Which claim comes before which: its class, and within a class what its people have had.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::account::{Accounts, waits};
+use super::{Claim, FRESH_CHIP_S, Reason, Tenure, kept_until, stint_ms};
+use crate::person::Share;
+
+/// What an idea may have had to be of the second class; above it is of the third.
+const SECOND_CHIP_S: f64 = 8.0 * 3600.0;
+
+/// A run that has waited so long, and so many times as long as it ran, has a turn.
+const LONG_MS: u64 = 3_600_000;
+const LONG_TIMES: f64 = 2.0;
+
+/// A run gives way to one of its own class only if its people have had so many chip-seconds more: instant fairness would change
+/// all the time.
+pub(super) const LEAD_CHIP_S: f64 = 3600.0;
+
+/// A claim in its place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ranked<'a> {
+    pub claim: &'a Claim,
+    /// 0 comes first.
+    pub class: usize,
+    /// Why it is of that class.
+    standing: Standing,
+    /// Chip-seconds that its people have had, with the stints that the runs before it are given.
+    pub served_chip_s: f64,
+}
+
+/// What a claim's class rests on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Standing {
+    Attained,
+    WaitedLong { since: u64, ran_s: f64 },
+    LaneSpent,
+}
+
+impl Ranked<'_> {
+    /// Whether it may ask for the chips of `other`, which holds some.
+    pub fn may_ask(&self, other: &Ranked<'_>) -> bool {
+        self.class < other.class || self.class == other.class && self.served_chip_s + LEAD_CHIP_S <= other.served_chip_s
+    }
+
+    /// Why it comes before `other`, told of it; true for two claims of which it does.
+    pub fn leads(&self, other: &Ranked<'_>) -> Reason {
+        self.standing_before(other).unwrap_or(Reason::LessAttained {
+            than: other.claim.run,
+            by: other.claim.attained_chip_s - self.claim.attained_chip_s,
+        })
+    }
+
+    /// Why `other` comes before it, told of it.
+    pub fn yields(&self, other: &Ranked<'_>) -> Reason {
+        other.standing_before(self).unwrap_or(Reason::GivesWay {
+            to: other.claim.run,
+            by: self.claim.attained_chip_s - other.claim.attained_chip_s,
+        })
+    }
+
+    /// Why it comes before `other`, unless that is because its idea has had less.
+    fn standing_before(&self, other: &Ranked<'_>) -> Option<Reason> {
+        let (run, than) = (self.claim.run, other.claim.run);
+        match (self.standing, other.standing) {
+            _ if self.class == other.class => {
+                Some(Reason::Behind { run, than, by: other.served_chip_s - self.served_chip_s })
+            }
+            (Standing::WaitedLong { since, ran_s }, _) => Some(Reason::WaitedLong { run, since, ran_s }),
+            (_, Standing::LaneSpent) => Some(Reason::LaneSpent { run: than }),
+            _ => None,
+        }
+    }
+}
+
+/// Claims in the order in which they are given chips: by class, then by what their people have had, then who holds some, then in
+/// the order in which they were submitted.
+pub(super) struct Order<'a> {
+    /// What people have had, with the stints that are given.
+    accounts: Accounts,
+    classes: [Vec<Queue<'a>>; 3],
+}
+
+/// Claims of the same people.
+type Queue<'a> = (&'a [Share], VecDeque<Ranked<'a>>);
+
+impl<'a> Order<'a> {
+    /// The order of the claims that compete; and those that hold chips which nobody may ask for yet.
+    pub fn new(claims: &'a [Claim], accounts: &Accounts, now: u64) -> (Order<'a>, Vec<Ranked<'a>>) {
+        let mut all: Vec<&Claim> = claims.iter().filter(|claim| claim.now != Tenure::Leaving).collect();
+        all.sort_by_key(|claim| (waits(claim), claim.submitted, claim.run));
+        let mut lanes = accounts.clone();
+        let mut fresh = BTreeSet::new();
+        let mut order = Order { accounts: accounts.clone(), classes: Default::default() };
+        let mut kept = Vec::new();
+        for claim in all {
+            let by_attained = match claim.attained_chip_s {
+                had if had < FRESH_CHIP_S => 0,
+                had if had < SECOND_CHIP_S => 1,
+                _ => 2,
+            };
+            let mut is_fresh = || {
+                let known = fresh.contains(&claim.idea);
+                known
+                    || lanes.set_apart(&claim.owners, FRESH_CHIP_S - claim.attained_chip_s) && fresh.insert(claim.idea)
+            };
+            let (class, standing) = match (by_attained, waited_long(claim, now)) {
+                (0, _) if is_fresh() => (0, Standing::Attained),
+                (_, Some(waited)) => (0, waited),
+                (0, None) => (1, Standing::LaneSpent),
+                (class, None) => (class, Standing::Attained),
+            };
+            let ranked = Ranked { claim, class, standing, served_chip_s: accounts.served(&claim.owners) };
+            if kept_until(claim, now).is_some() {
+                kept.push(ranked);
+                continue;
+            }
+            let queues = &mut order.classes[class];
+            match queues.iter_mut().find(|(owners, _)| *owners == claim.owners) {
+                Some((_, queue)) => queue.push_back(ranked),
+                None => queues.push((&claim.owners, VecDeque::from([ranked]))),
+            }
+        }
+        (order, kept)
+    }
+
+    /// Gives a claim a stint: its people have had that much more for those that come after it.
+    pub fn give(&mut self, claim: &Claim) {
+        let chip_s = f64::from(claim.chips) * stint_ms(claim) as f64 / 1000.0;
+        self.accounts.serve(&claim.owners, chip_s);
+    }
+}
+
+impl<'a> Iterator for Order<'a> {
+    type Item = Ranked<'a>;
+
+    fn next(&mut self) -> Option<Ranked<'a>> {
+        let queues = self.classes.iter_mut().find(|queues| !queues.is_empty())?;
+        let place = |(owners, queue): &Queue<'a>| {
+            let head = queue[0].claim;
+            let served = self.accounts.served(owners);
+            let lead = if waits(head) { 0.0 } else { LEAD_CHIP_S };
+            (served - lead, served, (waits(head), head.submitted, head.run))
+        };
+        let places = queues.iter().map(place).enumerate();
+        let first = places.min_by(|(_, a), (_, b)| a.0.total_cmp(&b.0).then(a.2.cmp(&b.2)));
+        let (at, (_, served_chip_s, _)) = first?;
+        let mut ranked = queues[at].1.pop_front()?;
+        if queues[at].1.is_empty() {
+            queues.swap_remove(at);
+        }
+        ranked.served_chip_s = served_chip_s;
+        Some(ranked)
+    }
+}
+
+fn waited_long(claim: &Claim, now: u64) -> Option<Standing> {
+    let Tenure::Waits { since, ran_s } = claim.now else { return None };
+    let waited = now.saturating_sub(since);
+    (waited >= LONG_MS.max((LONG_TIMES * ran_s * 1000.0) as u64)).then_some(Standing::WaitedLong { since, ran_s })
+}
