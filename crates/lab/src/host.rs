@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::lab::Lab;
 use crate::launch::Launcher;
+use crate::policy::Pace;
 use crate::store::Store;
 
 /// The lab, its store and its launcher.
@@ -22,8 +23,8 @@ impl<L: Launcher> Host<L> {
     ///
     /// # Errors
     /// When the store can't be read or written, or the launcher can't tell about its stints.
-    pub fn open(store: Store, launcher: L, chips: u32, now: u64) -> Result<Host<L>> {
-        let lab = store.load(chips)?;
+    pub fn open(store: Store, launcher: L, chips: u32, pace: Pace, now: u64) -> Result<Host<L>> {
+        let lab = store.load(chips)?.at(pace);
         let mut host = Host { lab, store, launcher };
         host.listen(now)?;
         host.tell(Event::Restarted, now)?;
@@ -53,7 +54,7 @@ impl<L: Launcher> Host<L> {
     pub fn tell(&mut self, event: Event, now: u64) -> Result<Vec<Action>> {
         let actions = self.lab.on(event, now);
         if let Err(error) = self.store.keep(&mut self.lab) {
-            self.lab = self.store.load(self.lab.chips())?;
+            self.lab = self.store.load(self.lab.chips())?.at(self.lab.pace());
             return Err(error);
         }
         let mut answers = Vec::new();

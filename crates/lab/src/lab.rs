@@ -17,7 +17,7 @@ use crate::event::Event;
 use crate::idea::{Idea, IdeaId, IdeaStatus};
 use crate::link::{Link, LinkId};
 use crate::person::{Person, PersonId};
-use crate::policy::{Account, Reason};
+use crate::policy::{Account, Pace, Reason};
 use crate::repeats::{self, Repeat};
 use crate::run::{Fingerprint, Run, RunId};
 
@@ -40,6 +40,7 @@ const CHARGE_MS: u64 = 10_000;
 #[derive(Debug, Default)]
 pub struct Lab {
     chips: u32,
+    pace: Pace,
     /// The time of the last event; the lab's clock does not go backwards.
     now: u64,
     /// When chips were last charged.
@@ -66,6 +67,11 @@ pub(crate) struct Changes {
 }
 
 impl Lab {
+    /// The same, with chips that change hands at this pace.
+    pub fn at(self, pace: Pace) -> Lab {
+        Lab { pace, ..self }
+    }
+
     /// A lab with so many chips, and nobody in it yet.
     pub fn new(chips: u32) -> Lab {
         Lab { chips, ..Lab::default() }
@@ -143,6 +149,11 @@ impl Lab {
         repeats::find(&self.ideas, &self.runs, sentence, fingerprint)
     }
 
+    /// How fast they change hands.
+    pub fn pace(&self) -> Pace {
+        self.pace
+    }
+
     /// How many chips there are.
     pub fn chips(&self) -> u32 {
         self.chips
@@ -201,6 +212,7 @@ impl Lab {
     ) -> Lab {
         Lab {
             chips,
+            pace: Pace::default(),
             charged: 0,
             now: runs.iter().map(|run| run.counted_until).max().unwrap_or(0),
             people: people.into_iter().map(|person| (person.id, person)).collect(),

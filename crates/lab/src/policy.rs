@@ -5,6 +5,7 @@
 //! is asked for chips that were given a moment ago. `docs/policy.md` tells it for whoever shares the chips.
 
 mod account;
+mod pace;
 mod rank;
 mod reason;
 
@@ -13,17 +14,13 @@ use crate::person::Share;
 use crate::run::RunId;
 
 pub use account::{Account, Accounts};
+pub use pace::Pace;
 pub use reason::Reason;
 
 use account::waits;
 use rank::{Order, Ranked};
 
-/// An idea is fresh until it has had so many chip-seconds.
-const FRESH_CHIP_S: f64 = 3600.0;
-
-/// A stint may last this long before its chips are wanted back, and twenty times what the change costs, so that changes
-/// take at most a twentieth of the time.
-const STINT_MS: u64 = 120_000;
+/// A stint lasts at least so many times what the change costs, so that changes take at most a twentieth of the time.
 const STINT_SWITCHES: f64 = 20.0;
 
 /// A run that wants chips or holds some.
@@ -81,8 +78,8 @@ pub struct Verdict {
 ///
 /// Chips go to claims in the order of their ranks, as far as they fit; smaller runs fill what is left. Chips that are
 /// about to be given back are taken to be there: a run may be meant to hold chips that are not free yet.
-pub fn plan(claims: &[Claim], accounts: &Accounts, chips: u32, now: u64) -> Vec<Verdict> {
-    let (mut order, kept) = Order::new(claims, accounts, now);
+pub fn plan(claims: &[Claim], accounts: &Accounts, pace: Pace, chips: u32, now: u64) -> Vec<Verdict> {
+    let (mut order, kept) = Order::new(claims, accounts, pace, now);
     let mut room = chips;
     for ranked in &kept {
         room = room.saturating_sub(ranked.claim.chips);
@@ -126,7 +123,7 @@ pub fn plan(claims: &[Claim], accounts: &Accounts, chips: u32, now: u64) -> Vec<
         let because = match before.iter().rfind(|start| waits(start.claim)) {
             _ if ranked.claim.chips > chips => too_big,
             Some(start) if !waits(ranked.claim) => ranked.yields(start),
-            _ => waits_for(ranked, &kept, before, now).unwrap_or(too_big),
+            _ => waits_for(ranked, &kept, before, pace, now).unwrap_or(too_big),
         };
         verdicts.push(Verdict { run: ranked.claim.run, holds: false, because: vec![because] });
     }
@@ -134,22 +131,22 @@ pub fn plan(claims: &[Claim], accounts: &Accounts, chips: u32, now: u64) -> Vec<
 }
 
 /// Milliseconds that a run may keep chips that it was given.
-fn stint_ms(claim: &Claim) -> u64 {
-    STINT_MS.max((STINT_SWITCHES * claim.switch_s * 1000.0) as u64)
+fn stint_ms(claim: &Claim, pace: Pace) -> u64 {
+    pace.turn_ms.max((STINT_SWITCHES * claim.switch_s * 1000.0) as u64)
 }
 
 /// Until when a claim keeps its chips, whoever wants them.
-pub(crate) fn kept_until(claim: &Claim, now: u64) -> Option<u64> {
+pub(crate) fn kept_until(claim: &Claim, pace: Pace, now: u64) -> Option<u64> {
     match claim.now {
-        Tenure::Holds { since } => Some(since + stint_ms(claim)).filter(|until| *until > now),
+        Tenure::Holds { since } => Some(since + stint_ms(claim, pace)).filter(|until| *until > now),
         _ => None,
     }
 }
 
 /// Why a claim gets none: it would be given some that somebody keeps a while longer, or others come first.
-fn waits_for(ranked: &Ranked<'_>, kept: &[Ranked<'_>], before: &[Ranked<'_>], now: u64) -> Option<Reason> {
-    let asked = kept.iter().filter(|other| ranked.may_ask(other));
-    let asked = asked.filter_map(|other| Some((kept_until(other.claim, now)?, other.claim.run))).min();
+fn waits_for(ranked: &Ranked<'_>, kept: &[Ranked<'_>], before: &[Ranked<'_>], pace: Pace, now: u64) -> Option<Reason> {
+    let asked = kept.iter().filter(|other| ranked.may_ask(other, pace));
+    let asked = asked.filter_map(|other| Some((kept_until(other.claim, pace, now)?, other.claim.run))).min();
     match asked {
         Some((until, run)) => Some(Reason::MinimumStint { run, until }),
         None => before.last().or(kept.last()).map(|last| Reason::After { run: last.claim.run }),

@@ -102,6 +102,17 @@ impl State {
     }
 }
 
+/// What saving and starting again is taken to cost a run that has not shown it yet, in seconds.
+const SWITCH_S: f64 = 5.0;
+
+impl Run {
+    /// Seconds that saving and starting again cost it: twice what it last took to its first step, as saving is not seen apart.
+    pub(crate) fn switch_s(&self) -> f64 {
+        let shown = self.segments.iter().rev().find_map(|s| Some(s.first_step?.saturating_sub(s.reserved)));
+        shown.map_or(SWITCH_S, |ms| ms as f64 / 500.0)
+    }
+}
+
 /// One stint of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Segment {

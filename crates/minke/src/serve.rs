@@ -47,6 +47,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use axum::serve::{Listener, ListenerExt};
 use minke_kernels::Dtype;
+use minke_lab::policy::Pace;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -86,6 +87,8 @@ pub struct Options {
     pub person: Option<String>,
     /// How many chips the lab shares out; by default one for each core.
     pub chips: Option<u32>,
+    /// How fast the lab's chips change hands.
+    pub pace: Pace,
     pub json: bool,
 }
 
@@ -166,7 +169,7 @@ impl Show for Started {
 
 /// Serves until Ctrl-C.
 pub fn run(options: &Options) -> Result<()> {
-    let Options { listen, tls, insecure, dtype, memory, person, chips, json } = options;
+    let Options { listen, tls, insecure, dtype, memory, person, chips, pace, json } = options;
     if !listen.ip().is_loopback() && tls.is_none() && !insecure {
         bail!(
             "{listen} can be reached from other machines, and without TLS anybody on the way could read along; give --cert \
@@ -179,7 +182,7 @@ pub fn run(options: &Options) -> Result<()> {
     let config = tls.as_ref().map(|(cert, key)| tls::config(cert, key)).transpose()?;
     let store = Store::open()?;
     // The lab's tables are there before those that refer to them.
-    let desk = Desk::open(store.home(), &store.database(), *chips)?;
+    let desk = Desk::open(store.home(), &store.database(), *chips, *pace)?;
     let database = Database::open(&store.database())?;
     let cpu = Arc::new(load::cpu()?);
     let memory = memory.unwrap_or_else(|| machine::memory().map_or(MEMORY, |bytes| bytes / 2));

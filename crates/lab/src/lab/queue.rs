@@ -10,7 +10,7 @@ impl Lab {
         let claims = self.claims();
         let mut accounts = self.accounts();
         accounts.meet(&claims);
-        let planned = policy::plan(&claims, &accounts, self.chips, now.max(self.now));
+        let planned = policy::plan(&claims, &accounts, self.pace, self.chips, now.max(self.now));
         let planned = planned.into_iter().map(|verdict| verdict.run);
         planned.filter(|run| self.runs.get(run).is_some_and(|run| run.state == State::Waiting)).collect()
     }
@@ -19,6 +19,9 @@ impl Lab {
     pub fn keeps_until(&self, run: RunId, now: u64) -> Option<u64> {
         self.runs.get(&run).filter(|run| matches!(run.state, State::Starting | State::Running))?;
         let claims = self.claims();
-        claims.iter().find(|claim| claim.run == run).and_then(|claim| policy::kept_until(claim, now.max(self.now)))
+        claims
+            .iter()
+            .find(|claim| claim.run == run)
+            .and_then(|claim| policy::kept_until(claim, self.pace, now.max(self.now)))
     }
 }

@@ -22,9 +22,6 @@ const SAVE_MS: u64 = 600_000;
 /// An order that nothing came of is given again after this time.
 const AGAIN_MS: u64 = 10_000;
 
-/// What saving and starting again is taken to cost a run that has not shown it yet, in seconds.
-const SWITCH_S: f64 = 5.0;
-
 impl Lab {
     /// Charges the chips that were held since they were last charged.
     pub(super) fn charge(&mut self) {
@@ -41,7 +38,7 @@ impl Lab {
                 if chip_s > 0.0 {
                     run.attained_chip_s += chip_s;
                     let had = attained.entry(run.idea).or_default();
-                    accounts.charge(&run.owners, chip_s, *had);
+                    accounts.charge(&run.owners, chip_s, *had, self.pace);
                     *had += chip_s;
                     self.changes.runs.insert(run.id);
                     for owner in &run.owners {
@@ -58,7 +55,7 @@ impl Lab {
     }
 
     /// What the policy remembers of everybody.
-    fn accounts(&self) -> Accounts {
+    pub(super) fn accounts(&self) -> Accounts {
         self.people.values().map(|person| (person.id, person.account)).collect()
     }
 
@@ -120,7 +117,7 @@ impl Lab {
         let mut accounts = self.accounts();
         accounts.meet(&claims);
         self.keep_accounts(&accounts);
-        for Verdict { run, holds, because } in policy::plan(&claims, &accounts, self.chips, self.now) {
+        for Verdict { run, holds, because } in policy::plan(&claims, &accounts, self.pace, self.chips, self.now) {
             match (self.runs[&run].state, holds) {
                 (State::Running, false) => {
                     self.change_run(run, |run, now| {
@@ -201,7 +198,7 @@ impl Lab {
             chips: run.chips,
             submitted: run.submitted,
             attained_chip_s: attained[&run.idea],
-            switch_s: SWITCH_S,
+            switch_s: run.switch_s(),
             now: match (run.state, run.segments.last()) {
                 (State::Starting | State::Running, Some(segment)) => Tenure::Holds { since: segment.reserved },
                 (State::Suspending { .. } | State::Ending { .. }, _) => Tenure::Leaving,

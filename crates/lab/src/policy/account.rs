@@ -4,31 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, FRESH_CHIP_S, Tenure};
+use super::{Claim, Pace, Tenure};
 use crate::person::{PersonId, Share};
 
-/// Ideas cost nothing, so a person's are fresh only as far as an allowance goes: so many chip-seconds at once.
-const LANE_CHIP_S: f64 = 8.0 * 3600.0;
-
-/// It is filled again at the person's fair share of so large a part of the chips.
+/// A person's allowance of the fresh lane is filled again at their fair share of so large a part of the chips.
 const LANE_PART: f64 = 0.5;
 
 /// What is remembered of one person.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Account {
     /// Virtual time: chip-seconds that they have had, by their shares. Whoever comes back from idleness is put level with the
     /// one at work who has had least, so that idleness saves nothing up (stride scheduling; Gandiva_fair, EuroSys 2020).
     pub served_chip_s: f64,
-    /// Chip-seconds of the fresh lane that are left.
+    /// Chip-seconds that they have had of the fresh lane, and that have not come back yet.
     pub lane_chip_s: f64,
     /// Whether a run of theirs was not over when the policy was last asked.
     pub at_work: bool,
-}
-
-impl Default for Account {
-    fn default() -> Account {
-        Account { served_chip_s: 0.0, lane_chip_s: LANE_CHIP_S, at_work: false }
-    }
 }
 
 /// Everybody's accounts. Whoever has none has a new one.
@@ -52,17 +43,17 @@ impl Accounts {
         let at_work = self.0.values().filter(|account| account.at_work).count().max(1);
         let filled = seconds * f64::from(chips) * LANE_PART / at_work as f64;
         for account in self.0.values_mut() {
-            account.lane_chip_s = (account.lane_chip_s + filled).min(LANE_CHIP_S);
+            account.lane_chip_s = (account.lane_chip_s - filled).max(0.0);
         }
     }
 
     /// Charges what a run has had. `attained_chip_s` is what its idea had had before: its first chip-hour is the lane's.
-    pub fn charge(&mut self, owners: &[Share], chip_s: f64, attained_chip_s: f64) {
+    pub fn charge(&mut self, owners: &[Share], chip_s: f64, attained_chip_s: f64, pace: Pace) {
         self.serve(owners, chip_s);
-        let fresh = chip_s.min(FRESH_CHIP_S - attained_chip_s).max(0.0);
+        let fresh = chip_s.min(pace.fresh_chip_s() - attained_chip_s).max(0.0);
         for owner in owners {
             let account = self.0.entry(owner.person).or_default();
-            account.lane_chip_s = (account.lane_chip_s - owner.share * fresh).max(0.0);
+            account.lane_chip_s = (account.lane_chip_s + owner.share * fresh).min(pace.second_chip_s());
         }
     }
 
@@ -96,11 +87,11 @@ impl Accounts {
     }
 
     /// Sets a part of the owners' lanes apart for an idea that is fresh, if all of them have some left.
-    pub(super) fn set_apart(&mut self, owners: &[Share], chip_s: f64) -> bool {
-        let has_some = owners.iter().all(|owner| self.of(owner.person).lane_chip_s > 0.0);
+    pub(super) fn set_apart(&mut self, owners: &[Share], chip_s: f64, pace: Pace) -> bool {
+        let has_some = owners.iter().all(|owner| self.of(owner.person).lane_chip_s < pace.second_chip_s());
         if has_some {
             for owner in owners {
-                self.0.entry(owner.person).or_default().lane_chip_s -= owner.share * chip_s;
+                self.0.entry(owner.person).or_default().lane_chip_s += owner.share * chip_s;
             }
         }
         has_some
@@ -136,11 +127,11 @@ mod tests {
     fn idleness_saves_nothing_up() {
         let mut accounts = Accounts::default();
         accounts.meet(&[claim(ADA)]);
-        accounts.charge(&claim(ADA).owners, 5000.0, 0.0);
+        accounts.charge(&claim(ADA).owners, 5000.0, 0.0, Pace::default());
         accounts.meet(&[claim(ADA), claim(BEN)]);
         assert_eq!(accounts.of(BEN).served_chip_s, 5000.0);
         // Nor does coming back cost anything.
-        accounts.charge(&claim(ADA).owners, 1000.0, 0.0);
+        accounts.charge(&claim(ADA).owners, 1000.0, 0.0, Pace::default());
         accounts.meet(&[claim(BEN)]);
         accounts.meet(&[claim(ADA), claim(BEN)]);
         assert_eq!(accounts.of(ADA).served_chip_s, 6000.0);
@@ -152,13 +143,13 @@ mod tests {
         accounts.meet(&[claim(ADA), claim(BEN)]);
         let both = [Share { person: ADA, share: 0.25 }, Share { person: BEN, share: 0.75 }];
         // Of 2000 chip-seconds the idea had 1000 left of its first hour.
-        accounts.charge(&both, 2000.0, FRESH_CHIP_S - 1000.0);
-        assert_eq!(accounts.of(ADA).lane_chip_s, LANE_CHIP_S - 250.0);
-        assert_eq!(accounts.of(BEN).lane_chip_s, LANE_CHIP_S - 750.0);
+        accounts.charge(&both, 2000.0, Pace::default().fresh_chip_s() - 1000.0, Pace::default());
+        assert_eq!(accounts.of(ADA).lane_chip_s, 250.0);
+        assert_eq!(accounts.of(BEN).lane_chip_s, 750.0);
         // Half of eight chips, for two: two chips each.
         accounts.pass(100.0, 8);
-        assert_eq!(accounts.of(ADA).lane_chip_s, LANE_CHIP_S - 50.0);
+        assert_eq!(accounts.of(ADA).lane_chip_s, 50.0);
         accounts.pass(1e6, 8);
-        assert_eq!(accounts.of(BEN).lane_chip_s, LANE_CHIP_S);
+        assert_eq!(accounts.of(BEN).lane_chip_s, 0.0);
     }
 }

@@ -3,19 +3,11 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::account::{Accounts, waits};
-use super::{Claim, FRESH_CHIP_S, Reason, Tenure, kept_until, stint_ms};
+use super::{Claim, Pace, Reason, Tenure, kept_until, stint_ms};
 use crate::person::Share;
 
-/// What an idea may have had to be of the second class; above it is of the third.
-const SECOND_CHIP_S: f64 = 8.0 * 3600.0;
-
-/// A run that has waited so long, and so many times as long as it ran, has a turn.
-const LONG_MS: u64 = 3_600_000;
+/// A run that has waited long, and so many times as long as it ran, has a turn.
 const LONG_TIMES: f64 = 2.0;
-
-/// A run gives way to one of its own class only if its people have had so many chip-seconds more: instant fairness would change
-/// all the time.
-pub(super) const LEAD_CHIP_S: f64 = 3600.0;
 
 /// A claim in its place.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +31,9 @@ enum Standing {
 
 impl Ranked<'_> {
     /// Whether it may ask for the chips of `other`, which holds some.
-    pub fn may_ask(&self, other: &Ranked<'_>) -> bool {
-        self.class < other.class || self.class == other.class && self.served_chip_s + LEAD_CHIP_S <= other.served_chip_s
+    pub fn may_ask(&self, other: &Ranked<'_>, pace: Pace) -> bool {
+        let lead = pace.fresh_chip_s();
+        self.class < other.class || self.class == other.class && self.served_chip_s + lead <= other.served_chip_s
     }
 
     /// Why it comes before `other`, told of it; true for two claims of which it does.
@@ -78,6 +71,7 @@ impl Ranked<'_> {
 pub(super) struct Order<'a> {
     /// What people have had, with the stints that are given.
     accounts: Accounts,
+    pace: Pace,
     classes: [Vec<Queue<'a>>; 3],
 }
 
@@ -86,32 +80,33 @@ type Queue<'a> = (&'a [Share], VecDeque<Ranked<'a>>);
 
 impl<'a> Order<'a> {
     /// The order of the claims that compete; and those that hold chips which nobody may ask for yet.
-    pub fn new(claims: &'a [Claim], accounts: &Accounts, now: u64) -> (Order<'a>, Vec<Ranked<'a>>) {
+    pub fn new(claims: &'a [Claim], accounts: &Accounts, pace: Pace, now: u64) -> (Order<'a>, Vec<Ranked<'a>>) {
         let mut all: Vec<&Claim> = claims.iter().filter(|claim| claim.now != Tenure::Leaving).collect();
         all.sort_by_key(|claim| (waits(claim), claim.submitted, claim.run));
         let mut lanes = accounts.clone();
         let mut fresh = BTreeSet::new();
-        let mut order = Order { accounts: accounts.clone(), classes: Default::default() };
+        let mut order = Order { accounts: accounts.clone(), pace, classes: Default::default() };
         let mut kept = Vec::new();
         for claim in all {
             let by_attained = match claim.attained_chip_s {
-                had if had < FRESH_CHIP_S => 0,
-                had if had < SECOND_CHIP_S => 1,
+                had if had < pace.fresh_chip_s() => 0,
+                had if had < pace.second_chip_s() => 1,
                 _ => 2,
             };
             let mut is_fresh = || {
                 let known = fresh.contains(&claim.idea);
                 known
-                    || lanes.set_apart(&claim.owners, FRESH_CHIP_S - claim.attained_chip_s) && fresh.insert(claim.idea)
+                    || lanes.set_apart(&claim.owners, pace.fresh_chip_s() - claim.attained_chip_s, pace)
+                        && fresh.insert(claim.idea)
             };
-            let (class, standing) = match (by_attained, waited_long(claim, now)) {
+            let (class, standing) = match (by_attained, waited_long(claim, pace, now)) {
                 (0, _) if is_fresh() => (0, Standing::Attained),
                 (_, Some(waited)) => (0, waited),
                 (0, None) => (1, Standing::LaneSpent),
                 (class, None) => (class, Standing::Attained),
             };
             let ranked = Ranked { claim, class, standing, served_chip_s: accounts.served(&claim.owners) };
-            if kept_until(claim, now).is_some() {
+            if kept_until(claim, pace, now).is_some() {
                 kept.push(ranked);
                 continue;
             }
@@ -126,7 +121,7 @@ impl<'a> Order<'a> {
 
     /// Gives a claim a stint: its people have had that much more for those that come after it.
     pub fn give(&mut self, claim: &Claim) {
-        let chip_s = f64::from(claim.chips) * stint_ms(claim) as f64 / 1000.0;
+        let chip_s = f64::from(claim.chips) * stint_ms(claim, self.pace) as f64 / 1000.0;
         self.accounts.serve(&claim.owners, chip_s);
     }
 }
@@ -139,7 +134,7 @@ impl<'a> Iterator for Order<'a> {
         let place = |(owners, queue): &Queue<'a>| {
             let head = queue[0].claim;
             let served = self.accounts.served(owners);
-            let lead = if waits(head) { 0.0 } else { LEAD_CHIP_S };
+            let lead = if waits(head) { 0.0 } else { self.pace.fresh_chip_s() };
             (served - lead, served, (waits(head), head.submitted, head.run))
         };
         let places = queues.iter().map(place).enumerate();
@@ -154,8 +149,9 @@ impl<'a> Iterator for Order<'a> {
     }
 }
 
-fn waited_long(claim: &Claim, now: u64) -> Option<Standing> {
+fn waited_long(claim: &Claim, pace: Pace, now: u64) -> Option<Standing> {
     let Tenure::Waits { since, ran_s } = claim.now else { return None };
     let waited = now.saturating_sub(since);
-    (waited >= LONG_MS.max((LONG_TIMES * ran_s * 1000.0) as u64)).then_some(Standing::WaitedLong { since, ran_s })
+    (waited >= pace.long_ms().max((LONG_TIMES * ran_s * 1000.0) as u64))
+        .then_some(Standing::WaitedLong { since, ran_s })
 }

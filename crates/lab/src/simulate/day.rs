@@ -6,7 +6,7 @@ use super::numbers::{Numbers, Tally, max_min};
 use super::{Outcome, Rule, SWITCH_S, Stint, Trace, baselines};
 use crate::idea::IdeaId;
 use crate::person::Share;
-use crate::policy::{self, Accounts, Claim, Tenure};
+use crate::policy::{self, Accounts, Claim, Pace, Tenure};
 use crate::run::RunId;
 
 /// The policy is asked at least so often while somebody waits.
@@ -81,7 +81,7 @@ impl<'a> Day<'a> {
         for claim in &mut self.claims {
             let Tenure::Holds { since } = claim.now else { continue };
             let chip_s = f64::from(claim.chips) * span;
-            self.accounts.charge(&claim.owners, chip_s, claim.attained_chip_s);
+            self.accounts.charge(&claim.owners, chip_s, claim.attained_chip_s, Pace::default());
             claim.attained_chip_s += chip_s;
             self.tally.had[claim.owners[0].person.0 as usize] += chip_s;
             self.tally.did += chip_s;
@@ -138,7 +138,7 @@ impl<'a> Day<'a> {
         let (claims, chips) = (&self.claims, self.chips);
         let holds: BTreeSet<RunId> = match self.rule {
             Rule::Minke => {
-                let verdicts = policy::plan(claims, &self.accounts, chips, self.now);
+                let verdicts = policy::plan(claims, &self.accounts, Pace::default(), chips, self.now);
                 verdicts.iter().filter(|verdict| verdict.holds).map(|verdict| verdict.run).collect()
             }
             Rule::Fifo => baselines::fifo(claims, chips),

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
 
+use minke_lab::policy::Pace;
 use minke_lab::{Action, Event, Fingerprint, Host, IdeaId, PersonId, RunId, State, Store, Which};
 use tempfile::TempDir;
 
@@ -25,7 +26,7 @@ impl Place {
         let machine = Rc::default();
         let store = Store::open(&directory.path().join("lab.db")).unwrap();
         let now = 1_000_000;
-        let host = Host::open(store, World::new(&machine), chips, now).unwrap();
+        let host = Host::open(store, World::new(&machine), chips, Pace::default(), now).unwrap();
         Place { directory, machine, host, now, chips }
     }
 
@@ -33,7 +34,7 @@ impl Place {
     pub fn restart(&mut self) {
         self.machine.borrow_mut().orders_left = None;
         let store = Store::open(&self.directory.path().join("lab.db")).unwrap();
-        self.host = Host::open(store, World::new(&self.machine), self.chips, self.now).unwrap();
+        self.host = Host::open(store, World::new(&self.machine), self.chips, Pace::default(), self.now).unwrap();
     }
 
     pub fn tell(&mut self, event: Event) -> Vec<Action> {

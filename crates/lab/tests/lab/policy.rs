@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use minke_lab::policy::{Account, Accounts, Claim, Reason, Tenure, Verdict, plan};
+use minke_lab::policy::{Account, Accounts, Claim, Pace, Reason, Tenure, Verdict, plan};
 use minke_lab::{IdeaId, PersonId, RunId, Share};
 
 use crate::random::Random;
@@ -48,7 +48,7 @@ fn made_up(random: &mut Random) -> Question {
     let claims = claims.collect();
     let account = |random: &mut Random| Account {
         served_chip_s: random.below(20) as f64 * HOUR / 2.0,
-        lane_chip_s: random.below(3) as f64 * HOUR,
+        lane_chip_s: 8.0 * HOUR - random.below(3) as f64 * HOUR,
         at_work: true,
     };
     let accounts = (0..4).map(|person| (PersonId(person), account(random))).collect();
@@ -100,8 +100,8 @@ fn rules_hold_and_reasons_are_true() {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for _ in 0..20_000 {
         let Question { claims, accounts, chips } = made_up(&mut random);
-        let verdicts = plan(&claims, &accounts, chips, NOW);
-        assert_eq!(verdicts, plan(&claims, &accounts, chips, NOW));
+        let verdicts = plan(&claims, &accounts, Pace::default(), chips, NOW);
+        assert_eq!(verdicts, plan(&claims, &accounts, Pace::default(), chips, NOW));
         let mut by_run: BTreeMap<RunId, (&Claim, bool)> =
             claims.iter().map(|claim| (claim.run, (claim, false))).collect();
         for verdict in &verdicts {
@@ -164,9 +164,13 @@ fn gets(first: (f64, f64, u64), second: (f64, f64, u64), lane_chip_s: f64) -> bo
             since => Tenure::Waits { since, ran_s: attained_h * HOUR },
         },
     };
-    let account = |served_h: f64| Account { served_chip_s: served_h * HOUR, lane_chip_s, at_work: true };
+    let account = |served_h: f64| Account {
+        served_chip_s: served_h * HOUR,
+        lane_chip_s: 8.0 * HOUR - lane_chip_s,
+        at_work: true,
+    };
     let accounts = [(PersonId(1), account(first.1)), (PersonId(2), account(second.1))].into_iter().collect();
-    let verdicts = plan(&[claim(1, first, false), claim(2, second, true)], &accounts, 1, NOW);
+    let verdicts = plan(&[claim(1, first, false), claim(2, second, true)], &accounts, Pace::default(), 1, NOW);
     verdicts.iter().any(|verdict| verdict.run == RunId(1) && verdict.holds)
 }
 

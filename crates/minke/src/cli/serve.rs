@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use minke_lab::policy::Pace;
+use minke_train::budget;
 
 use super::DtypeArgument;
 use crate::serve;
@@ -12,6 +14,7 @@ use crate::serve;
 #[derive(Args)]
 #[command(after_help = "Examples:
   minke serve                                             for this machine; open the link that it prints
+  minke serve --turn 10s                                  where runs take minutes, not hours
   minke serve --listen 0.0.0.0:7373 --cert c.pem --key k.pem   for others as well
 
 The API is OpenAI's: base URL http://127.0.0.1:7373/v1, with a key from the account page. Models are those of
@@ -41,6 +44,9 @@ pub struct Serve {
     /// How many chips the lab shares out; by default one for each core
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     chips: Option<u32>,
+    /// How long a run keeps its chips at least; shorter suits shorter runs (90s, 2m)
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = turn)]
+    turn: Pace,
     /// Print the address and the login link as a JSON object
     #[arg(long)]
     json: bool,
@@ -55,8 +61,15 @@ pub fn run(arguments: &Serve) -> Result<()> {
         memory: arguments.memory,
         person: arguments.person.clone(),
         chips: arguments.chips,
+        pace: arguments.turn,
         json: arguments.json,
     })
+}
+
+/// A pace by its turn.
+fn turn(text: &str) -> Result<Pace, String> {
+    let seconds = budget::parse(text).map_err(|error| error.to_string().replace("budget", "turn"))?;
+    Ok(Pace { turn_ms: 1000 * seconds })
 }
 
 /// Bytes of a number of gigabytes.

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use minke_lab::launch::{Local, Settings, cores};
+use minke_lab::policy::Pace;
 use minke_lab::{Action, Event, Host, Link, LinkStatus, Person, PersonId};
 
 use super::error::Failure;
@@ -29,14 +30,14 @@ pub struct Desk {
 
 impl Desk {
     /// Takes up the lab's work, with so many chips, or as many as there are cores.
-    pub fn open(home: &Path, database: &Path, chips: Option<u32>) -> Result<Desk> {
+    pub fn open(home: &Path, database: &Path, chips: Option<u32>, pace: Pace) -> Result<Desk> {
         let lock = claim(home)?;
         let cores = cores();
         let chips = chips.unwrap_or(cores.len() as u32).max(1);
         let minke = std::env::current_exe().context("this program's own file can't be found")?;
         let settings = Settings::new(home.to_path_buf(), minke, shared_out(&cores, chips));
         let launcher = Local::new(settings).context("runs can't be started on this machine")?;
-        let host = Host::open(minke_lab::Store::open(database)?, launcher, chips, now())?;
+        let host = Host::open(minke_lab::Store::open(database)?, launcher, chips, pace, now())?;
         let desk = Desk { host: Arc::new(Mutex::new(host)), _lock: Arc::new(lock) };
         let weak = Arc::downgrade(&desk.host);
         let look = move || {

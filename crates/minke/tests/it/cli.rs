@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{Place, printed, replaced, repository, tiny, tiny_from};
 
-const SUBCOMMANDS: [&[&str]; 33] = [
+const SUBCOMMANDS: [&[&str]; 34] = [
     &["chat"],
     &["train"],
     &["serve"],

@@ -189,8 +189,8 @@ mod tests {
     }
 
     fn visitor() -> Visitor {
-        let person = Person { id: 1, name: "ada".into() };
-        Visitor { person, session: String::new(), csrf: String::new() }
+        let person = Person { id: 1, name: "ada".into(), interests: String::new() };
+        Visitor { person, session: String::new(), csrf: String::new(), asked: 0 }
     }
 
     #[test]

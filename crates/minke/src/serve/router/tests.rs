@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, StatusCode, header};
 use minke_kernels::{Cpu, Dtype};
+use minke_lab::policy::Pace;
 use serde_json::Value;
 use tower::ServiceExt;
 
@@ -42,7 +43,8 @@ struct Citizen {
 impl Town {
     fn new() -> Town {
         let (directory, database) = database();
-        let desk = Desk::open(directory.path(), &directory.path().join("home/lab.db"), Some(1)).unwrap();
+        let desk =
+            Desk::open(directory.path(), &directory.path().join("home/lab.db"), Some(1), Pace::default()).unwrap();
         let citizen = |name: &str| {
             let person = desk.person_named(name).unwrap().id.0;
             database.now(|c| {
