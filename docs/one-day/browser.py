@@ -119,7 +119,7 @@ class Window:
 
     def fill(self, selector, text):
         found = json.dumps(selector)
-        self.wait(f"document.querySelector({found})")
+        self.wait(f"document.querySelector({found}) !== null")
         self.script(f"(() => {{ const field = document.querySelector({found}); field.focus(); "
                     f"field.value = {json.dumps(text)}; field.dispatchEvent(new Event('input', {{bubbles: true}})); "
                     f"field.dispatchEvent(new Event('change', {{bubbles: true}})); }})()")

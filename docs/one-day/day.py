@@ -142,7 +142,7 @@ class Day:
         # Watched live, without loading the page again.
         ada.wait("document.querySelectorAll('.curves svg').length >= 3", "curves are drawn")
         done = self.until(1, lambda told: told["state"] == "done")
-        ada.wait("document.querySelector('.state.done')", "the page says that the run is done")
+        ada.wait("document.querySelector('.state.done') !== null", "the page says that the run is done")
         check(len(done["stints"]) >= 2, "run 1 had one stint only")
         self.shown("why", "1")
         self.go(ada, "/runs/1")
