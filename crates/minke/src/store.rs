@@ -100,11 +100,21 @@ impl Store {
         Ok(entries)
     }
 
+    /// All models that can be asked for: those in the store, and those of runs.
+    pub fn all(&self) -> Result<Vec<Entry>> {
+        let mut entries = self.models()?;
+        for run in self.run_models()? {
+            // A model hides the run of its name.
+            if !entries.iter().any(|entry| entry.name == run.name) {
+                entries.push(run);
+            }
+        }
+        Ok(entries)
+    }
+
     /// The model or run in the store of exactly this name; never a path, which a stranger could make up.
     pub fn named(&self, name: &str) -> Result<Option<Entry>> {
-        let mut entries = self.models()?;
-        entries.extend(self.run_models()?);
-        Ok(entries.into_iter().find(|entry| entry.name == name))
+        Ok(self.all()?.into_iter().find(|entry| entry.name == name))
     }
 
     /// A directory for a new run called `name`, or `name-2` and so on where there are such runs.
@@ -128,8 +138,7 @@ impl Store {
         if path.exists() {
             return Ok(model_of_run(path).unwrap_or_else(|| path.to_path_buf()));
         }
-        let mut entries = self.models()?;
-        entries.extend(self.run_models()?);
+        let entries = self.all()?;
         if let Some(entry) = entries.iter().find(|entry| entry.name == model) {
             return Ok(entry.path.clone());
         }

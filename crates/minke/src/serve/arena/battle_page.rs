@@ -23,7 +23,7 @@ const OUTCOMES: [(Outcome, &str); 4] = [
 /// A battle that has not begun, where there are so many models.
 pub fn new(visitor: &Visitor, models: usize) -> Markup {
     let body = html! {
-        main.wide id="main" {
+        main.arena id="main" {
             h1 { "A blind battle" }
             @if models < 2 {
                 p.notice {
@@ -63,7 +63,7 @@ pub fn blind(visitor: &Visitor, battle: &Battle) -> Markup {
         }
     };
     let body = html! {
-        main.wide id="main" {
+        main.arena id="main" {
             h1 { "A blind battle" }
             p.asked { (battle.prompt) }
             @if battle.is_complete() {
@@ -101,7 +101,7 @@ pub fn open(visitor: &Visitor, battle: &Battle, board: Option<&Board>) -> Markup
         }
     };
     let body = html! {
-        main.wide id="main" {
+        main.arena id="main" {
             h1 { (battle.sides[0].model) " and " (battle.sides[1].model) }
             p.asked { (battle.prompt) }
             @if let Some(Verdict { answers, thoughts, at }) = battle.verdict {
