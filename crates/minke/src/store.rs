@@ -18,6 +18,14 @@ pub struct Entry {
     pub path: PathBuf,
 }
 
+impl Entry {
+    /// The lab's run that has made it: runs on the lab keep what they make in `runs/rN/files`.
+    pub fn run(&self) -> Option<u32> {
+        let run = self.path.ends_with("files/model").then(|| self.path.ancestors().nth(2)).flatten()?;
+        run.file_name()?.to_str()?.strip_prefix('r')?.parse().ok()
+    }
+}
+
 impl Store {
     /// The store of `MINKE_HOME`, or of the platform's data directory. Nothing is made yet.
     pub fn open() -> Result<Store> {
@@ -88,16 +96,9 @@ impl Store {
         Ok(entries)
     }
 
-    /// The models that runs in the store have made, by the runs' names; that of the lab's run 7 is `run-7`.
+    /// The models that runs in the store have made, by the runs' names.
     pub fn run_models(&self) -> Result<Vec<Entry>> {
-        let mut entries = entries(&self.runs_directory(), model_of_run)?;
-        for entry in entries.iter_mut().filter(|entry| entry.path.ends_with("files/model")) {
-            if let Some(run) = entry.name.strip_prefix('r').and_then(|number| number.parse::<u32>().ok()) {
-                entry.name = format!("run-{run}");
-            }
-        }
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries)
+        entries(&self.runs_directory(), model_of_run)
     }
 
     /// All models that can be asked for: those in the store, and those of runs.
@@ -188,4 +189,16 @@ fn is_model_directory(path: &Path) -> bool {
 fn model_of_run(path: &Path) -> Option<PathBuf> {
     let models = ["model", "files/model"].map(|model| path.join(model));
     if is_model_directory(path) { None } else { models.into_iter().find(|model| is_model_directory(model)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_of_runs_on_the_lab_are_known_by_where_they_are() {
+        let run = |path: &str| Entry { name: "r7".into(), path: path.into() }.run();
+        let paths = ["home/runs/r7/files/model", "home/runs/r7/model", "home/models/r7", "home/runs/sums/files/model"];
+        assert_eq!(paths.map(run), [Some(7), None, None, None]);
+    }
 }

@@ -74,11 +74,6 @@ fn path_of(model: &str) -> String {
     format!("{AREA}/model?{query}")
 }
 
-/// The lab's run that made a model, by the model's name.
-fn run_of(model: &str) -> Option<u32> {
-    model.strip_prefix("run-")?.parse().ok()
-}
-
 /// A rating with its interval, as a sentence says it.
 fn in_words(Standing { rating, lower, upper, .. }: &Standing) -> String {
     format!("{rating:.0}, between {lower:.0} and {upper:.0}")

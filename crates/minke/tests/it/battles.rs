@@ -275,6 +275,21 @@ fn a_battle_in_the_terminal_is_blind_until_its_vote() {
 }
 
 #[test]
+fn the_server_at_work_here_needs_no_key_and_its_models_keep_their_names() {
+    let place = with_models();
+    let served = Served::start(&place, &[]);
+    let here = format!("{}#orcinus", served.address);
+    let arguments = ["arena", "battle", "why?", "--a", "gramp", "--b", &here, "--max-tokens", "20", "--json"];
+    let mut child = place.minke(&arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"t\n\n").unwrap();
+    assert!(child.wait_with_output().unwrap().status.success());
+    let votes = log(&place);
+    let mut names = [&votes[0]["left"], &votes[0]["right"]];
+    names.sort_by_key(|name| name.as_str());
+    assert_eq!((votes.len(), names), (1, [&json!("grampus"), &json!("orcinus")]));
+}
+
+#[test]
 fn endpoints_are_asked_and_their_failures_cost_no_vote() {
     let place = with_models();
     for (script, expected) in [

@@ -32,9 +32,9 @@ const KEYS: [&str; 2] = ["MINKE_KEY_A", "MINKE_KEY_B"];
 #[derive(Args)]
 #[command(after_help = "Examples:
   minke arena battle                              two models of the store, those whose ratings are least certain
-  minke arena battle \"Why is the sea salty?\" --a smollm2 --b run-7
+  minke arena battle \"Why is the sea salty?\" --a smollm2 --b r7
   minke arena battle --a sums --b https://api.example.org/v1#other    its key in MINKE_KEY_B
-  minke arena battle --a run-7 --b run-8 --prompts sums.txt --judge chain_sum
+  minke arena battle --a r7 --b r8 --prompts sums.txt --judge chain_sum
 
 The two are shown as A and B in an order drawn anew for every prompt, and named when you have voted: a or b for the better
 one, t for a tie, x where both are bad, and Enter for no vote. With --judge the prompts are problems of that task, one a

@@ -20,13 +20,8 @@ const HEIGHT: f64 = 18.0;
 
 pub async fn show(State(shared): State<Shared>, Extension(visitor): Extension<Visitor>) -> Result<Markup, Failure> {
     let (names, votes) = (models(&shared).await?, votes(&shared).await?);
-    let waiting = shared
-        .database
-        .with({
-            let person = visitor.person.id;
-            move |c| kept::waiting(c, person)
-        })
-        .await?;
+    let person = visitor.person.id;
+    let waiting = shared.database.with(move |c| kept::waiting(c, person)).await?;
     let Boards { answers, thoughts, judged } = boards(votes).await?;
     let voted = |name: &String| answers.iter().any(|board| board.models.iter().any(|s| s.model == *name));
     let new: Vec<&String> = names.iter().filter(|name| !voted(name)).collect();
@@ -39,7 +34,11 @@ pub async fn show(State(shared): State<Shared>, Extension(visitor): Extension<Vi
             p.quiet { "Two models answer the same question, nobody knows which they are, and a person votes." }
             @if !waiting.is_empty() {
                 h2 { "Waiting for your vote" }
-                ul.rows { @for battle in &waiting { li { a href={ "/arena/battle/" (battle.id) } { (shortened(&battle.prompt)) } } } }
+                ul.rows {
+                    @for battle in &waiting {
+                        li { a href={ "/arena/battle/" (battle.id) } { (shortened(&battle.prompt)) } }
+                    }
+                }
             }
             h2 { "Answers" }
             @match &answers {
@@ -49,7 +48,7 @@ pub async fn show(State(shared): State<Shared>, Extension(visitor): Extension<Vi
             @if let Some(board) = &thoughts { h2 { "Thoughts" } (table(board)) }
             @if let Some(board) = &judged {
                 h2 { "By verifiers" }
-                p.quiet { "Battles on tasks with one right answer, voted on by the tasks' own verifiers and not by people." }
+                p.quiet { "Battles on tasks whose answers can be checked, voted on by the tasks' own verifiers." }
                 (table(board))
             }
             @if !new.is_empty() {
@@ -68,7 +67,11 @@ fn table(board: &Board) -> Markup {
     html! {
         div.scroll {
             table.board {
-                thead { tr { th { "Rank" } th { "Model" } th.number { "Rating" } th { "95 % interval" } th.number { "Votes" } } }
+                thead {
+                    tr {
+                        th { "Rank" } th { "Model" } th.number { "Rating" } th { "95 % interval" } th.number { "Votes" }
+                    }
+                }
                 tbody {
                     @for standing in &board.models {
                         tr {
@@ -97,7 +100,8 @@ fn interval(standing: &Standing, (low, high): (f64, f64)) -> Markup {
     let (lower, rating, upper, y) = (x(standing.lower), x(standing.rating), x(standing.upper), HEIGHT / 2.0);
     let line = format!("M{lower:.1} {y}H{upper:.1}M{lower:.1} {}v8M{upper:.1} {}v8", y - 4.0, y - 4.0);
     html! {
-        svg.interval viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } width=(WIDTH) height=(HEIGHT) role="img" aria-label=(in_words(standing)) {
+        svg.interval viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } width=(WIDTH) height=(HEIGHT) role="img"
+            aria-label=(in_words(standing)) {
             path d=(line) {}
             circle cx=(format!("{rating:.1}")) cy=(y) r="4" {}
         }
@@ -112,7 +116,7 @@ fn notes(board: &Board) -> Vec<String> {
         && !others.is_empty()
     {
         notes.push(format!(
-            "{} and {last} share the first place: their intervals overlap, so the votes do not tell yet which is better.",
+            "{} and {last} share the first place: their intervals overlap, so votes do not tell yet which is better.",
             others.join(", ")
         ));
     }
@@ -128,7 +132,7 @@ fn notes(board: &Board) -> Vec<String> {
     }
     if board.half_vote_prior {
         notes.push(
-            "There are too few votes to bound every rating, so half a vote was added for each model, half won and half lost."
+            "Votes alone leave some rating without bound, so half a vote was added for each model, half won and half lost."
                 .into(),
         );
     }

@@ -1,5 +1,7 @@
 //! `/arena/model`: what a model's rating rests on: its battles, and the run and the idea that it comes from.
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::extract::{Query, State};
 use maud::{Markup, html};
@@ -9,11 +11,12 @@ use minke_lab::RunId;
 use serde::Deserialize;
 
 use super::kept::{self, Battle};
-use super::{AREA, Boards, boards, in_words, path_of, run_of, shortened, votes};
+use super::{AREA, Boards, boards, in_words, path_of, shortened, votes};
 use crate::serve::Shared;
 use crate::serve::chat::models;
 use crate::serve::error::Failure;
 use crate::serve::guard::Visitor;
+use crate::serve::loaded::blocking;
 use crate::serve::page::{self, time};
 
 /// Which model.
@@ -41,7 +44,9 @@ pub async fn show(
         return Err(Failure::not_found("there is no such model, neither in the store nor on the board"));
     }
     let boards = boards(votes).await?;
-    let origin = match run_of(&name) {
+    let (store, wanted) = (Arc::clone(&shared), name.clone());
+    let entry = blocking(move || store.loaded.store().named(&wanted)).await?;
+    let origin = match entry.and_then(|entry| entry.run()) {
         Some(run) => origin(&shared, run).await?,
         None => None,
     };
@@ -84,12 +89,18 @@ fn page(
             dl.facts {
                 @for (what, s) in &rated {
                     dt { "Rated on " (what) }
-                    dd { (in_words(s)) "; rank " (s.rank) ", " (s.votes) (if s.votes == 1 { " vote" } else { " votes" }) }
+                    dd {
+                        (in_words(s)) "; rank " (s.rank) ", "
+                        (s.votes) (if s.votes == 1 { " vote" } else { " votes" })
+                    }
                 }
                 @if rated.is_empty() { dt { "Rated" } dd { "not yet: nobody has voted on it" } }
                 @if let Some(Origin { run, idea, sentence }) = origin {
                     dt { "Made by" }
-                    dd { a href={ "/runs/" (run) } { "run " (run) } ", where its rollouts are kept step by step" }
+                    dd {
+                        a href={ "/runs/" (run) } { "run " (run) } ", with "
+                        a href={ "/runs/" (run) "/rollouts" } { "every rollout" }
+                    }
                     dt { "For the idea" }
                     dd { a href={ "/ideas/" (idea) } { (sentence) } }
                 }
@@ -149,10 +160,11 @@ mod tests {
         let visitor = Visitor { person, session: String::new(), csrf: String::new() };
         let boards = Boards { answers: None, thoughts: None, judged: None };
         let origin = Origin { run: 7, idea: 3, sentence: "sums <first>".into() };
-        let page = page(&visitor, "run-7", &boards, Some(&origin), &[], 2).into_string();
-        for part in ["href=\"/runs/7\"", "href=\"/ideas/3\"", "sums &lt;first&gt;", "2 more votes"] {
+        let page = page(&visitor, "r7", &boards, Some(&origin), &[], 2).into_string();
+        for part in
+            ["href=\"/runs/7\"", "href=\"/runs/7/rollouts\"", "href=\"/ideas/3\"", "sums &lt;first&gt;", "2 more votes"]
+        {
             assert!(page.contains(part), "{part}: {page}");
         }
-        assert_eq!(["run-7", "run-x", "sums", "run-"].map(run_of), [Some(7), None, None, None]);
     }
 }
