@@ -331,6 +331,7 @@ fn a_verifier_votes_without_people_and_has_its_own_board() {
     assert!(log(&place).iter().all(|vote| vote["judge"] == "chain_sum" && vote.get("voter").is_none()));
     assert!(place.run(&["arena", "board"]).contains("--judged ranks by them"));
     let board = place.json(&["arena", "board", "--judged"]);
+    assert!(!place.run(&["arena", "board", "--judged"]).contains("no certainty"));
     assert_eq!((&board["votes"], &board["judged"], &board["left_out"]), (&json!(3), &json!(true), &json!(0)));
     place.run(&["arena", "vote", "--left", "x", "--right", "y", "--winner", "left"]);
     let people = place.json(&["arena", "board"]);

@@ -130,6 +130,12 @@ fn notes(board: &Board) -> Vec<String> {
             ),
         });
     }
+    if board.models.iter().any(|s| s.upper - s.lower < 1.0) {
+        notes.push(
+            "Where all votes are ties, intervals have no width; that is no certainty, votes that decide are missing."
+                .into(),
+        );
+    }
     if board.half_vote_prior {
         notes.push(
             "Votes alone leave some rating without bound, so half a vote was added for each model, half won and half lost."
@@ -164,5 +170,7 @@ mod tests {
         let page = table(&many).into_string();
         assert!(page.matches("<circle").count() == 2 && page.contains("&lt;b&gt;") && !page.contains("NaN"), "{page}");
         assert_eq!(rated(&[], Question::Answer).unwrap(), None);
+        let ties = rated(&[Vote::new("a", "b", Outcome::Tie)], Question::Answer).unwrap().unwrap();
+        assert!(notes(&ties).join(" ").contains("no certainty"), "{:?}", notes(&ties));
     }
 }
