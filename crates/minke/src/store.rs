@@ -18,6 +18,14 @@ pub struct Entry {
     pub path: PathBuf,
 }
 
+impl Entry {
+    /// The lab's run that has made it: runs on the lab keep what they make in `runs/rN/files`.
+    pub fn run(&self) -> Option<u32> {
+        let run = self.path.ends_with("files/model").then(|| self.path.ancestors().nth(2)).flatten()?;
+        run.file_name()?.to_str()?.strip_prefix('r')?.parse().ok()
+    }
+}
+
 impl Store {
     /// The store of `MINKE_HOME`, or of the platform's data directory. Nothing is made yet.
     pub fn open() -> Result<Store> {
@@ -88,16 +96,26 @@ impl Store {
         Ok(entries)
     }
 
-    /// The models that runs in the store have made, by the runs' names; that of the lab's run 7 is `r7`.
+    /// The models that runs in the store have made, by the runs' names.
     pub fn run_models(&self) -> Result<Vec<Entry>> {
         entries(&self.runs_directory(), model_of_run)
     }
 
+    /// All models that can be asked for: those in the store, and those of runs.
+    pub fn all(&self) -> Result<Vec<Entry>> {
+        let mut entries = self.models()?;
+        for run in self.run_models()? {
+            // A model hides the run of its name.
+            if !entries.iter().any(|entry| entry.name == run.name) {
+                entries.push(run);
+            }
+        }
+        Ok(entries)
+    }
+
     /// The model or run in the store of exactly this name; never a path, which a stranger could make up.
     pub fn named(&self, name: &str) -> Result<Option<Entry>> {
-        let mut entries = self.models()?;
-        entries.extend(self.run_models()?);
-        Ok(entries.into_iter().find(|entry| entry.name == name))
+        Ok(self.all()?.into_iter().find(|entry| entry.name == name))
     }
 
     /// A directory for a new run called `name`, or `name-2` and so on where there are such runs.
@@ -121,8 +139,7 @@ impl Store {
         if path.exists() {
             return Ok(model_of_run(path).unwrap_or_else(|| path.to_path_buf()));
         }
-        let mut entries = self.models()?;
-        entries.extend(self.run_models()?);
+        let entries = self.all()?;
         if let Some(entry) = entries.iter().find(|entry| entry.name == model) {
             return Ok(entry.path.clone());
         }
@@ -184,4 +201,16 @@ fn is_plain_model(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|about| about.is_dir())
         && fs::read_dir(path).is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(is_file)))
         && is_model_directory(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_of_runs_on_the_lab_are_known_by_where_they_are() {
+        let run = |path: &str| Entry { name: "r7".into(), path: path.into() }.run();
+        let paths = ["home/runs/r7/files/model", "home/runs/r7/model", "home/models/r7", "home/runs/sums/files/model"];
+        assert_eq!(paths.map(run), [Some(7), None, None, None]);
+    }
 }

@@ -22,7 +22,7 @@ use super::conversations::{self, Written};
 use super::error::Failure;
 use super::guard::Visitor;
 use super::loaded::blocking;
-use super::models::{all, object};
+use super::models::object;
 use super::parameters::Settings;
 use super::reply::{End, Reply, Said};
 use super::steps::Steps;
@@ -320,7 +320,7 @@ fn stop_writing(shared: &Shared, id: i64) {
 /// The names of all models.
 pub async fn models(shared: &Shared) -> Result<Vec<String>, Failure> {
     let shared = Arc::clone(shared);
-    let entries = blocking(move || all(shared.loaded.store())).await?;
+    let entries = blocking(move || shared.loaded.store().all()).await?;
     Ok(entries.into_iter().map(|entry| entry.name).collect())
 }
 

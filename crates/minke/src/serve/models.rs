@@ -2,7 +2,6 @@
 
 use std::time::UNIX_EPOCH;
 
-use anyhow::Result;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -11,22 +10,10 @@ use serde_json::{Value, json};
 use super::Shared;
 use super::error::Failure;
 use super::loaded::blocking;
-use crate::store::{Entry, Store};
-
-/// All models that can be asked for, by name.
-pub fn all(store: &Store) -> Result<Vec<Entry>> {
-    let mut entries = store.models()?;
-    for run in store.run_models()? {
-        // A model hides the run of its name, as on the command line.
-        if !entries.iter().any(|entry| entry.name == run.name) {
-            entries.push(run);
-        }
-    }
-    Ok(entries)
-}
+use crate::store::Entry;
 
 pub async fn list(State(shared): State<Shared>) -> Result<impl IntoResponse, Failure> {
-    let entries = blocking(move || all(shared.loaded.store())).await?;
+    let entries = blocking(move || shared.loaded.store().all()).await?;
     Ok(object(&json!({ "object": "list", "data": entries.iter().map(described).collect::<Vec<Value>>() })))
 }
 

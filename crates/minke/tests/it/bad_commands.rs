@@ -222,6 +222,17 @@ fn voting() -> Vec<Case> {
         typed_where("arena vote --left a --right b --winner tie", "`MINKE_HOME` a file").file("home", ""),
         typed_where("arena vote --left a --right b --winner tie", "a line of the log damaged")
             .file("home/votes.jsonl", format!("{vote}\n{{\"v\":1,\"left\"\n{vote}\n")),
+        typed("arena battle"),
+        typed("arena battle why? --a m"),
+        typed("arena battle why? --a m --b no-such").copy(&repository().join("golden/models/llama-chat"), "m"),
+        typed("arena battle why? --a m --b m").copy(&repository().join("golden/models/llama-chat"), "m"),
+        typed("arena battle why? --a m --b http://localhost#")
+            .copy(&repository().join("golden/models/llama-chat"), "m"),
+        typed("arena battle --a m --b n --judge sudoku"),
+        typed("arena battle --a m --b n --judge chain_sum"),
+        typed_where("arena battle --a m --b n --judge chain_sum --prompts p.txt", "a line that is no sum")
+            .file("p.txt", "37+85=\nwhy?\n"),
+        typed_where("arena battle --a m --b n --prompts p.txt", "empty").file("p.txt", "\n"),
         typed("arena import no/such.csv"),
         typed_where("arena import a.csv", "a directory")
             .with(|place| std::fs::create_dir(place.path("a.csv")).unwrap()),

@@ -27,6 +27,15 @@ fn with_models() -> Place {
     place
 }
 
+/// Has a model run shorter texts.
+fn set_context(place: &Place, model: &str, context: usize) {
+    let config = format!("home/models/{model}/config.json");
+    let text = String::from_utf8(place.read(&config)).unwrap();
+    let positions = |n: usize| format!("\"max_position_embeddings\": {n}");
+    assert!(text.contains(&positions(256)));
+    place.write(&config, text.replace(&positions(256), &positions(context)));
+}
+
 fn names_in(text: &str) -> Vec<&'static str> {
     NAMES.into_iter().filter(|name| text.contains(name)).collect()
 }
@@ -131,6 +140,40 @@ fn a_battle_that_fails_names_nobody_and_can_not_be_voted_on() {
     assert!(read(ada.get("/arena/battle")).contains("needs two models"));
 }
 
+/// Models that were trained on a task know its letters alone; a battle is then between two others.
+#[test]
+fn models_that_can_not_read_the_prompt_are_left_out() {
+    let place = with_models();
+    // Together with what is asked it is more than this one can run.
+    place.copy(&place.path("home/models/grampus"), "home/models/minute");
+    set_context(&place, "minute", 8);
+    let served = Served::start(&place, &[]);
+    let ada = served.log_in(&served.login).unwrap();
+    for _ in 0..6 {
+        let (streamed, lines, id) = fight(&ada, "a question of some length");
+        assert_eq!(lines[lines.len() - 1], json!({ "done": true }), "{streamed}");
+        assert_eq!(ada.form(&format!("/arena/battle/{id}/vote"), "answers=tie").status(), 303);
+        assert_eq!(names_in(&read(ada.get(&format!("/arena/battle/{id}")))), NAMES);
+    }
+    let votes = log(&place);
+    assert!(
+        votes.len() == 6 && votes.iter().all(|vote| vote["left"] != "minute" && vote["right"] != "minute"),
+        "{votes:?}"
+    );
+}
+
+/// Where memory has room for one model, the second waits for the first.
+#[test]
+fn two_models_meet_where_there_is_room_for_one() {
+    let place = with_models();
+    NAMES.iter().for_each(|name| set_context(&place, name, 64));
+    let served = Served::start(&place, &["--memory", "0.00015"]);
+    let ada = served.log_in(&served.login).unwrap();
+    let (streamed, lines, _) = fight(&ada, "why?");
+    assert_eq!(lines[lines.len() - 1], json!({ "done": true }), "{streamed}");
+    assert!(read(ada.get("/metrics")).contains("models_loaded 1\n"), "there was never room for both");
+}
+
 /// What an endpoint does with a request.
 #[derive(Clone, Copy)]
 enum Script {
@@ -232,6 +275,21 @@ fn a_battle_in_the_terminal_is_blind_until_its_vote() {
 }
 
 #[test]
+fn the_server_at_work_here_needs_no_key_and_its_models_keep_their_names() {
+    let place = with_models();
+    let served = Served::start(&place, &[]);
+    let here = format!("{}#orcinus", served.address);
+    let arguments = ["arena", "battle", "why?", "--a", "gramp", "--b", &here, "--max-tokens", "20", "--json"];
+    let mut child = place.minke(&arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"t\n\n").unwrap();
+    assert!(child.wait_with_output().unwrap().status.success());
+    let votes = log(&place);
+    let mut names = [&votes[0]["left"], &votes[0]["right"]];
+    names.sort_by_key(|name| name.as_str());
+    assert_eq!((votes.len(), names), (1, [&json!("grampus"), &json!("orcinus")]));
+}
+
+#[test]
 fn endpoints_are_asked_and_their_failures_cost_no_vote() {
     let place = with_models();
     for (script, expected) in [
@@ -273,6 +331,7 @@ fn a_verifier_votes_without_people_and_has_its_own_board() {
     assert!(log(&place).iter().all(|vote| vote["judge"] == "chain_sum" && vote.get("voter").is_none()));
     assert!(place.run(&["arena", "board"]).contains("--judged ranks by them"));
     let board = place.json(&["arena", "board", "--judged"]);
+    assert!(!place.run(&["arena", "board", "--judged"]).contains("no certainty"));
     assert_eq!((&board["votes"], &board["judged"], &board["left_out"]), (&json!(3), &json!(true), &json!(0)));
     place.run(&["arena", "vote", "--left", "x", "--right", "y", "--winner", "left"]);
     let people = place.json(&["arena", "board"]);

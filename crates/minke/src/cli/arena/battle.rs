@@ -137,12 +137,12 @@ pub fn run(arguments: &Battle) -> Result<()> {
         prompts.iter().try_for_each(|prompt| read(&**task, prompt).map(drop))?;
     }
     let (a, b) = pair(arguments, &log)?;
-    if a == b {
-        bail!("{a} can't meet itself; a battle is between two models");
-    }
     let (cpu, patience) = (Arc::new(load::cpu()?), Duration::from_secs(arguments.timeout));
     let open = |reference: &str, key| Contestant::open(reference, key, patience, &cpu);
     let contestants = [open(&a, KEYS[0])?, open(&b, KEYS[1])?];
+    if contestants[0].name == contestants[1].name {
+        bail!("{} can't meet itself; give --a and --b different models", contestants[0].name);
+    }
     let mut ring = Ring { arguments, contestants, stop: interrupt::flag()?, lines: Lines::new()? };
     match given {
         Some(prompts) => prompts.iter().try_for_each(|prompt| ring.battle(prompt, judge.as_deref(), &mut log)),
@@ -162,11 +162,10 @@ fn pair(arguments: &Battle, log: &VoteLog) -> Result<(String, String)> {
     if let (Some(a), Some(b)) = (&arguments.a, &arguments.b) {
         return Ok((a.clone(), b.clone()));
     }
-    let store = Store::open()?;
-    let entries = store.models()?.into_iter().chain(store.run_models()?);
-    let names: Vec<String> = entries.map(|entry| entry.name).collect();
+    let names: Vec<String> = Store::open()?.all()?.into_iter().map(|entry| entry.name).collect();
     let votes: Vec<minke_arena::Vote> = log.votes().iter().filter(|vote| vote.judge.is_none()).cloned().collect();
-    next_pair(&names, &votes, random()?).context("name two with --a and --b, or bring more with `minke pull`")
+    next_pair(&names, &votes, random()?)
+        .map_err(|error| anyhow::anyhow!("{error}; name two with --a and --b, or bring more with `minke pull`"))
 }
 
 /// The task of this name.

@@ -198,7 +198,7 @@ impl Shown {
         if self.left_out > 0 {
             let left_out = grouped(self.left_out as u64);
             notes.push(match self.judged {
-                true => format!("All by tasks' verifiers; {left_out} by people are not counted here."),
+                true => format!("All by tasks' verifiers. Not counted: {left_out} by people."),
                 false => format!("Not counted: {left_out} by tasks' verifiers; --judged ranks by those."),
             });
         }
@@ -215,6 +215,12 @@ impl Shown {
                     grouped(*n)
                 ),
             });
+        }
+        if board.models.iter().any(|s| s.upper - s.lower < 1.0) {
+            notes.push(
+                "Where all votes are ties, intervals have no width; that is no certainty, votes that decide are missing."
+                    .into(),
+            );
         }
         if board.half_vote_prior {
             notes.push(

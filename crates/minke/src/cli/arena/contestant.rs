@@ -61,8 +61,13 @@ impl Contestant {
     /// the environment variable `key`; the server at work here needs none.
     pub fn open(reference: &str, key: &str, patience: Duration, cpu: &Arc<Cpu>) -> Result<Contestant> {
         let Some((url, model)) = reference.split_once('#').filter(|(url, _)| url.contains("://")) else {
+            let store = Store::open()?;
+            let path = store.find(reference)?;
+            // The whole name, also where it was cut short.
+            let known = store.all()?.into_iter().find(|entry| entry.path == path);
+            let name = known.map_or_else(|| reference.to_string(), |entry| entry.name);
             let talker = Talker::load(&load::open(reference)?, Dtype::F32, || Ok(Arc::clone(cpu)))?;
-            return Ok(Contestant { name: reference.into(), place: Place::Here(Box::new(talker)) });
+            return Ok(Contestant { name, place: Place::Here(Box::new(talker)) });
         };
         let url = url.trim_end_matches('/');
         if model.is_empty() || !(url.starts_with("http://") || url.starts_with("https://")) {

@@ -1,25 +1,24 @@
 //! `/arena/battle`: a prompt to two models that nobody names, and the vote on what they reply.
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect};
 use maud::Markup;
-use minke_arena::pairing::next_pair;
-use minke_arena::{Outcome, Question, Vote, VoteLog};
+use minke_arena::{Outcome, Vote, VoteLog};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::fight::Fight;
 use super::kept::{self, Voted};
-use super::{battle_page, rated, votes};
+use super::{battle_page, boards, draw, votes};
 use crate::serve::Shared;
 use crate::serve::chat::{LINES, models, streamed};
 use crate::serve::error::Failure;
 use crate::serve::guard::{Visitor, field};
 use crate::serve::lab;
-use crate::serve::loaded::blocking;
-use crate::serve::reply::random_seed;
 
 pub async fn new(State(shared): State<Shared>, Extension(visitor): Extension<Visitor>) -> Result<Markup, Failure> {
     Ok(battle_page::new(&visitor, models(&shared).await?.len()))
@@ -42,17 +41,14 @@ pub async fn start(
     if prompt.trim().is_empty() {
         return Err(Failure::bad_request("there is nothing to ask; write something first"));
     }
-    let (names, votes) = (models(&shared).await?, votes(&shared).await?);
-    let seed = random_seed()?;
+    let (models, votes) = (models(&shared).await?, votes(&shared).await?);
     // What a verifier thinks of models says nothing of how sure people's ratings are.
-    let votes: Vec<Vote> = votes.into_iter().filter(|vote| vote.judge.is_none()).collect();
-    let drawn = blocking(move || Ok(next_pair(&names, &votes, seed))).await?;
-    let (left, right) = drawn.map_err(|error| Failure::conflict(error.to_string()))?;
-    let sides = [(left, random_seed()?), (right, random_seed()?)];
+    let votes: Arc<[Vote]> = votes.into_iter().filter(|vote| vote.judge.is_none()).collect();
+    let sides = draw(models.clone(), Arc::clone(&votes)).await?;
     let (asked, drawn) = (prompt.clone(), sides.clone());
     let id = shared.database.with(move |c| kept::begin(c, visitor.person.id, &asked, &drawn)).await?;
     let (lines, receiver) = mpsc::channel(LINES);
-    tokio::spawn(Fight { shared, id, prompt, sides, lines }.run());
+    tokio::spawn(Fight { shared, id, prompt, sides, models, votes, lines }.run());
     Ok(streamed(receiver))
 }
 
@@ -67,12 +63,8 @@ pub async fn show(
     if battle.verdict.is_none() {
         return Ok(battle_page::blind(&visitor, &battle));
     }
-    let votes = votes(&shared).await?;
-    let board = blocking(move || {
-        let votes: Vec<Vote> = votes.into_iter().filter(|vote| vote.judge.is_none()).collect();
-        rated(&votes, Question::Answer)
-    });
-    Ok(battle_page::open(&visitor, &battle, board.await?.as_ref()))
+    let boards = boards(votes(&shared).await?).await?;
+    Ok(battle_page::open(&visitor, &battle, boards.answers.as_ref()))
 }
 
 pub async fn vote(
@@ -84,7 +76,7 @@ pub async fn vote(
     let person = visitor.person;
     let (wanted, id) = (battle.clone(), person.id);
     let there = shared.database.with(move |c| kept::one(c, &wanted)).await?;
-    there.filter(|battle| battle.person == id || battle.verdict.is_some()).ok_or_else(missing)?;
+    there.filter(|battle| battle.is_open_to(id)).ok_or_else(missing)?;
     let named = |name: &str| field(&body, name).map(|word| Outcome::from_name(&word));
     let answers = named("answers").flatten().ok_or_else(|| {
         Failure::bad_request("say whose answer is better: answers must be left, right, tie or both-bad")

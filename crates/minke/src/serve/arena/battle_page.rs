@@ -23,21 +23,23 @@ const OUTCOMES: [(Outcome, &str); 4] = [
 /// A battle that has not begun, where there are so many models.
 pub fn new(visitor: &Visitor, models: usize) -> Markup {
     let body = html! {
-        main.wide id="main" {
+        main.arena id="main" {
             h1 { "A blind battle" }
             @if models < 2 {
                 p.notice {
                     "A battle needs two models, and there " (if models == 1 { "is one" } else { "are none" }) ". "
-                    code { "minke pull" } " brings another, " code { "minke train" } " makes one; then load this page again."
+                    code { "minke pull" } " brings another, " code { "minke train" } " makes one; then load this page "
+                    "again."
                 }
             } @else {
                 p.quiet #about {
-                    "Two models answer the same question. Which ones is said when you have voted; then everybody here can read "
-                    "what you asked and what they answered."
+                    "Two models answer the same question. Which ones is said when you have voted; then everybody here "
+                    "can read what you asked and what they answered."
                 }
                 form #ask {
                     label.hidden for="text" { "Your question" }
-                    textarea #text name="prompt" rows="3" placeholder="Ask both something" autocomplete="off" autofocus {}
+                    textarea #text name="prompt" rows="3" placeholder="Ask both something" autocomplete="off"
+                        autofocus {}
                     div.controls { span.space {} button.primary type="submit" { "Ask both" } }
                 }
                 div #battle hidden {
@@ -63,7 +65,7 @@ pub fn blind(visitor: &Visitor, battle: &Battle) -> Markup {
         }
     };
     let body = html! {
-        main.wide id="main" {
+        main.arena id="main" {
             h1 { "A blind battle" }
             p.asked { (battle.prompt) }
             @if battle.is_complete() {
@@ -74,7 +76,10 @@ pub fn blind(visitor: &Visitor, battle: &Battle) -> Markup {
             } @else if battle.is_under_way() {
                 p.notice { "Both are still answering; load this page again in a moment." }
             } @else {
-                p.notice { "This battle broke off, so there is nothing to vote on. " a href="/arena/battle" { "Start another" } "." }
+                p.notice {
+                    "This battle broke off, so there is nothing to vote on. "
+                    a href="/arena/battle" { "Start another" } "."
+                }
             }
         }
     };
@@ -96,17 +101,21 @@ pub fn open(visitor: &Visitor, battle: &Battle, board: Option<&Board>) -> Markup
             div.answer data-markdown { (written.answer) }
             @if written.ended.as_deref() == Some("length") { (cut_off()) }
             p.quiet.note {
-                "Seed " (seed) @if let Some(start) = written.checksum.get(..12) { ", model " code title=(written.checksum) { (start) } }
+                "Seed " (seed)
+                @if let Some(start) = written.checksum.get(..12) {
+                    ", model " code title=(written.checksum) { (start) }
+                }
             }
         }
     };
     let body = html! {
-        main.wide id="main" {
+        main.arena id="main" {
             h1 { (battle.sides[0].model) " and " (battle.sides[1].model) }
             p.asked { (battle.prompt) }
             @if let Some(Verdict { answers, thoughts, at }) = battle.verdict {
                 p.notice {
-                    b { (battle.name) } " voted on " (time(at)) " (UTC) and found " (found(battle, answers, "answer", "answers"))
+                    b { (battle.name) } " voted on " (time(at)) " (UTC) and found "
+                    (found(battle, answers, "answer", "answers"))
                     @if let Some(thoughts) = thoughts { "; " (found(battle, thoughts, "thoughts", "thoughts")) }
                     ". The vote is in the log, and " a href=(AREA) { "the board" } " counts it."
                 }
@@ -160,7 +169,9 @@ fn ballot(visitor: &Visitor, thoughts: bool) -> Markup {
     html! {
         (csrf_field(visitor))
         (question("answers", "Which answer is better?", true))
-        @if thoughts { (question("thoughts", "Whose thoughts are better, whatever the answers? (if you can say)", false)) }
+        @if thoughts {
+            (question("thoughts", "Whose thoughts are better, whatever the answers? (if you can say)", false))
+        }
         button.primary type="submit" { "Vote, and see who they are" }
     }
 }

@@ -3,15 +3,14 @@
 use axum::Extension;
 use axum::extract::State;
 use maud::{Markup, html};
+use minke_arena::Board;
 use minke_arena::board::{FirstPlace, Standing};
-use minke_arena::{Board, Question, Vote};
 
-use super::{AREA, in_words, path_of, rated, votes};
+use super::{AREA, Boards, boards, in_words, kept, path_of, shortened, votes};
 use crate::serve::Shared;
 use crate::serve::chat::models;
 use crate::serve::error::Failure;
 use crate::serve::guard::Visitor;
-use crate::serve::loaded::blocking;
 use crate::serve::page;
 use crate::units::grouped;
 
@@ -21,20 +20,26 @@ const HEIGHT: f64 = 18.0;
 
 pub async fn show(State(shared): State<Shared>, Extension(visitor): Extension<Visitor>) -> Result<Markup, Failure> {
     let (names, votes) = (models(&shared).await?, votes(&shared).await?);
-    let boards = blocking(move || {
-        let (judged, people): (Vec<Vote>, Vec<Vote>) = votes.into_iter().partition(|vote| vote.judge.is_some());
-        Ok([rated(&people, Question::Answer)?, rated(&people, Question::Reasoning)?, rated(&judged, Question::Answer)?])
-    });
-    let [answers, thoughts, judged] = boards.await?;
+    let person = visitor.person.id;
+    let waiting = shared.database.with(move |c| kept::waiting(c, person)).await?;
+    let Boards { answers, thoughts, judged } = boards(votes).await?;
     let voted = |name: &String| answers.iter().any(|board| board.models.iter().any(|s| s.model == *name));
     let new: Vec<&String> = names.iter().filter(|name| !voted(name)).collect();
     let body = html! {
-        main.wide id="main" {
+        main.arena id="main" {
             header.lead {
                 h1 { "Arena" }
                 a.do href="/arena/battle" { "Start a battle" }
             }
             p.quiet { "Two models answer the same question, nobody knows which they are, and a person votes." }
+            @if !waiting.is_empty() {
+                h2 { "Waiting for your vote" }
+                ul.rows {
+                    @for battle in &waiting {
+                        li { a href={ "/arena/battle/" (battle.id) } { (shortened(&battle.prompt)) } }
+                    }
+                }
+            }
             h2 { "Answers" }
             @match &answers {
                 Some(board) => (table(board)),
@@ -43,7 +48,7 @@ pub async fn show(State(shared): State<Shared>, Extension(visitor): Extension<Vi
             @if let Some(board) = &thoughts { h2 { "Thoughts" } (table(board)) }
             @if let Some(board) = &judged {
                 h2 { "By verifiers" }
-                p.quiet { "Battles on tasks with one right answer, voted on by the tasks' own verifiers and not by people." }
+                p.quiet { "Battles on tasks whose answers can be checked, voted on by the tasks' own verifiers." }
                 (table(board))
             }
             @if !new.is_empty() {
@@ -62,16 +67,22 @@ fn table(board: &Board) -> Markup {
     html! {
         div.scroll {
             table.board {
-                thead { tr { th { "Rank" } th { "Model" } th.number { "Rating" } th { "95 % interval" } th.number { "Votes" } } }
+                thead {
+                    tr {
+                        th { "Rank" } th { "Model" } th.number { "Rating" } th { "95 % interval" } th.number { "Votes" }
+                    }
+                }
                 tbody {
                     @for standing in &board.models {
                         tr {
-                            td.number { (standing.rank) }
+                            td { (standing.rank) }
                             th scope="row" { a href=(path_of(&standing.model)) { (standing.model) } }
                             td.number { (format!("{:.0}", standing.rating)) }
-                            td.range {
-                                (interval(standing, scale))
-                                span { (format!("{:.0}–{:.0}", standing.lower, standing.upper)) }
+                            td {
+                                div.range {
+                                    (interval(standing, scale))
+                                    span { (format!("{:.0}–{:.0}", standing.lower, standing.upper)) }
+                                }
                             }
                             td.number { (grouped(standing.votes)) }
                         }
@@ -84,12 +95,13 @@ fn table(board: &Board) -> Markup {
 }
 
 /// A rating on its interval, on the table's scale.
-pub fn interval(standing: &Standing, (low, high): (f64, f64)) -> Markup {
+fn interval(standing: &Standing, (low, high): (f64, f64)) -> Markup {
     let x = |rating: f64| 5.0 + (rating - low) / (high - low).max(1.0) * (WIDTH - 10.0);
     let (lower, rating, upper, y) = (x(standing.lower), x(standing.rating), x(standing.upper), HEIGHT / 2.0);
     let line = format!("M{lower:.1} {y}H{upper:.1}M{lower:.1} {}v8M{upper:.1} {}v8", y - 4.0, y - 4.0);
     html! {
-        svg.interval viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } width=(WIDTH) height=(HEIGHT) role="img" aria-label=(in_words(standing)) {
+        svg.interval viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } width=(WIDTH) height=(HEIGHT) role="img"
+            aria-label=(in_words(standing)) {
             path d=(line) {}
             circle cx=(format!("{rating:.1}")) cy=(y) r="4" {}
         }
@@ -104,7 +116,7 @@ fn notes(board: &Board) -> Vec<String> {
         && !others.is_empty()
     {
         notes.push(format!(
-            "{} and {last} share the first place: their intervals overlap, so the votes do not tell yet which is better.",
+            "{} and {last} share the first place: their intervals overlap, so votes do not tell yet which is better.",
             others.join(", ")
         ));
     }
@@ -118,9 +130,15 @@ fn notes(board: &Board) -> Vec<String> {
             ),
         });
     }
+    if board.models.iter().any(|s| s.upper - s.lower < 1.0) {
+        notes.push(
+            "Where all votes are ties, intervals have no width; that is no certainty, votes that decide are missing."
+                .into(),
+        );
+    }
     if board.half_vote_prior {
         notes.push(
-            "There are too few votes to bound every rating, so half a vote was added for each model, half won and half lost."
+            "Votes alone leave some rating without bound, so half a vote was added for each model, half won and half lost."
                 .into(),
         );
     }
@@ -130,7 +148,8 @@ fn notes(board: &Board) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use minke_arena::Outcome;
+    use crate::serve::arena::rated;
+    use minke_arena::{Outcome, Question, Vote};
 
     #[test]
     fn what_can_not_be_told_apart_is_said_to_be_so() {
@@ -151,5 +170,7 @@ mod tests {
         let page = table(&many).into_string();
         assert!(page.matches("<circle").count() == 2 && page.contains("&lt;b&gt;") && !page.contains("NaN"), "{page}");
         assert_eq!(rated(&[], Question::Answer).unwrap(), None);
+        let ties = rated(&[Vote::new("a", "b", Outcome::Tie)], Question::Answer).unwrap().unwrap();
+        assert!(notes(&ties).join(" ").contains("no certainty"), "{:?}", notes(&ties));
     }
 }

@@ -42,7 +42,8 @@ fn stamps(path: &Path) -> io::Result<Vec<Stamp>> {
     if path.is_dir() {
         let entries: io::Result<Vec<PathBuf>> = fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect();
         files = entries?;
-        files.retain(|file| file.is_file() && !file.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.'));
+        let is_hidden = |file: &PathBuf| file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        files.retain(|file| file.is_file() && !is_hidden(file));
         files.sort();
     }
     let stamp = |file: PathBuf| {

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Bytes;
+use axum::http::StatusCode;
+use minke_arena::Vote;
 use minke_model::Message;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
+use super::draw;
 use super::kept::{self, Written};
 use super::pace::{Pace, Piece, Place};
 use crate::serve::Shared;
@@ -24,8 +27,8 @@ use crate::think::Part;
 /// Pieces that may wait to be shown.
 const PIECES: usize = 256;
 /// What its reader is told of a battle that failed; the reason could say which model it is.
-const FAILED: &str = "One of the two could not answer, so there is nothing to vote on. Start another battle, perhaps with a \
-                      shorter prompt; whoever runs the server finds the reason in its terminal.";
+const FAILED: &str = "One of the two could not answer, so there is nothing to vote on. Start another battle, perhaps with \
+                      another prompt; whoever runs the server finds the reason in its terminal.";
 
 /// A battle to be fought.
 pub struct Fight {
@@ -34,6 +37,9 @@ pub struct Fight {
     pub prompt: String,
     /// The models of A and B, with their seeds.
     pub sides: [(String, u64); 2],
+    /// Who else could be drawn, and by what votes.
+    pub models: Vec<String>,
+    pub votes: Arc<[Vote]>,
     /// One JSON object a line, for the page.
     pub lines: mpsc::Sender<Bytes>,
 }
@@ -46,14 +52,15 @@ enum Heard {
 
 impl Fight {
     /// Fights it, and keeps what both have said.
-    pub async fn run(self) {
-        let Fight { shared, id, lines, .. } = &self;
-        send(lines, &json!({ "battle": id })).await;
+    pub async fn run(mut self) {
+        send(&self.lines, &json!({ "battle": self.id })).await;
+        let closed = self.lines.clone();
         let fought = tokio::select! {
             biased;
-            () = lines.closed() => None,
-            fought = self.fight() => Some(fought),
+            () = closed.closed() => None,
+            fought = self.fight_on() => Some(fought),
         };
+        let Fight { shared, id, lines, .. } = &self;
         let battle = id.clone();
         let kept = match fought {
             Some(Ok(written)) => shared.database.with(move |c| kept::finish(c, &battle, &written)).await,
@@ -73,6 +80,25 @@ impl Fight {
             Err(_) => json!({ "error": { "message": FAILED } }),
         };
         send(lines, &last).await;
+    }
+
+    /// Fights it with others for those that can't read the prompt: not every model knows every letter, or as many.
+    async fn fight_on(&mut self) -> Result<[Written; 2], (usize, Failure)> {
+        loop {
+            match self.fight().await {
+                Err((side, failure)) if failure.status == StatusCode::BAD_REQUEST && self.models.len() > 2 => {
+                    // Nothing has been shown: the other side waits for this one's first word.
+                    let unable = self.sides[side].0.clone();
+                    self.models.retain(|model| *model != unable);
+                    let redrawn = draw(self.models.clone(), Arc::clone(&self.votes)).await;
+                    self.sides = redrawn.map_err(|failure| (side, failure))?;
+                    let (id, sides) = (self.id.clone(), self.sides.clone());
+                    let kept = self.shared.database.with(move |c| kept::redraw(c, &id, &sides)).await;
+                    kept.map_err(|failure| (side, failure))?;
+                }
+                fought => return fought,
+            }
+        }
     }
 
     /// Both replies, or the side that could not reply and why.

@@ -108,6 +108,16 @@ pub fn begin(connection: &mut Connection, person: u32, prompt: &str, sides: &[(S
     Ok(id)
 }
 
+/// Has two others fight a battle that has not come to words.
+pub fn redraw(connection: &mut Connection, id: &str, sides: &[(String, u64); 2]) -> Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for (side, (model, seed)) in sides.iter().enumerate() {
+        let sql = "UPDATE battle_side SET model = ?3, seed = ?4 WHERE battle = ?1 AND side = ?2";
+        transaction.execute(sql, params![id, side as u32, model, seed.cast_signed()])?;
+    }
+    Ok(transaction.commit()?)
+}
+
 /// Keeps what both have replied.
 pub fn finish(connection: &mut Connection, id: &str, written: &[Written; 2]) -> Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -150,6 +160,18 @@ pub fn of_model(connection: &Connection, model: &str) -> Result<Vec<Battle>> {
     );
     let mut statement = connection.prepare(&sql)?;
     let heads: Vec<Battle> = statement.query_map([model], head)?.collect::<Result<_, _>>()?;
+    heads.into_iter().map(|head| with_sides(connection, head)).collect()
+}
+
+/// A person's battles that can be voted on, the latest first.
+pub fn waiting(connection: &Connection, person: u32) -> Result<Vec<Battle>> {
+    let sql = format!(
+        "{SELECT} WHERE voted IS NULL AND person = ?1 AND NOT EXISTS
+             (SELECT 1 FROM battle_side WHERE battle = battle.id AND (ended IS NULL OR ended NOT IN ('stop', 'length')))
+         ORDER BY battle.created DESC, battle.id LIMIT {LISTED}"
+    );
+    let mut statement = connection.prepare(&sql)?;
+    let heads: Vec<Battle> = statement.query_map([person], head)?.collect::<Result<_, _>>()?;
     heads.into_iter().map(|head| with_sides(connection, head)).collect()
 }
 
@@ -255,12 +277,14 @@ mod tests {
                 assert_eq!(say(c, ada, &id)?, Voted::TooEarly);
                 finish(c, &id, &[written("stop"), written("length")])?;
                 assert!(!one(c, &id)?.unwrap().is_open_to(bob) && of_model(c, "x")?.is_empty());
+                assert_eq!((waiting(c, ada)?.len(), waiting(c, bob)?.len()), (1, 0));
                 assert_eq!((say(c, bob, &id)?, say(c, ada, "0")?), (Voted::Missing, Voted::Missing));
                 let refused = vote(c, ada, &id, Outcome::Tie, None, |_, _| anyhow::bail!("the disk is full"));
                 assert!(refused.is_err() && one(c, &id)?.unwrap().verdict.is_none());
                 assert_eq!((say(c, ada, &id)?, say(c, ada, &id)?, appended), (Voted::Counted, Voted::Again, 1));
                 let battle = one(c, &id)?.unwrap();
                 assert!(battle.is_open_to(bob) && battle.name == "ada");
+                assert_eq!(waiting(c, ada)?, []);
                 assert_eq!(battle.sides[1], Side { model: "y".into(), seed: u64::MAX, written: written("length") });
                 assert_eq!(battle.verdict.map(|verdict| verdict.answers), Some(Outcome::Left));
                 assert_eq!((of_model(c, "y")?, of_model(c, "z")?.len()), (vec![battle], 0));

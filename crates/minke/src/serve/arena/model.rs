@@ -1,15 +1,17 @@
 //! `/arena/model`: what a model's rating rests on: its battles, and the run and the idea that it comes from.
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::extract::{Query, State};
 use maud::{Markup, html};
+use minke_arena::Outcome;
 use minke_arena::board::Standing;
-use minke_arena::{Board, Outcome, Question, Vote};
 use minke_lab::RunId;
 use serde::Deserialize;
 
 use super::kept::{self, Battle};
-use super::{AREA, in_words, path_of, rated, run_of, votes};
+use super::{AREA, Boards, boards, in_words, path_of, shortened, votes};
 use crate::serve::Shared;
 use crate::serve::chat::models;
 use crate::serve::error::Failure;
@@ -41,15 +43,14 @@ pub async fn show(
     if on_it == 0 && !names.contains(&name) {
         return Err(Failure::not_found("there is no such model, neither in the store nor on the board"));
     }
-    let boards = blocking(move || {
-        let (judged, people): (Vec<Vote>, Vec<Vote>) = votes.into_iter().partition(|vote| vote.judge.is_some());
-        Ok([rated(&people, Question::Answer)?, rated(&people, Question::Reasoning)?, rated(&judged, Question::Answer)?])
-    });
-    let origin = match run_of(&name) {
+    let boards = boards(votes).await?;
+    let (store, wanted) = (Arc::clone(&shared), name.clone());
+    let entry = blocking(move || store.loaded.store().named(&wanted)).await?;
+    let origin = match entry.and_then(|entry| entry.run()) {
         Some(run) => origin(&shared, run).await?,
         None => None,
     };
-    Ok(page(&visitor, &name, &boards.await?, origin.as_ref(), &battles, on_it))
+    Ok(page(&visitor, &name, &boards, origin.as_ref(), &battles, on_it))
 }
 
 async fn origin(shared: &Shared, run: u32) -> Result<Option<Origin>, Failure> {
@@ -69,31 +70,37 @@ async fn origin(shared: &Shared, run: u32) -> Result<Option<Origin>, Failure> {
 fn page(
     visitor: &Visitor,
     name: &str,
-    boards: &[Option<Board>; 3],
+    boards: &Boards,
     origin: Option<&Origin>,
     battles: &[Battle],
     votes: usize,
 ) -> Markup {
-    let questions = ["answers", "thoughts", "answers, by verifiers"];
-    let rated: Vec<(&str, &Standing)> = questions
-        .into_iter()
-        .zip(boards)
-        .filter_map(|(what, board)| Some((what, board.as_ref()?.models.iter().find(|s| s.model == name)?)))
-        .collect();
+    let Boards { answers, thoughts, judged } = boards;
+    let rated: Vec<(&str, &Standing)> =
+        [("answers", answers), ("thoughts", thoughts), ("answers, by verifiers", judged)]
+            .into_iter()
+            .filter_map(|(what, board)| Some((what, board.as_ref()?.models.iter().find(|s| s.model == name)?)))
+            .collect();
     let others = votes.saturating_sub(battles.len());
     let body = html! {
-        main.wide id="main" {
+        main.arena id="main" {
             p.quiet.note { a href=(AREA) { "Arena" } }
             h1 { (name) }
             dl.facts {
                 @for (what, s) in &rated {
                     dt { "Rated on " (what) }
-                    dd { (in_words(s)) "; rank " (s.rank) ", " (s.votes) (if s.votes == 1 { " vote" } else { " votes" }) }
+                    dd {
+                        (in_words(s)) "; rank " (s.rank) ", "
+                        (s.votes) (if s.votes == 1 { " vote" } else { " votes" })
+                    }
                 }
                 @if rated.is_empty() { dt { "Rated" } dd { "not yet: nobody has voted on it" } }
                 @if let Some(Origin { run, idea, sentence }) = origin {
                     dt { "Made by" }
-                    dd { a href={ "/runs/" (run) } { "run " (run) } ", where its rollouts are kept step by step" }
+                    dd {
+                        a href={ "/runs/" (run) } { "run " (run) } ", with "
+                        a href={ "/runs/" (run) "/rollouts" } { "every rollout" }
+                    }
                     dt { "For the idea" }
                     dd { a href={ "/ideas/" (idea) } { (sentence) } }
                 }
@@ -142,12 +149,22 @@ fn row(battle: &Battle, name: &str) -> Markup {
     }
 }
 
-/// The beginning of a prompt, on one line.
-fn shortened(prompt: &str) -> String {
-    const SHOWN: usize = 100;
-    let line = prompt.split_whitespace().collect::<Vec<&str>>().join(" ");
-    match line.char_indices().nth(SHOWN) {
-        Some((at, _)) => format!("{}…", &line[..at]),
-        None => line,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::credentials::Person;
+
+    #[test]
+    fn a_model_of_a_run_leads_to_the_run_and_its_idea() {
+        let person = Person { id: 1, name: "ada".into() };
+        let visitor = Visitor { person, session: String::new(), csrf: String::new() };
+        let boards = Boards { answers: None, thoughts: None, judged: None };
+        let origin = Origin { run: 7, idea: 3, sentence: "sums <first>".into() };
+        let page = page(&visitor, "r7", &boards, Some(&origin), &[], 2).into_string();
+        for part in
+            ["href=\"/runs/7\"", "href=\"/runs/7/rollouts\"", "href=\"/ideas/3\"", "sums &lt;first&gt;", "2 more votes"]
+        {
+            assert!(page.contains(part), "{part}: {page}");
+        }
     }
 }
