@@ -128,14 +128,14 @@ pub async fn make(
 }
 
 fn advise(visitor: &Visitor, draft: &Draft, advice: u32, repeats: &[Alike], mine: &[bool]) -> Markup {
-    let instead = |choice: &str, alike: &Alike, label: &str| {
+    let instead = |choice: &str, alike: &Alike, class: &str, label: &str| {
         html! {
             form method="post" action={ "/advice/" (advice) } {
                 (csrf_field(visitor))
                 input type="hidden" name="choice" value=(choice);
                 input type="hidden" name="idea" value=(alike.repeat.idea.0);
                 @if let Some(run) = alike.repeat.run { input type="hidden" name="run" value=(run.0); }
-                button { (label) }
+                button class=(class) { (label) }
             }
         }
     };
@@ -161,9 +161,9 @@ fn advise(visitor: &Visitor, draft: &Draft, advice: u32, repeats: &[Alike], mine
                             @if *mine {
                                 (on("go_on", Some(alike.repeat.idea.0), "", "Run it for that idea, which is yours"))
                             } @else {
-                                (instead("join", alike, "Ask to join"))
+                                (instead("join", alike, "primary", "Ask to join"))
                             }
-                            (instead("watch", alike, if alike.repeat.run.is_some() { "Watch that run" } else { "See that idea" }))
+                            (instead("watch", alike, "", if alike.repeat.run.is_some() { "Watch that run" } else { "See that idea" }))
                         }
                     }
                 }

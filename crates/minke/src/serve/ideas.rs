@@ -52,7 +52,6 @@ pub async fn list(
     let older = seen.len() > PAGE;
     seen.truncate(PAGE);
     let now = now();
-    let lives = seen.iter().any(|seen| seen.runs.iter().any(|run| !parts::is_over(run)));
     let last = seen.last().map_or(0, |seen| seen.idea.id);
     let entries = blocking(move || Ok(seen.iter().map(|seen| entry(seen, best(&seen.kept), now)).collect())).await?;
     let entries: Vec<Markup> = entries;
@@ -63,7 +62,7 @@ pub async fn list(
             @if entries.is_empty() {
                 p.quiet { "No ideas yet. Yours may be the first: nobody's approval is needed." }
             }
-            (live("ideas", lives, &html! { ul.cards { @for entry in &entries { (entry) } } }))
+            (live("ideas", true, &html! { ul.cards { @for entry in &entries { (entry) } } }))
             @if older { p { a href={ "/ideas?before=" (last) } { "Older ideas" } } }
         }
     };

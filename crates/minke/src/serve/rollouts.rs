@@ -110,11 +110,12 @@ pub fn card(rollout: &Rollout, with_prompt: bool) -> Markup {
     html! {
         article.rollout {
             @if with_prompt { p.asked { (cut(&item.prompt)) } }
-            @if let Some(thought) = thought { p.thinking { (cut(thought)) } }
+            @if let Some(thought) = thought.filter(|thought| !thought.is_empty()) { p.thinking { (cut(thought)) } }
             p.answered { @if answer.is_empty() { span.quiet { "no answer" } } @else { (cut(answer)) } }
             p.quiet.note {
-                span class={ "reward " (if *reward > 0.0 { "good" } else { "none" }) } { "reward " (reward) }
-                " " (reason) " · advantage " (format!("{advantage:+.3}")) " · " (thought_tokens) " of " (tokens.len()) " tokens thought"
+                span class=(if *reward > 0.0 { "reward good" } else { "reward" }) { "reward " (reward) }
+                ": " (reason) " · advantage " (format!("{advantage:+.3}")) " · " (thought_tokens) " of " (tokens.len())
+                " tokens thought"
                 @if !finished { " · cut off at the limit" }
             }
         }

@@ -43,12 +43,11 @@ pub async fn list(
     let older = runs.len() > PAGE;
     runs.truncate(PAGE);
     let last = runs.last().map_or(0, |run| run.id);
-    let lives = runs.iter().any(|run| !parts::is_over(run));
     let body = html! {
         main.wide id="main" {
             h1 { "Runs" }
             @if runs.is_empty() { p.quiet { "No runs yet. " a href="/ideas" { "Try an idea." } } }
-            (live("runs", lives, &parts::runs(&runs, true, now())))
+            (live("runs", true, &parts::runs(&runs, true, now())))
             @if older { p { a href={ "/runs?before=" (last) } { "Older runs" } } }
         }
     };
