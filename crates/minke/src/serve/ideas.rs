@@ -106,7 +106,11 @@ fn entry(seen: &Seen, best: Option<(f64, usize, u32)>, now: u64) -> Markup {
             @if !seen.runs.is_empty() {
                 ul.runs {
                     @for run in &seen.runs {
-                        li { a href={ "/runs/" (run.id) } { "Run " (run.id) } (parts::state(&run.state)) (parts::progress(run)) }
+                        li {
+                            a href={ "/runs/" (run.id) } { "Run " (run.id) }
+                            (parts::state(&run.state))
+                            (parts::progress(run))
+                        }
                     }
                     @if best.is_some() { li { (best_line(best)) } }
                 }
@@ -199,16 +203,7 @@ fn render(visitor: &Visitor, whole: &Whole, best: Option<(f64, usize, u32)>) -> 
                 h2 { "People" }
                 @if authors.is_empty() { p.quiet { "Nobody is left in it." } }
                 ul.names { @for person in authors { li title=(person.interests) { (person.name) } } }
-                ul.questions {
-                    @for question in questions {
-                        li {
-                            p { (parts::question(question)) " " span class={ "state " (question.status) } { (question.status) }
-                                " " span.quiet.note { (ago(question.created, now)) } }
-                            @if !question.message.is_empty() { blockquote { (question.message) } }
-                            (parts::answers(visitor, question))
-                        }
-                    }
-                }
+                (parts::questions(visitor, questions, now))
                 @if !settled { (actions(visitor, whole)) }
             }
             @if !alike.is_empty() {
@@ -216,7 +211,8 @@ fn render(visitor: &Visitor, whole: &Whole, best: Option<(f64, usize, u32)>) -> 
                     h2 { "Much like it" }
                     ul.plain {
                         @for other in alike {
-                            li { (other.sentence) " " a href={ "/ideas/" (other.repeat.idea.0) } { "Idea " (other.repeat.idea.0) } }
+                            @let idea = other.repeat.idea.0;
+                            li { (other.sentence) " " a href={ "/ideas/" (idea) } { "Idea " (idea) } }
                         }
                     }
                 }

@@ -78,7 +78,9 @@ pub async fn show(
             }
             nav.pages aria-label="Prompts" {
                 @if from > 0 { a href=(here(step, from.saturating_sub(PROMPTS))) { "Prompts before these" } }
-                @if from.saturating_add(PROMPTS) < prompts.len() { a href=(here(step, from + PROMPTS)) { "Prompts after these" } }
+                @if from.saturating_add(PROMPTS) < prompts.len() {
+                    a href=(here(step, from + PROMPTS)) { "Prompts after these" }
+                }
             }
         }
     };
@@ -90,7 +92,11 @@ fn choose(id: u32, step: u64, steps: &[u64]) -> Markup {
     let before = steps.iter().rev().find(|other| **other < step);
     let after = steps.iter().find(|other| **other > step);
     let link = |label: &str, other: Option<&u64>| {
-        html! { @if let Some(other) = other { a.button href={ "/runs/" (id) "/rollouts?step=" (other) } { (label) (other) } } }
+        html! {
+            @if let Some(other) = other {
+                a.button href={ "/runs/" (id) "/rollouts?step=" (other) } { (label) (other) }
+            }
+        }
     };
     html! {
         form.row method="get" action={ "/runs/" (id) "/rollouts" } {

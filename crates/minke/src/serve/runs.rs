@@ -113,7 +113,9 @@ fn render(visitor: &Visitor, run: &told::Run, mine: bool, written: &Written) -> 
             p.quiet.note { a href={ "/ideas/" (run.idea) } { "Idea " (run.idea) } ": " (run.sentence) }
             (live("now", lives, &head(visitor, run, mine, written.has_model)))
             (live("curves", lives, &html! {
-                @if !written.curves.is_empty() { section { h2 { "Curves" } div.curves { @for curve in &written.curves { (curve) } } } }
+                @if !written.curves.is_empty() {
+                    section { h2 { "Curves" } div.curves { @for curve in &written.curves { (curve) } } }
+                }
             }))
             (live("results", lives, &html! {
                 @if let Some(report) = &written.report { (results(report)) }
@@ -123,7 +125,12 @@ fn render(visitor: &Visitor, run: &told::Run, mine: bool, written: &Written) -> 
                 @if let Some((step, steps, some)) = &written.thoughts {
                     section {
                         h2 { "Thoughts" }
-                        p { "Of step " (step) ". " a href={ "/runs/" (id) "/rollouts" } { "All rollouts of " (steps) (if *steps == 1 { " step" } else { " steps" }) } }
+                        p {
+                            "Of step " (step) ". "
+                            a href={ "/runs/" (id) "/rollouts" } {
+                                "All rollouts of " (steps) (if *steps == 1 { " step" } else { " steps" })
+                            }
+                        }
                         @for rollout in some { (rollouts::card(rollout, true)) }
                     }
                 }
@@ -192,7 +199,9 @@ fn results(report: &Report) -> Markup {
             h2 { "Held-out problems" }
             div.scrolls {
                 table {
-                    thead { tr { th scope="col" { "after" } th scope="col" { "level" } th scope="col" { "right" } th scope="col" { "tokens of thought" } } }
+                    thead {
+                        tr { @for name in ["after", "level", "right", "tokens of thought"] { th scope="col" { (name) } } }
+                    }
                     tbody {
                         @for (name, at, above) in stages.chain(control) {
                             (row(&name, at))

@@ -196,7 +196,8 @@ mkdir model rollouts
 ln -s "$1/secret" model/config.json
 mkfifo rollouts/000009.jsonl.gz
 item='{"level":1,"prompt":"<img src=x>","numbers":[],"target":0}'
-tail='"prompt_tokens":[],"tokens":[],"log_probs":[],"thought_tokens":0,"finished":true,"reward":1e30,"reason":"<b>","advantage":0}'
+numbers='"prompt_tokens":[],"tokens":[],"log_probs":[],"thought_tokens":0'
+tail="$numbers"',"finished":true,"reward":1e30,"reason":"<b>","advantage":0}'
 {
   echo '{"version":1,"step":1,"rollouts":1}'
   echo '{"prompt":0,"sample":0,"item":'"$item"',"text":"<think><script>alert(1)</script></think>",'"$tail"
