@@ -19,6 +19,9 @@ use super::parts::{self, PAGE, ago, live};
 use super::{Shared, attempts, records};
 use crate::told;
 
+/// Characters of an idea where one of several is chosen.
+const LABEL: usize = 100;
+
 /// Which part of a list.
 #[derive(Deserialize)]
 pub struct Before {
@@ -261,7 +264,9 @@ fn actions(visitor: &Visitor, whole: &Whole) -> Markup {
                     label.hidden for="other" { "Which idea" }
                     select id="other" name="other" required {
                         option value="" { "Which idea goes on as part of this one?" }
-                        @for (id, sentence) in ideas { option value=(id) { (id) ": " (sentence) } }
+                        @for (id, sentence) in ideas {
+                            option value=(id) { (id) ": " (sentence.chars().take(LABEL).collect::<String>()) }
+                        }
                     }
                     (message("merge-message"))
                     button { "Ask to merge" }

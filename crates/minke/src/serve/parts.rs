@@ -66,6 +66,7 @@ pub fn runs(runs: &[told::Run], with_idea: bool, now: u64) -> Markup {
                     }
                     @if with_idea { p.sentence { a href={ "/ideas/" (run.idea) } { (run.sentence) } } }
                     @if let Some(what) = &run.ended_for { p.failed { (what) } }
+                    @if !is_over(run) { p { (run.why) } }
                     p.quiet.note {
                         (run.owners.join(", ")) " · " (chips(run.chips)) " · " (duration(run.chip_s))
                         " of chip time · asked for " (ago(run.submitted, now))

@@ -16,6 +16,8 @@ use super::loaded::blocking;
 use super::{Shared, page, records, runs};
 use crate::think::{CLOSE, OPEN};
 
+/// Most bytes of a step's rollouts that are read, unpacked.
+const BYTES: u64 = 32 << 20;
 /// Prompts on one page.
 const PROMPTS: usize = 10;
 /// Rollouts of one prompt on a page.
@@ -49,7 +51,7 @@ pub async fn show(
     let (steps, read) = blocking(move || {
         let steps = records::steps(&kept);
         let step = step.or_else(|| steps.last().copied());
-        let read = step.and_then(|step| Some((step, records::rollouts(&kept, step)?)));
+        let read = step.and_then(|step| Some((step, records::rollouts(&kept, step, BYTES)?)));
         Ok((steps, read))
     })
     .await?;

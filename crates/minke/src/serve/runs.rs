@@ -28,6 +28,9 @@ use crate::units::duration;
 /// Bytes of a run's output that its page shows.
 const OUTPUT: u64 = 16 << 10;
 
+/// Bytes of the last step's rollouts among which it finds some to show; a page that is live is made again and again.
+const SOME: u64 = 1 << 20;
+
 /// `GET /runs`
 pub async fn list(
     State(shared): State<Shared>,
@@ -94,7 +97,7 @@ pub fn missing(id: u32) -> Failure {
 
 fn written(kept: &Kept, logs: &[PathBuf]) -> Written {
     let steps = records::steps(kept);
-    let last = steps.last().and_then(|step| Some((*step, records::rollouts(kept, *step)?.0)));
+    let last = steps.last().and_then(|step| Some((*step, records::rollouts(kept, *step, SOME)?.0)));
     Written {
         curves: curves::curves(kept),
         thoughts: last.map(|(step, read)| (step, steps.len(), rollouts::some(read))),
