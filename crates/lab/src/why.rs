@@ -119,7 +119,7 @@ impl End {
             End::Exit(SAVED) => "its command saved and gave its chips back".into(),
             End::Exit(code) => format!("its command ended with code {code}"),
             End::Signal(signal) => format!("signal {signal} ended its command"),
-            End::Broke(what) => format!("it broke a limit: {what}"),
+            End::Broke(what) => format!("it broke a limit: it {what}"),
             End::Vanished => "its process is gone, and nobody knows how it ended".into(),
             End::NotStarted(what) => format!("its command could not be started: {what}"),
         }

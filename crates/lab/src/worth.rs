@@ -63,9 +63,9 @@ impl Lab {
             shown.iter().filter(|advice| advice.choice.is_some_and(|choice| choice.spares())).collect();
         let cost = |run: Option<&Run>| run.map_or(0.0, |run| run.attained_chip_s / 3600.0);
         let spared_chip_h =
-            spared.iter().map(|advice| cost(advice.shown[0].run.and_then(|run| self.runs().get(&run)))).sum();
+            total(spared.iter().map(|advice| cost(advice.shown[0].run.and_then(|run| self.runs().get(&run)))));
         let done = runs.iter().filter(|run| run.state == State::Done).count();
-        let chip_h: f64 = runs.iter().map(|run| cost(Some(run))).sum();
+        let chip_h = total(runs.iter().map(|run| cost(Some(run))));
         Worth {
             people: self.people().len(),
             ideas: self.ideas().len(),
@@ -124,6 +124,11 @@ fn first_step(run: &Run) -> Option<u64> {
 
 fn seconds(from: u64, to: u64) -> f64 {
     to.saturating_sub(from) as f64 / 1000.0
+}
+
+/// The sum, which for nothing is 0 and not -0.
+fn total(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, |sum, value| sum + value)
 }
 
 fn fraction(part: f64, whole: f64) -> Option<f64> {

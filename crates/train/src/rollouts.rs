@@ -153,7 +153,7 @@ pub fn skim(file: impl Read, bytes: u64) -> (Vec<Rollout>, Option<String>) {
         match read {
             Ok(None) => {}
             Ok(Some(what)) => return (rollouts, Some(what)),
-            Err(error) => return (rollouts, Some(format!("line {number}: {error}"))),
+            Err(error) => return (rollouts, Some(format!("has a line {number} that is no rollout: {error}"))),
         }
     }
     (rollouts, None)

@@ -104,6 +104,9 @@ impl Show for Detail {
         let run = &self.0;
         writeln!(out, "run {} of idea {}: {}", run.id, run.idea, printable(&run.sentence))?;
         writeln!(out, "{}", printable(&run.command.join(" ")))?;
+        if let Some(what) = &run.ended_for {
+            writeln!(out, "{}", printable(what))?;
+        }
         if let Some((step, steps)) = run.progress {
             let left = run.left_s.map_or_else(String::new, |left| format!(", {} left", duration(left)));
             writeln!(out, "step {step} of {steps}{left}")?;

@@ -118,7 +118,9 @@ async fn render(shared: &Shared, visitor: &Visitor, once: Option<Markup>) -> Res
                 h2 { "Interests" }
                 form.row method="post" action="/account/interests" {
                     (csrf_field(visitor))
-                    label for="interests" { "What you would like to be asked about; others see it when they choose whom to invite" }
+                    label for="interests" {
+                        "What you would like to be asked about; others see it when they choose whom to invite"
+                    }
                     input id="interests" name="interests" maxlength=(INTERESTS_MAX) value=(mine) autocomplete="off";
                     button { "Keep it" }
                 }

@@ -77,13 +77,15 @@ pub fn form(visitor: &Visitor, idea: Option<u32>, chips: u32) -> Markup {
                 Some(idea) => { input type="hidden" name="idea" value=(idea); }
                 None => {
                     label for="sentence" { "What do you want to find out?" }
-                    input id="sentence" name="sentence" required maxlength="2000" autocomplete="off" placeholder="Longer thoughts help with sums";
+                    input id="sentence" name="sentence" required maxlength="2000" autocomplete="off"
+                        placeholder="Longer thoughts help with sums";
                 }
             }
             div.fields {
                 div.grows {
                     label for="command" { "Command" }
-                    input.code id="command" name="command" required autocomplete="off" spellcheck="false" value="minke train recipe.toml";
+                    input.code id="command" name="command" required autocomplete="off" spellcheck="false"
+                        value={ "minke train " (RECIPE) };
                 }
                 div {
                     label for="chips" { "Chips" }
@@ -96,7 +98,10 @@ pub fn form(visitor: &Visitor, idea: Option<u32>, chips: u32) -> Markup {
                 label.hidden for="recipe" { "Recipe" }
                 textarea.code id="recipe" name="recipe" rows="12" spellcheck="false" {}
             }
-            p.quiet.note { "It runs at once, or as soon as it is its turn. To send code along, use " code { "minke try" } " in its directory." }
+            p.quiet.note {
+                "It runs at once, or as soon as it is its turn. To send code along, use " code { "minke try" }
+                " in its directory."
+            }
         }
     }
 }
@@ -128,14 +133,14 @@ pub async fn make(
 }
 
 fn advise(visitor: &Visitor, draft: &Draft, advice: u32, repeats: &[Alike], mine: &[bool]) -> Markup {
-    let instead = |choice: &str, alike: &Alike, label: &str| {
+    let instead = |choice: &str, alike: &Alike, class: &str, label: &str| {
         html! {
             form method="post" action={ "/advice/" (advice) } {
                 (csrf_field(visitor))
                 input type="hidden" name="choice" value=(choice);
                 input type="hidden" name="idea" value=(alike.repeat.idea.0);
                 @if let Some(run) = alike.repeat.run { input type="hidden" name="run" value=(run.0); }
-                button { (label) }
+                button class=(class) { (label) }
             }
         }
     };
@@ -161,9 +166,10 @@ fn advise(visitor: &Visitor, draft: &Draft, advice: u32, repeats: &[Alike], mine
                             @if *mine {
                                 (on("go_on", Some(alike.repeat.idea.0), "", "Run it for that idea, which is yours"))
                             } @else {
-                                (instead("join", alike, "Ask to join"))
+                                (instead("join", alike, "primary", "Ask to join"))
                             }
-                            (instead("watch", alike, if alike.repeat.run.is_some() { "Watch that run" } else { "See that idea" }))
+                            @let watch = if alike.repeat.run.is_some() { "Watch that run" } else { "See that idea" };
+                            (instead("watch", alike, "", watch))
                         }
                     }
                 }

@@ -8,7 +8,7 @@ use minke_lab::{Lab, Run, RunId, Worth, span};
 use super::guard::Visitor;
 use super::lab::api::Answer;
 use super::lab::{answers, now};
-use super::parts::{self, live};
+use super::parts::{self, live, utc};
 use super::{Shared, page};
 use crate::told;
 
@@ -90,7 +90,7 @@ fn one_chip(chip: &Chip, nobody_waits: bool, now: u64) -> Markup {
                     p.sentence { (run.sentence) }
                     (parts::progress(run))
                     p.quiet.note {
-                        (run.owners.join(", ")) " · for " (span(now.saturating_sub(*since)))
+                        (run.owners.join(", ")) " · " time title=(utc(*since)) { "for " (span(now.saturating_sub(*since))) }
                         @match until {
                             Some(until) => { ", and " (span(until.saturating_sub(now))) " more at least" }
                             None if run.state != "running" && run.state != "starting" => { ", and about to give it back" }
@@ -137,7 +137,10 @@ fn worth_of(worth: &Worth) -> Markup {
             @for (what, value, more) in figures {
                 div {
                     dt { (what) }
-                    dd { strong { (value.unwrap_or_else(|| "–".into())) } @if let Some(more) = more { span.quiet.note { (more) } } }
+                    dd {
+                        strong { (value.unwrap_or_else(|| "–".into())) }
+                        @if let Some(more) = more { span.quiet.note { (more) } }
+                    }
                 }
             }
         }

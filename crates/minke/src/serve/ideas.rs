@@ -19,6 +19,9 @@ use super::parts::{self, PAGE, ago, live};
 use super::{Shared, attempts, records};
 use crate::told;
 
+/// Characters of an idea where one of several is chosen.
+const LABEL: usize = 100;
+
 /// Which part of a list.
 #[derive(Deserialize)]
 pub struct Before {
@@ -52,7 +55,6 @@ pub async fn list(
     let older = seen.len() > PAGE;
     seen.truncate(PAGE);
     let now = now();
-    let lives = seen.iter().any(|seen| seen.runs.iter().any(|run| !parts::is_over(run)));
     let last = seen.last().map_or(0, |seen| seen.idea.id);
     let entries = blocking(move || Ok(seen.iter().map(|seen| entry(seen, best(&seen.kept), now)).collect())).await?;
     let entries: Vec<Markup> = entries;
@@ -63,7 +65,7 @@ pub async fn list(
             @if entries.is_empty() {
                 p.quiet { "No ideas yet. Yours may be the first: nobody's approval is needed." }
             }
-            (live("ideas", lives, &html! { ul.cards { @for entry in &entries { (entry) } } }))
+            (live("ideas", true, &html! { ul.cards { @for entry in &entries { (entry) } } }))
             @if older { p { a href={ "/ideas?before=" (last) } { "Older ideas" } } }
         }
     };
@@ -107,7 +109,11 @@ fn entry(seen: &Seen, best: Option<(f64, usize, u32)>, now: u64) -> Markup {
             @if !seen.runs.is_empty() {
                 ul.runs {
                     @for run in &seen.runs {
-                        li { a href={ "/runs/" (run.id) } { "Run " (run.id) } (parts::state(&run.state)) (parts::progress(run)) }
+                        li {
+                            a href={ "/runs/" (run.id) } { "Run " (run.id) }
+                            (parts::state(&run.state))
+                            (parts::progress(run))
+                        }
                     }
                     @if best.is_some() { li { (best_line(best)) } }
                 }
@@ -200,16 +206,7 @@ fn render(visitor: &Visitor, whole: &Whole, best: Option<(f64, usize, u32)>) -> 
                 h2 { "People" }
                 @if authors.is_empty() { p.quiet { "Nobody is left in it." } }
                 ul.names { @for person in authors { li title=(person.interests) { (person.name) } } }
-                ul.questions {
-                    @for question in questions {
-                        li {
-                            p { (parts::question(question)) " " span class={ "state " (question.status) } { (question.status) }
-                                " " span.quiet.note { (ago(question.created, now)) } }
-                            @if !question.message.is_empty() { blockquote { (question.message) } }
-                            (parts::answers(visitor, question))
-                        }
-                    }
-                }
+                (parts::questions(visitor, questions, now))
                 @if !settled { (actions(visitor, whole)) }
             }
             @if !alike.is_empty() {
@@ -217,7 +214,8 @@ fn render(visitor: &Visitor, whole: &Whole, best: Option<(f64, usize, u32)>) -> 
                     h2 { "Much like it" }
                     ul.plain {
                         @for other in alike {
-                            li { (other.sentence) " " a href={ "/ideas/" (other.repeat.idea.0) } { "Idea " (other.repeat.idea.0) } }
+                            @let idea = other.repeat.idea.0;
+                            li { (other.sentence) " " a href={ "/ideas/" (idea) } { "Idea " (idea) } }
                         }
                     }
                 }
@@ -266,7 +264,9 @@ fn actions(visitor: &Visitor, whole: &Whole) -> Markup {
                     label.hidden for="other" { "Which idea" }
                     select id="other" name="other" required {
                         option value="" { "Which idea goes on as part of this one?" }
-                        @for (id, sentence) in ideas { option value=(id) { (id) ": " (sentence) } }
+                        @for (id, sentence) in ideas {
+                            option value=(id) { (id) ": " (sentence.chars().take(LABEL).collect::<String>()) }
+                        }
                     }
                     (message("merge-message"))
                     button { "Ask to merge" }

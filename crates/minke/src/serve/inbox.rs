@@ -11,7 +11,7 @@ use super::error::Failure;
 use super::guard::{Visitor, field};
 use super::lab::api::{Answer, me, questions};
 use super::lab::now;
-use super::parts::{self, ago};
+use super::parts;
 use super::{Shared, page};
 use crate::told::Question;
 
@@ -21,31 +21,17 @@ const SETTLED: usize = 50;
 /// `GET /inbox`
 pub async fn show(State(shared): State<Shared>, Extension(visitor): Extension<Visitor>) -> Answer<Markup> {
     let all = questions(&shared, me(&visitor)).await?;
-    let (pending, settled): (Vec<Question>, Vec<Question>) = all.into_iter().partition(|q| q.status == "pending");
+    let (pending, mut settled): (Vec<Question>, Vec<Question>) = all.into_iter().partition(|q| q.status == "pending");
+    settled.truncate(SETTLED);
     let (yours, mine): (Vec<Question>, Vec<Question>) = pending.into_iter().partition(|question| question.yours);
-    let list = |questions: &[Question]| {
-        html! {
-            ul.questions {
-                @for question in questions.iter().take(SETTLED) {
-                    li {
-                        p {
-                            (parts::question(question)) " " span class={ "state " (question.status) } { (question.status) } " "
-                            span.quiet.note { (ago(question.created, now())) }
-                        }
-                        @if !question.message.is_empty() { blockquote { (question.message) } }
-                        (parts::answers(&visitor, question))
-                    }
-                }
-            }
-        }
-    };
+    let now = now();
     let body = html! {
         main.narrow id="main" {
             h1 { "Inbox" }
             @if yours.is_empty() { p.quiet { "Nobody waits for your answer." } }
-            (list(&yours))
-            @if !mine.is_empty() { h2 { "You have asked" } (list(&mine)) }
-            @if !settled.is_empty() { h2 { "Settled" } (list(&settled)) }
+            (parts::questions(&visitor, &yours, now))
+            @if !mine.is_empty() { h2 { "You have asked" } (parts::questions(&visitor, &mine, now)) }
+            @if !settled.is_empty() { h2 { "Settled" } (parts::questions(&visitor, &settled, now)) }
         }
     };
     Ok(page::full(&visitor, "/inbox", "Inbox", &[], &body))

@@ -66,9 +66,10 @@ pub fn runs(runs: &[told::Run], with_idea: bool, now: u64) -> Markup {
                     }
                     @if with_idea { p.sentence { a href={ "/ideas/" (run.idea) } { (run.sentence) } } }
                     @if let Some(what) = &run.ended_for { p.failed { (what) } }
+                    @if !is_over(run) { p { (run.why) } }
                     p.quiet.note {
-                        (run.owners.join(", ")) " · " (chips(run.chips)) " · " (duration(run.chip_s)) " of chip time · asked for "
-                        (ago(run.submitted, now))
+                        (run.owners.join(", ")) " · " (chips(run.chips)) " · " (duration(run.chip_s))
+                        " of chip time · asked for " (ago(run.submitted, now))
                     }
                 }
             }
@@ -77,7 +78,7 @@ pub fn runs(runs: &[told::Run], with_idea: bool, now: u64) -> Markup {
 }
 
 /// What a question asks, with a link to the idea.
-pub fn question(question: &told::Question) -> Markup {
+fn question(question: &told::Question) -> Markup {
     let told::Question { kind, from, to, idea, sentence, merge, .. } = question;
     let link = html! { a href={ "/ideas/" (idea) } { "“" (sentence) "”" } };
     html! {
@@ -93,8 +94,26 @@ pub fn question(question: &told::Question) -> Markup {
     }
 }
 
+/// Questions with what was said, and what their reader can do about each.
+pub fn questions(visitor: &Visitor, questions: &[told::Question], now: u64) -> Markup {
+    html! {
+        ul.questions {
+            @for question in questions {
+                li {
+                    p {
+                        (self::question(question)) " " (state(&question.status)) " "
+                        span.quiet.note { (ago(question.created, now)) }
+                    }
+                    @if !question.message.is_empty() { blockquote { (question.message) } }
+                    (answers(visitor, question))
+                }
+            }
+        }
+    }
+}
+
 /// The buttons of whoever may answer a question, or take it back.
-pub fn answers(visitor: &Visitor, question: &told::Question) -> Markup {
+fn answers(visitor: &Visitor, question: &told::Question) -> Markup {
     let told::Question { id, yours, mine, .. } = question;
     html! {
         @if question.status == "pending" && (*yours || *mine) {

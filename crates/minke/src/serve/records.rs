@@ -10,8 +10,6 @@ use minke_train::rollouts::{self, Rollout};
 
 /// Most bytes of a report that are read.
 const REPORT: u64 = 1 << 20;
-/// Most bytes of a step's rollouts, unpacked.
-const ROLLOUTS: u64 = 32 << 20;
 /// Most steps that are looked for.
 const STEPS: usize = 100_000;
 
@@ -41,10 +39,10 @@ pub fn steps(kept: &Kept) -> Vec<u64> {
     steps
 }
 
-/// A step's rollouts, and what kept the rest from being read; nothing where there is no such file.
-pub fn rollouts(kept: &Kept, step: u64) -> Option<(Vec<Rollout>, Option<String>)> {
+/// A step's rollouts from so many bytes of text, and what kept the rest from being read; nothing where there is no such file.
+pub fn rollouts(kept: &Kept, step: u64, bytes: u64) -> Option<(Vec<Rollout>, Option<String>)> {
     let file = kept.open(&format!("rollouts/{step:06}.jsonl.gz")).ok()?;
-    Some(rollouts::skim(file, ROLLOUTS))
+    Some(rollouts::skim(file, bytes))
 }
 
 /// The last bytes of what the stints have printed, one after the other.
@@ -129,7 +127,10 @@ mod tests {
         let files = directory.path().join("files");
         let kept = Kept::new(files.clone());
         assert!(
-            steps(&kept).is_empty() && report(&kept).is_none() && !has_model(&kept) && rollouts(&kept, 1).is_none()
+            steps(&kept).is_empty()
+                && report(&kept).is_none()
+                && !has_model(&kept)
+                && rollouts(&kept, 1, 1 << 20).is_none()
         );
         std::fs::create_dir_all(files.join("rollouts")).unwrap();
         for name in [
@@ -143,7 +144,7 @@ mod tests {
             std::fs::write(files.join("rollouts").join(name), "no gzip").unwrap();
         }
         assert_eq!(steps(&kept), [1, 2]);
-        assert!(rollouts(&kept, 1).is_some_and(|(read, why)| read.is_empty() && why.is_some()));
+        assert!(rollouts(&kept, 1, 1 << 20).is_some_and(|(read, why)| read.is_empty() && why.is_some()));
         std::fs::write(files.join("report.json"), "{\"version\":1}").unwrap();
         std::fs::write(files.join("report.md"), b"# a \xff\x1b[31m\n").unwrap();
         assert!(report(&kept).is_none());

@@ -16,6 +16,8 @@ use super::loaded::blocking;
 use super::{Shared, page, records, runs};
 use crate::think::{CLOSE, OPEN};
 
+/// Most bytes of a step's rollouts that are read, unpacked.
+const BYTES: u64 = 32 << 20;
 /// Prompts on one page.
 const PROMPTS: usize = 10;
 /// Rollouts of one prompt on a page.
@@ -49,7 +51,7 @@ pub async fn show(
     let (steps, read) = blocking(move || {
         let steps = records::steps(&kept);
         let step = step.or_else(|| steps.last().copied());
-        let read = step.and_then(|step| Some((step, records::rollouts(&kept, step)?)));
+        let read = step.and_then(|step| Some((step, records::rollouts(&kept, step, BYTES)?)));
         Ok((steps, read))
     })
     .await?;
@@ -78,7 +80,9 @@ pub async fn show(
             }
             nav.pages aria-label="Prompts" {
                 @if from > 0 { a href=(here(step, from.saturating_sub(PROMPTS))) { "Prompts before these" } }
-                @if from.saturating_add(PROMPTS) < prompts.len() { a href=(here(step, from + PROMPTS)) { "Prompts after these" } }
+                @if from.saturating_add(PROMPTS) < prompts.len() {
+                    a href=(here(step, from + PROMPTS)) { "Prompts after these" }
+                }
             }
         }
     };
@@ -90,7 +94,11 @@ fn choose(id: u32, step: u64, steps: &[u64]) -> Markup {
     let before = steps.iter().rev().find(|other| **other < step);
     let after = steps.iter().find(|other| **other > step);
     let link = |label: &str, other: Option<&u64>| {
-        html! { @if let Some(other) = other { a.button href={ "/runs/" (id) "/rollouts?step=" (other) } { (label) (other) } } }
+        html! {
+            @if let Some(other) = other {
+                a.button href={ "/runs/" (id) "/rollouts?step=" (other) } { (label) (other) }
+            }
+        }
     };
     html! {
         form.row method="get" action={ "/runs/" (id) "/rollouts" } {
@@ -110,11 +118,12 @@ pub fn card(rollout: &Rollout, with_prompt: bool) -> Markup {
     html! {
         article.rollout {
             @if with_prompt { p.asked { (cut(&item.prompt)) } }
-            @if let Some(thought) = thought { p.thinking { (cut(thought)) } }
+            @if let Some(thought) = thought.filter(|thought| !thought.is_empty()) { p.thinking { (cut(thought)) } }
             p.answered { @if answer.is_empty() { span.quiet { "no answer" } } @else { (cut(answer)) } }
             p.quiet.note {
-                span class={ "reward " (if *reward > 0.0 { "good" } else { "none" }) } { "reward " (reward) }
-                " " (reason) " · advantage " (format!("{advantage:+.3}")) " · " (thought_tokens) " of " (tokens.len()) " tokens thought"
+                span class=(if *reward > 0.0 { "reward good" } else { "reward" }) { "reward " (reward) }
+                ": " (reason) " · advantage " (format!("{advantage:+.3}")) " · " (thought_tokens) " of " (tokens.len())
+                " tokens thought"
                 @if !finished { " · cut off at the limit" }
             }
         }

@@ -28,6 +28,9 @@ use crate::units::duration;
 /// Bytes of a run's output that its page shows.
 const OUTPUT: u64 = 16 << 10;
 
+/// Bytes of the last step's rollouts among which it finds some to show; a page that is live is made again and again.
+const SOME: u64 = 1 << 20;
+
 /// `GET /runs`
 pub async fn list(
     State(shared): State<Shared>,
@@ -43,12 +46,11 @@ pub async fn list(
     let older = runs.len() > PAGE;
     runs.truncate(PAGE);
     let last = runs.last().map_or(0, |run| run.id);
-    let lives = runs.iter().any(|run| !parts::is_over(run));
     let body = html! {
         main.wide id="main" {
             h1 { "Runs" }
             @if runs.is_empty() { p.quiet { "No runs yet. " a href="/ideas" { "Try an idea." } } }
-            (live("runs", lives, &parts::runs(&runs, true, now())))
+            (live("runs", true, &parts::runs(&runs, true, now())))
             @if older { p { a href={ "/runs?before=" (last) } { "Older runs" } } }
         }
     };
@@ -95,7 +97,7 @@ pub fn missing(id: u32) -> Failure {
 
 fn written(kept: &Kept, logs: &[PathBuf]) -> Written {
     let steps = records::steps(kept);
-    let last = steps.last().and_then(|step| Some((*step, records::rollouts(kept, *step)?.0)));
+    let last = steps.last().and_then(|step| Some((*step, records::rollouts(kept, *step, SOME)?.0)));
     Written {
         curves: curves::curves(kept),
         thoughts: last.map(|(step, read)| (step, steps.len(), rollouts::some(read))),
@@ -114,7 +116,9 @@ fn render(visitor: &Visitor, run: &told::Run, mine: bool, written: &Written) -> 
             p.quiet.note { a href={ "/ideas/" (run.idea) } { "Idea " (run.idea) } ": " (run.sentence) }
             (live("now", lives, &head(visitor, run, mine, written.has_model)))
             (live("curves", lives, &html! {
-                @if !written.curves.is_empty() { section { h2 { "Curves" } div.curves { @for curve in &written.curves { (curve) } } } }
+                @if !written.curves.is_empty() {
+                    section { h2 { "Curves" } div.curves { @for curve in &written.curves { (curve) } } }
+                }
             }))
             (live("results", lives, &html! {
                 @if let Some(report) = &written.report { (results(report)) }
@@ -124,7 +128,12 @@ fn render(visitor: &Visitor, run: &told::Run, mine: bool, written: &Written) -> 
                 @if let Some((step, steps, some)) = &written.thoughts {
                     section {
                         h2 { "Thoughts" }
-                        p { "Of step " (step) ". " a href={ "/runs/" (id) "/rollouts" } { "All rollouts of " (steps) (if *steps == 1 { " step" } else { " steps" }) } }
+                        p {
+                            "Of step " (step) ". "
+                            a href={ "/runs/" (id) "/rollouts" } {
+                                "All rollouts of " (steps) (if *steps == 1 { " step" } else { " steps" })
+                            }
+                        }
                         @for rollout in some { (rollouts::card(rollout, true)) }
                     }
                 }
@@ -193,7 +202,9 @@ fn results(report: &Report) -> Markup {
             h2 { "Held-out problems" }
             div.scrolls {
                 table {
-                    thead { tr { th scope="col" { "after" } th scope="col" { "level" } th scope="col" { "right" } th scope="col" { "tokens of thought" } } }
+                    thead {
+                        tr { @for name in ["after", "level", "right", "tokens of thought"] { th scope="col" { (name) } } }
+                    }
                     tbody {
                         @for (name, at, above) in stages.chain(control) {
                             (row(&name, at))

@@ -11,7 +11,7 @@
   const outputs = (part) => [...part.querySelectorAll(".output")];
 
   const replace = (part, next) => {
-    if (part.outerHTML === next.outerHTML || part.contains(document.activeElement)) return;
+    if (part.isEqualNode(next) || part.contains(document.activeElement)) return;
     const places = outputs(part).map((box) => (atEnd(box) ? null : box.scrollTop));
     part.replaceWith(document.adoptNode(next));
     outputs(next).forEach((box, i) => {

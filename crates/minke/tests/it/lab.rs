@@ -142,7 +142,21 @@ fn runs_outlive_the_server_and_are_stopped_when_somebody_says_so() {
     assert!(lab.wait(run, "stopped")["why"].as_str().is_some_and(|why| why.starts_with("Stopped")));
     let refused = lab.command(&["stop", &run.to_string()]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("is over already"));
-    for words in [&["why", "9"][..], &["idea", "9"], &["join", "9"], &["accept", "9"], &["invite", "1", "nobody"]] {
+    lab.run(&["park", "1"]);
+    assert!(lab.run(&["ideas"]).contains("parked"));
+    lab.run(&["park", "1", "--resume"]);
+    assert!(lab.run(&["idea", "1"]).contains("(answered)"));
+    lab.run(&["leave", "1"]);
+    for words in [
+        &["leave", "1"][..],
+        &["park", "1"],
+        &["withdraw", "9"],
+        &["why", "9"],
+        &["idea", "9"],
+        &["join", "9"],
+        &["accept", "9"],
+        &["invite", "1", "nobody"],
+    ] {
         let output = lab.command(words);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{words:?}: {said}");

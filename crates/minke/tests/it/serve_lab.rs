@@ -134,8 +134,8 @@ fn people_are_asked_and_may_say_no_or_be_asked_no_more() {
     let ada = served.log_in(&served.login).unwrap();
     let bob = invited(&served, &ada, "Bob");
     send(&bob, "/account/interests", &[("interests", "counting")]);
-    let sleeps = |sentence| [("sentence", sentence), ("command", "sh -c 'exec sleep 60'"), ("chips", "1")];
-    assert_eq!(led(send(&ada, "/ideas", &sleeps("sheep"))), "/runs/1");
+    let tries = |sentence, command| [("sentence", sentence), ("command", command), ("chips", "1")];
+    assert_eq!(led(send(&ada, "/ideas", &tries("sheep", "sh -c 'exec sleep 60'"))), "/runs/1");
     let broken = [("sentence", "a"), ("command", "sh -c 'x"), ("chips", "1")];
     let said = read(send(&ada, "/ideas", &broken));
     assert!(said.contains("not closed"), "{said}");
@@ -155,7 +155,7 @@ fn people_are_asked_and_may_say_no_or_be_asked_no_more() {
     }
     assert!(page(&bob, "/runs/1").contains("Ada, Bob"));
     // A second run waits, and says why; one may leave, and what one has asked for be taken back.
-    assert_eq!(led(send(&bob, "/ideas", &sleeps("goats and cows"))), "/runs/2");
+    assert_eq!(led(send(&bob, "/ideas", &tries("goats and cows", "sleep 61"))), "/runs/2");
     let cluster = page(&bob, "/cluster");
     assert!(cluster.contains("0 of 1 chip free") && cluster.contains("keeps its chips for"), "{cluster}");
     assert_eq!(led(send(&ada, "/ideas/2/join", &[])), "/ideas/2");
@@ -196,7 +196,8 @@ mkdir model rollouts
 ln -s "$1/secret" model/config.json
 mkfifo rollouts/000009.jsonl.gz
 item='{"level":1,"prompt":"<img src=x>","numbers":[],"target":0}'
-tail='"prompt_tokens":[],"tokens":[],"log_probs":[],"thought_tokens":0,"finished":true,"reward":1e39,"reason":"<b>","advantage":0}'
+numbers='"prompt_tokens":[],"tokens":[],"log_probs":[],"thought_tokens":0'
+tail="$numbers"',"finished":true,"reward":1e30,"reason":"<b>","advantage":0}'
 {
   echo '{"version":1,"step":1,"rollouts":1}'
   echo '{"prompt":0,"sample":0,"item":'"$item"',"text":"<think><script>alert(1)</script></think>",'"$tail"

@@ -66,7 +66,8 @@ fn ended_for(run: &Run, decisions: &[Decision]) -> Option<String> {
     });
     let kept = || {
         decisions.iter().any(|decision| decision.verb == Verb::Kill).then(|| {
-            "This run did not give its chips back when it was asked for them, and was ended; what it had not saved was lost."
+            "This run did not give its chips back when it was asked for them, and was ended; what it had not saved was \
+             lost."
                 .to_string()
         })
     };

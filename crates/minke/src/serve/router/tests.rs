@@ -179,6 +179,38 @@ fn nobody_gets_at_what_is_anothers() {
 }
 
 #[test]
+fn whoever_is_logged_in_sees_every_area() {
+    run(async {
+        let town = Town::new();
+        let pages = routes()
+            .into_iter()
+            .filter(|route| route.rules.access == Access::Person && route.rules.body.is_none() && route.path != "/");
+        let mut seen = Vec::new();
+        for route in pages {
+            let path = town.path(&route);
+            let request = plain(&route, &path).header(header::COOKIE, cookie(&town.ada.session));
+            let response = town.ask(empty(request.header(header::ACCEPT, "text/html"))).await;
+            // There are no ideas and no runs yet.
+            let there = !["{idea}", "{run}"].iter().any(|number| route.path.contains(number));
+            let expected = if there { StatusCode::OK } else { StatusCode::NOT_FOUND };
+            assert_eq!(response.status(), expected, "{path}");
+            let page = text(response).await;
+            if there {
+                assert!(
+                    page.contains(&format!("href=\"{path}\"")) || path.starts_with("/chat/"),
+                    "{path} is not linked"
+                );
+                seen.push(route.path);
+            }
+        }
+        assert!(
+            ["/ideas", "/runs", "/cluster", "/inbox", "/account"].iter().all(|path| seen.contains(path)),
+            "{seen:?}"
+        );
+    });
+}
+
+#[test]
 fn forged_requests_change_nothing() {
     run(async {
         let town = Town::new();
