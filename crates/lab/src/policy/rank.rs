@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::account::{Accounts, waits};
-use super::{Claim, FRESH_CHIP_S, Reason, Tenure, kept_until, stint_ms};
+use super::{Claim, FRESH_CHIP_S, Reason, STINT_MS, Tenure, kept_until, worth_a_start_s};
 use crate::person::Share;
 
 /// What an idea may have had to be of the second class; above it is of the third.
@@ -126,7 +126,7 @@ impl<'a> Order<'a> {
 
     /// Gives a claim a stint: its people have had that much more for those that come after it.
     pub fn give(&mut self, claim: &Claim) {
-        let chip_s = f64::from(claim.chips) * stint_ms(claim) as f64 / 1000.0;
+        let chip_s = f64::from(claim.chips) * worth_a_start_s(claim).max(STINT_MS as f64 / 1000.0);
         self.accounts.serve(&claim.owners, chip_s);
     }
 }
@@ -155,7 +155,7 @@ impl<'a> Iterator for Order<'a> {
 }
 
 fn waited_long(claim: &Claim, now: u64) -> Option<Standing> {
-    let Tenure::Waits { since, ran_s } = claim.now else { return None };
-    let waited = now.saturating_sub(since);
-    (waited >= LONG_MS.max((LONG_TIMES * ran_s * 1000.0) as u64)).then_some(Standing::WaitedLong { since, ran_s })
+    let Tenure::Waits { since } = claim.now else { return None };
+    let long_ms = LONG_MS.max((LONG_TIMES * claim.ran_s * 1000.0) as u64);
+    (now.saturating_sub(since) >= long_ms).then_some(Standing::WaitedLong { since, ran_s: claim.ran_s })
 }
