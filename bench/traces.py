@@ -86,7 +86,7 @@ def picture(results):
     """Three panels with a row for each window and a dot for each policy."""
     import math
     panels = [("p95 wait, minutes", "wait_p95_s", 60, (1, 10_000), True), ("p95 slowdown", "slowdown_p95", 1, (1, 1_000), True), ("Jain's index of shares", "jain", 1, (0.5, 1.0), False)]
-    left, wide, gap, row, top = 150, 210, 24, 22, 62
+    left, wide, gap, row, top = 150, 200, 44, 22, 62
     width, height = left + 3 * (wide + gap), top + row * len(results) + 34
     svg = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">', STYLE, "<title>Waits, slowdowns and shares by policy</title>", f'<rect class="back" width="{width}" height="{height}"/>']
     cls = lambda policy: "d2as" if policy == "2das" else policy

@@ -20,7 +20,7 @@ pub use reason::Reason;
 use account::waits;
 use rank::{Order, Ranked};
 
-/// A stint lasts at least so many times what the change costs, so that changes take at most a twentieth of the time.
+/// A run holds chips for twenty times as long as its starts have cost, so that changes take at most a twentieth of the time.
 const STINT_SWITCHES: f64 = 20.0;
 
 /// A run that wants chips or holds some.
@@ -40,6 +40,10 @@ pub struct Claim {
     pub attained_chip_s: f64,
     /// Seconds that saving and starting again would cost.
     pub switch_s: f64,
+    /// How often it was given chips, those that it holds included.
+    pub starts: u32,
+    /// For how many seconds it held chips before, in stints that are over.
+    pub ran_s: f64,
     /// What it has now.
     pub now: Tenure,
 }
@@ -51,8 +55,6 @@ pub enum Tenure {
     Waits {
         /// Since when.
         since: u64,
-        /// Seconds that it has run.
-        ran_s: f64,
     },
     /// It holds chips and may be asked for them.
     Holds {
@@ -130,17 +132,18 @@ pub fn plan(claims: &[Claim], accounts: &Accounts, pace: Pace, chips: u32, now: 
     verdicts
 }
 
-/// Milliseconds that a run may keep chips that it was given.
-fn stint_ms(claim: &Claim, pace: Pace) -> u64 {
-    pace.turn_ms.max((STINT_SWITCHES * claim.switch_s * 1000.0) as u64)
+/// Seconds that a run has to hold chips for each of its starts to cost little.
+fn worth_a_start_s(claim: &Claim) -> f64 {
+    STINT_SWITCHES * claim.switch_s
 }
 
 /// Until when a claim keeps its chips, whoever wants them.
 pub(crate) fn kept_until(claim: &Claim, pace: Pace, now: u64) -> Option<u64> {
-    match claim.now {
-        Tenure::Holds { since } => Some(since + stint_ms(claim, pace)).filter(|until| *until > now),
-        _ => None,
-    }
+    let Tenure::Holds { since } = claim.now else { return None };
+    // What it has run before pays for its starts too: one that has run for long can be asked soon.
+    let owed_s = f64::from(claim.starts) * worth_a_start_s(claim) - claim.ran_s;
+    let until = since + pace.turn_ms.max((owed_s.max(0.0) * 1000.0) as u64);
+    (until > now).then_some(until)
 }
 
 /// Why a claim gets none: it would be given some that somebody keeps a while longer, or others come first.

@@ -29,7 +29,7 @@ pub enum Rule {
     Fifo,
     /// Whoever has had least comes next; nobody is ever asked for chips (as Slurm's fair share without its decay).
     Fairshare,
-    /// Tiresias' two queues (Gu et al., NSDI 2019): least attained service first, whoever it belongs to.
+    /// Tiresias' queues (Gu et al., NSDI 2019): least attained service first, whoever it belongs to.
     #[serde(rename = "2das")]
     Tiresias,
 }

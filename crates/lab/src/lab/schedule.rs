@@ -199,12 +199,20 @@ impl Lab {
             submitted: run.submitted,
             attained_chip_s: attained[&run.idea],
             switch_s: run.switch_s(),
+            starts: run.segments.len() as u32,
+            ran_s: ran_s(run),
             now: match (run.state, run.segments.last()) {
                 (State::Starting | State::Running, Some(segment)) => Tenure::Holds { since: segment.reserved },
                 (State::Suspending { .. } | State::Ending { .. }, _) => Tenure::Leaving,
-                _ => Tenure::Waits { since: run.waiting_since, ran_s: run.attained_chip_s / f64::from(run.chips) },
+                _ => Tenure::Waits { since: run.waiting_since },
             },
         };
         self.runs.values().filter(|run| !run.state.is_over()).map(claim).collect()
     }
+}
+
+/// Seconds that a run held chips, in stints that are over.
+fn ran_s(run: &Run) -> f64 {
+    let over = run.segments.iter().filter_map(|stint| Some(stint.ended.as_ref()?.0.saturating_sub(stint.reserved)));
+    over.sum::<u64>() as f64 / 1000.0
 }

@@ -13,8 +13,8 @@ const LANE_PART: f64 = 0.5;
 /// What is remembered of one person.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Account {
-    /// Virtual time: chip-seconds that they have had, by their shares. Whoever comes back from idleness is put level with the
-    /// one at work who has had least, so that idleness saves nothing up (stride scheduling; Gandiva_fair, EuroSys 2020).
+    /// Virtual time: chip-seconds that they have had, by their shares. Nothing is saved up by wanting little: see
+    /// [`Accounts::meet`] (stride scheduling; Gandiva_fair, EuroSys 2020).
     pub served_chip_s: f64,
     /// Chip-seconds that they have had of the fresh lane, and that have not come back yet.
     pub lane_chip_s: f64,
@@ -57,21 +57,27 @@ impl Accounts {
         }
     }
 
-    /// Sees who has come to work, or gone.
+    /// Sees who has come to work, who waits for chips, and who has gone. Credit is for those who wait: everybody else is put level
+    /// with the one of these who has had least.
     pub fn meet(&mut self, claims: &[Claim]) {
-        let owners = claims.iter().flat_map(|claim| &claim.owners);
-        let now: BTreeSet<PersonId> = owners.map(|owner| owner.person).collect();
-        let at_work = |(person, account): &(&PersonId, &Account)| account.at_work && now.contains(person);
-        let served = self.0.iter().filter(at_work).map(|(_, account)| account.served_chip_s);
-        let least = served.min_by(f64::total_cmp).unwrap_or(0.0);
-        for person in &now {
+        let people = |claim: &dyn Fn(&&Claim) -> bool| -> BTreeSet<PersonId> {
+            let owners = claims.iter().filter(claim).flat_map(|claim| &claim.owners);
+            owners.map(|owner| owner.person).collect()
+        };
+        let (here, waiting) = (people(&|_| true), people(&|claim| waits(claim)));
+        let least = |people: &BTreeSet<PersonId>| {
+            let before = self.0.iter().filter(|(person, account)| account.at_work && people.contains(person));
+            before.map(|(_, account)| account.served_chip_s).min_by(f64::total_cmp)
+        };
+        let least = least(&waiting).or_else(|| least(&here)).unwrap_or(0.0);
+        for person in &here {
             let account = self.0.entry(*person).or_default();
-            if !account.at_work {
+            if !account.at_work || !waiting.contains(person) {
                 account.served_chip_s = account.served_chip_s.max(least);
-                account.at_work = true;
             }
+            account.at_work = true;
         }
-        self.0.iter_mut().filter(|(person, _)| !now.contains(person)).for_each(|(_, account)| account.at_work = false);
+        self.0.iter_mut().filter(|(person, _)| !here.contains(person)).for_each(|(_, account)| account.at_work = false);
     }
 
     /// What the owners of a run have had, by their shares.
@@ -119,7 +125,9 @@ mod tests {
             submitted: 0,
             attained_chip_s: 0.0,
             switch_s: 5.0,
-            now: Tenure::Waits { since: 0, ran_s: 0.0 },
+            starts: 0,
+            ran_s: 0.0,
+            now: Tenure::Waits { since: 0 },
         }
     }
 
@@ -135,6 +143,10 @@ mod tests {
         accounts.meet(&[claim(BEN)]);
         accounts.meet(&[claim(ADA), claim(BEN)]);
         assert_eq!(accounts.of(ADA).served_chip_s, 6000.0);
+        // Nor is anything saved up by whoever has all that they want.
+        let content = Claim { now: Tenure::Holds { since: 0 }, ..claim(BEN) };
+        accounts.meet(&[claim(ADA), content]);
+        assert_eq!(accounts.of(BEN).served_chip_s, 6000.0);
     }
 
     #[test]

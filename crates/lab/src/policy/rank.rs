@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::account::{Accounts, waits};
-use super::{Claim, Pace, Reason, Tenure, kept_until, stint_ms};
+use super::{Claim, Pace, Reason, Tenure, kept_until, worth_a_start_s};
 use crate::person::Share;
 
 /// A run that has waited long, and so many times as long as it ran, has a turn.
@@ -121,7 +121,8 @@ impl<'a> Order<'a> {
 
     /// Gives a claim a stint: its people have had that much more for those that come after it.
     pub fn give(&mut self, claim: &Claim) {
-        let chip_s = f64::from(claim.chips) * stint_ms(claim, self.pace) as f64 / 1000.0;
+        let stint_s = worth_a_start_s(claim).max(self.pace.turn_ms as f64 / 1000.0);
+        let chip_s = f64::from(claim.chips) * stint_s;
         self.accounts.serve(&claim.owners, chip_s);
     }
 }
@@ -150,8 +151,7 @@ impl<'a> Iterator for Order<'a> {
 }
 
 fn waited_long(claim: &Claim, pace: Pace, now: u64) -> Option<Standing> {
-    let Tenure::Waits { since, ran_s } = claim.now else { return None };
-    let waited = now.saturating_sub(since);
-    (waited >= pace.long_ms().max((LONG_TIMES * ran_s * 1000.0) as u64))
-        .then_some(Standing::WaitedLong { since, ran_s })
+    let Tenure::Waits { since } = claim.now else { return None };
+    let long_ms = pace.long_ms().max((LONG_TIMES * claim.ran_s * 1000.0) as u64);
+    (now.saturating_sub(since) >= long_ms).then_some(Standing::WaitedLong { since, ran_s: claim.ran_s })
 }

@@ -17,25 +17,18 @@ pub struct Day<'a> {
     trace: &'a Trace,
     chips: u32,
     rule: Rule,
-    tiresias: baselines::Tiresias,
     now: u64,
     /// The jobs from there on are yet to come.
     coming: usize,
     claims: Vec<Claim>,
-    /// Of each claim: milliseconds that it is still to run, and that it has held chips.
-    progress: BTreeMap<RunId, Progress>,
+    /// Milliseconds that each of them is still to run.
+    left_ms: BTreeMap<RunId, u64>,
     accounts: Accounts,
     /// Chips that each person is entitled to now.
     entitled: Vec<f64>,
     wanted: f64,
     tally: Tally,
     stints: Vec<Stint>,
-}
-
-#[derive(Clone, Copy)]
-struct Progress {
-    left_ms: u64,
-    ran_ms: u64,
 }
 
 impl<'a> Day<'a> {
@@ -45,11 +38,10 @@ impl<'a> Day<'a> {
             trace,
             chips,
             rule,
-            tiresias: baselines::Tiresias::default(),
             now: 0,
             coming: 0,
             claims: Vec::new(),
-            progress: BTreeMap::new(),
+            left_ms: BTreeMap::new(),
             accounts: Accounts::default(),
             entitled: nothing.clone(),
             wanted: 0.0,
@@ -62,7 +54,7 @@ impl<'a> Day<'a> {
     pub fn next(&self) -> Option<u64> {
         let submitted = self.trace.jobs.get(self.coming).map(|job| job.submitted);
         let ends = self.claims.iter().filter_map(|claim| match claim.now {
-            Tenure::Holds { since } => Some(self.now.max(since + SWITCH_S * 1000) + self.progress[&claim.run].left_ms),
+            Tenure::Holds { since } => Some(self.now.max(since + SWITCH_S * 1000) + self.left_ms[&claim.run]),
             _ => None,
         });
         let waits = self.claims.iter().any(|claim| matches!(claim.now, Tenure::Waits { .. }));
@@ -85,16 +77,15 @@ impl<'a> Day<'a> {
             claim.attained_chip_s += chip_s;
             self.tally.had[claim.owners[0].person.0 as usize] += chip_s;
             self.tally.did += chip_s;
-            if let Some(progress) = self.progress.get_mut(&claim.run) {
-                progress.left_ms -= at.saturating_sub(self.now.max(since + SWITCH_S * 1000));
-                progress.ran_ms += at - self.now;
+            if let Some(left) = self.left_ms.get_mut(&claim.run) {
+                *left -= at.saturating_sub(self.now.max(since + SWITCH_S * 1000));
             }
         }
         self.now = at;
         let before = self.claims.len();
-        let (progress, stints) = (&self.progress, &mut self.stints);
+        let (left_ms, stints) = (&self.left_ms, &mut self.stints);
         self.claims.retain(|claim| {
-            let over = progress[&claim.run].left_ms == 0;
+            let over = left_ms[&claim.run] == 0;
             if let (true, Tenure::Holds { since }) = (over, claim.now) {
                 stints.push(Stint { job: claim.run.0 as usize, from: since, until: at });
             }
@@ -124,9 +115,11 @@ impl<'a> Day<'a> {
                 submitted: job.submitted,
                 attained_chip_s: 0.0,
                 switch_s: SWITCH_S as f64,
-                now: Tenure::Waits { since: self.now, ran_s: 0.0 },
+                starts: 0,
+                ran_s: 0.0,
+                now: Tenure::Waits { since: self.now },
             });
-            self.progress.insert(run, Progress { left_ms: job.runs_ms, ran_ms: 0 });
+            self.left_ms.insert(run, job.runs_ms);
             self.coming += 1;
         }
         self.coming > from
@@ -145,15 +138,18 @@ impl<'a> Day<'a> {
             Rule::Fairshare => {
                 baselines::fairshare(claims, chips, |claim| self.tally.had[claim.owners[0].person.0 as usize])
             }
-            Rule::Tiresias => self.tiresias.plan(claims, chips, self.now),
+            Rule::Tiresias => baselines::tiresias(claims, chips, self.now),
         };
         for claim in &mut self.claims {
             match (claim.now, holds.contains(&claim.run)) {
-                (Tenure::Waits { .. }, true) => claim.now = Tenure::Holds { since: self.now },
+                (Tenure::Waits { .. }, true) => {
+                    claim.now = Tenure::Holds { since: self.now };
+                    claim.starts += 1;
+                }
                 (Tenure::Holds { since }, false) => {
                     self.stints.push(Stint { job: claim.run.0 as usize, from: since, until: self.now });
-                    let ran_s = self.progress[&claim.run].ran_ms as f64 / 1000.0;
-                    claim.now = Tenure::Waits { since: self.now, ran_s };
+                    claim.ran_s += (self.now - since) as f64 / 1000.0;
+                    claim.now = Tenure::Waits { since: self.now };
                 }
                 _ => {}
             }

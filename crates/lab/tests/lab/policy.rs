@@ -37,9 +37,11 @@ fn made_up(random: &mut Random) -> Question {
             chips: wants,
             submitted: NOW - 10_000_000 - random.below(1000),
             attained_chip_s: [0.3, 2.0, 9.0, 30.0][random.below(4) as usize] * HOUR,
-            switch_s: 5.0,
+            switch_s: [5.0, 30.0][random.below(2) as usize],
+            starts: random.below(3) as u32 + 1,
+            ran_s: random.below(4000) as f64,
             now: match holds {
-                false => Tenure::Waits { since: NOW - ago, ran_s: random.below(4000) as f64 },
+                false => Tenure::Waits { since: NOW - ago },
                 true if random.one_in(6) => Tenure::Leaving,
                 true => Tenure::Holds { since: NOW - ago },
             },
@@ -59,8 +61,15 @@ fn waits(claim: &Claim) -> bool {
     matches!(claim.now, Tenure::Waits { .. })
 }
 
+/// Until when a claim may keep the chips that it holds: two minutes, and until its starts are a twentieth of its time.
+fn until(claim: &Claim) -> u64 {
+    let Tenure::Holds { since } = claim.now else { return 0 };
+    let owed_s = (20.0 * claim.switch_s * f64::from(claim.starts) - claim.ran_s).max(120.0);
+    since + (owed_s * 1000.0) as u64
+}
+
 fn kept(claim: &Claim) -> bool {
-    matches!(claim.now, Tenure::Holds { since } if since + 120_000 > NOW)
+    until(claim) > NOW
 }
 
 /// Whether a reason of a verdict is so.
@@ -79,14 +88,12 @@ fn is_true(reason: &Reason, verdict: &Verdict, by_run: &BTreeMap<RunId, (&Claim,
         Reason::Behind { run, than, by } => *by >= HOUR - 1e-6 && starts(run) && asked(than),
         Reason::WaitedLong { run, since, ran_s } => {
             let waited_s = (NOW - since) as f64 / 1000.0;
-            other(run).now == (Tenure::Waits { since: *since, ran_s: *ran_s })
+            (other(run).now, other(run).ran_s) == (Tenure::Waits { since: *since }, *ran_s)
                 && starts(run)
                 && waited_s >= HOUR.max(2.0 * ran_s - 0.001)
         }
         Reason::LaneSpent { run } => other(run).attained_chip_s < HOUR && asked(run),
-        Reason::MinimumStint { run, until } => {
-            kept(other(run)) && other(run).now == (Tenure::Holds { since: until - 120_000 })
-        }
+        Reason::MinimumStint { run, until: at } => kept(other(run)) && *at == until(other(run)),
         Reason::After { run } => *run != me.run && by_run[run].1,
         Reason::Leaving { run } => other(run).now == Tenure::Leaving,
         Reason::Fits => me.chips <= chips,
@@ -125,8 +132,8 @@ fn rules_hold_and_reasons_are_true() {
                 *kinds.entry(kind.split(' ').next().unwrap_or_default().to_string()).or_default() += 1;
             }
             // Whoever has waited long is kept out only by others who come first, or by stints.
-            let waited_long = matches!(claim.now, Tenure::Waits { since, ran_s }
-                if NOW - since >= 3_600_000_u64.max((2000.0 * ran_s) as u64));
+            let waited_long = matches!(claim.now, Tenure::Waits { since }
+                if NOW - since >= 3_600_000_u64.max((2000.0 * claim.ran_s) as u64));
             if !verdict.holds && waited_long && claim.attained_chip_s >= HOUR {
                 let later = |other: &Claim| !kept(other) && other.attained_chip_s >= HOUR && !waits(other);
                 assert!(holds(&later) < claim.chips, "{claim:?} of {claims:?}");
@@ -159,9 +166,11 @@ fn gets(first: (f64, f64, u64), second: (f64, f64, u64), lane_chip_s: f64) -> bo
         submitted: 0,
         attained_chip_s: attained_h * HOUR,
         switch_s: 5.0,
+        starts: 1,
+        ran_s: attained_h * HOUR,
         now: match NOW - 1000 * ago_s {
             since if holds => Tenure::Holds { since },
-            since => Tenure::Waits { since, ran_s: attained_h * HOUR },
+            since => Tenure::Waits { since },
         },
     };
     let account = |served_h: f64| Account {
@@ -190,5 +199,35 @@ fn who_comes_first() {
         ((9.0, 90.0, 64_000), (20.0, 1.0, 130), lane, false, "and not sooner"),
     ] {
         assert_eq!(gets(first, second, lane), expected, "{what}");
+    }
+}
+
+#[test]
+fn whoever_has_run_for_long_can_be_asked_soon() {
+    // (starts, seconds run before, seconds since the last start) where a start costs 30 s: may it be asked?
+    for (starts, ran_s, since_s, expected) in [
+        (1, 0.0, 599, false),
+        (1, 0.0, 600, true),
+        (2, 600.0, 599, false),
+        (2, 4000.0, 119, false),
+        (2, 4000.0, 120, true),
+    ] {
+        let claim = |run: u32, attained_chip_s: f64, now: Tenure| Claim {
+            run: RunId(run),
+            idea: IdeaId(run),
+            owners: vec![Share { person: PersonId(run), share: 1.0 }],
+            chips: 1,
+            submitted: 0,
+            attained_chip_s,
+            switch_s: 30.0,
+            starts,
+            ran_s,
+            now,
+        };
+        let holds = claim(1, 5000.0, Tenure::Holds { since: NOW - 1000 * since_s });
+        let fresh = claim(2, 0.0, Tenure::Waits { since: NOW });
+        let verdicts = plan(&[holds, fresh], &Accounts::default(), Pace::default(), 1, NOW);
+        let gives_way = verdicts.iter().any(|verdict| verdict.run == RunId(1) && !verdict.holds);
+        assert_eq!(gives_way, expected, "{starts} starts, {ran_s} s, {since_s} s");
     }
 }

@@ -116,6 +116,29 @@ fn an_idea_becomes_a_run_and_the_run_a_model() {
     let ideas = lab.json(&["ideas", "--json"]);
     assert_eq!(ideas.as_array().map(Vec::len), Some(2));
     assert_eq!(lab.json(&["inbox", "--json"]), serde_json::json!([]));
+    let report = lab.json(&["lab", "report", "--json"]);
+    assert_eq!((report["runs"].as_u64(), report["done"].as_u64()), (Some(2), Some(2)), "{report}");
+    assert!(report["repeats_shown"].as_u64() >= Some(1) && report["chip_h"].as_f64() > Some(0.0), "{report}");
+    let report = lab.run(&["lab", "report"]);
+    assert!(
+        report.starts_with("people: 1, ideas: 2, runs: 2\n") && report.contains("from idea to first step"),
+        "{report}"
+    );
+}
+
+/// The policy on a day that is known, beside another: the new idea need not wait for the long run.
+#[test]
+fn a_day_is_played() {
+    let place = Place::new();
+    place.write("day.csv", "submit_s,duration_s,chips,person\n0,40000,2,ada\n9000,600,1,ben\n");
+    let day = ["lab", "simulate", "--trace", "day.csv", "--chips", "2"];
+    let minke = place.json(&[&day[..], &["--svg", "day.svg"]].concat());
+    assert_eq!((minke["policy"].as_str(), minke["wait_max_s"].as_f64()), (Some("minke"), Some(0.0)));
+    assert!(String::from_utf8(place.read("day.svg")).unwrap().contains(">ada</text>"));
+    let fifo = place.json(&[&day[..], &["--policy", "fifo"]].concat());
+    assert_eq!((fifo["policy"].as_str(), fifo["wait_max_s"].as_f64()), (Some("fifo"), Some(31_030.0)));
+    let text = place.run(&day);
+    assert!(text.contains("2 jobs of 2 people on 2 chips") && text.contains("times a job gave way"), "{text}");
 }
 
 #[test]

@@ -30,7 +30,7 @@ impl Show for Shown {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
         let worth = &self.0;
         let Worth { people, ideas, runs, done, chip_h, .. } = worth;
-        writeln!(out, "{people} people, {ideas} ideas, {runs} runs")?;
+        writeln!(out, "people: {people}, ideas: {ideas}, runs: {runs}")?;
         if let (Some(median), Some(most)) = (worth.first_step_p50_s, worth.first_step_p95_s) {
             let (median, most) = (duration(median), duration(most));
             writeln!(out, "from idea to first step  {median} median, {most} for 95 of 100")?;
@@ -59,6 +59,6 @@ mod tests {
         let mut text = Vec::new();
         Shown(Worth::default()).show(&mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
-        assert!(text.starts_with("0 people") && !text.contains('%') && !text.contains("NaN"), "{text}");
+        assert!(text.starts_with("people: 0") && !text.contains('%') && !text.contains("NaN"), "{text}");
     }
 }

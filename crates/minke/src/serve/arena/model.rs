@@ -156,8 +156,8 @@ mod tests {
 
     #[test]
     fn a_model_of_a_run_leads_to_the_run_and_its_idea() {
-        let person = Person { id: 1, name: "ada".into() };
-        let visitor = Visitor { person, session: String::new(), csrf: String::new() };
+        let person = Person { id: 1, name: "ada".into(), interests: String::new() };
+        let visitor = Visitor { person, session: String::new(), csrf: String::new(), asked: 0 };
         let boards = Boards { answers: None, thoughts: None, judged: None };
         let origin = Origin { run: 7, idea: 3, sentence: "sums <first>".into() };
         let page = page(&visitor, "r7", &boards, Some(&origin), &[], 2).into_string();
