@@ -84,6 +84,42 @@ impl Tree {
         Ok(hash)
     }
 
+    /// The tree that is kept in `directory` under its hash.
+    ///
+    /// # Errors
+    /// When it is not kept, or can't be read.
+    pub fn load(directory: &Path, hash: &str) -> io::Result<Tree> {
+        let mut tree = Tree::default();
+        tree.add(&directory.join(hash), "")?;
+        Ok(tree)
+    }
+
+    fn add(&mut self, place: &Path, under: &str) -> io::Result<()> {
+        for entry in fs::read_dir(place)? {
+            let entry = entry?;
+            let name = entry.file_name().into_string().map_err(|_| io::ErrorKind::InvalidData)?;
+            let path = if under.is_empty() { name } else { format!("{under}/{name}") };
+            if entry.file_type()?.is_dir() {
+                self.add(&entry.path(), &path)?;
+                continue;
+            }
+            if is_executable(&entry.metadata()?) {
+                self.executable.push(path.clone());
+            }
+            self.files.insert(path, fs::read(entry.path())?);
+        }
+        Ok(())
+    }
+
+    /// Adds the files of another tree, where it has none of their paths itself.
+    pub fn fill_in(&mut self, other: Tree) {
+        let new = |path: &String| !self.files.contains_key(path);
+        self.executable.extend(other.executable.into_iter().filter(new).collect::<Vec<String>>());
+        for (path, bytes) in other.files {
+            self.files.entry(path).or_insert(bytes);
+        }
+    }
+
     fn write(&self, place: &Path) -> io::Result<()> {
         fs::create_dir_all(place)?;
         for (path, bytes) in &self.files {
@@ -141,6 +177,18 @@ fn make_executable(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+fn is_executable(about: &fs::Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::PermissionsExt::mode(&about.permissions()) & 0o100 != 0
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = about;
+        false
+    }
+}
+
 /// A hash as hexadecimal digits.
 pub(crate) fn hexadecimal(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
@@ -172,6 +220,12 @@ mod tests {
         let hash = kept.keep(&code).unwrap();
         assert_eq!(kept.keep(&code).unwrap(), hash);
         assert_ne!(tree(&[("run.sh", "#!/bin/sh\n"), ("a/b/c.txt", "other")]).hash(), hash);
+        let mut again = Tree::load(&code, &hash).unwrap();
+        assert_eq!((again.hash(), &again.files), (hash.clone(), &kept.files));
+        assert!(Tree::load(&code, "no-such").is_err());
+        again = tree(&[("a/b/c.txt", "another")]);
+        again.fill_in(kept.clone());
+        assert_eq!(again.hash(), tree(&[("run.sh", "#!/bin/sh\n"), ("a/b/c.txt", "another")]).hash());
         let into = directory.path().join("run");
         place(&code, &hash, &into).unwrap();
         fs::write(into.join("a/b/c.txt"), "changed by the run").unwrap();

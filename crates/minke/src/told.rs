@@ -26,6 +26,9 @@ pub struct Attempt {
     /// The files that it is given.
     #[serde(default)]
     pub files: BTreeMap<String, CodeFile>,
+    /// The run whose files it is given besides these, where these have none of their paths.
+    #[serde(default)]
+    pub code_of: Option<u32>,
     /// What was made of the repeats that were shown; without it, repeats are shown before anything is run.
     #[serde(default)]
     pub advice: Option<(u32, Choice)>,

@@ -74,6 +74,7 @@ pub fn run(arguments: &Try) -> Result<()> {
         command: arguments.command.clone(),
         chips: arguments.chips,
         files,
+        code_of: None,
         advice: None,
     };
     let mut tried: Tried = client.post("/api/try", &attempt)?;

@@ -15,7 +15,8 @@ use super::guard::{Visitor, field};
 use super::ideas::number;
 use super::lab::api::{Answer, attempt, me};
 use super::page::{self, csrf_field};
-use crate::told::{Alike, Attempt, CodeFile, Tried};
+use super::runs::shown;
+use crate::told::{self, Alike, Attempt, CodeFile, Tried};
 
 /// What a recipe that is given along is called.
 const RECIPE: &str = "recipe.toml";
@@ -26,6 +27,8 @@ struct Draft {
     idea: Option<u32>,
     command: String,
     chips: u32,
+    /// The run whose code it is given.
+    code: Option<u32>,
     recipe: String,
 }
 
@@ -35,7 +38,8 @@ impl Draft {
         let chips = number(body, "chips").ok_or_else(|| Failure::bad_request("say how many chips it runs on"))?;
         // Browsers end lines as printers do.
         let recipe = text("recipe").replace("\r\n", "\n");
-        Ok(Draft { sentence: text("sentence"), idea: number(body, "idea"), command: text("command"), chips, recipe })
+        let (idea, code) = (number(body, "idea"), number(body, "code"));
+        Ok(Draft { sentence: text("sentence"), idea, command: text("command"), chips, code, recipe })
     }
 
     fn attempt(&self, advice: Option<(u32, Choice)>) -> Answer<Attempt> {
@@ -50,6 +54,7 @@ impl Draft {
             command: words(&self.command).map_err(Failure::bad_request)?,
             chips: self.chips,
             files,
+            code_of: self.code,
             advice,
         })
     }
@@ -68,13 +73,15 @@ impl Draft {
     }
 }
 
-/// The form for an idea, or for another run of one; there are so many chips.
-pub fn form(visitor: &Visitor, idea: Option<u32>, chips: u32) -> Markup {
+/// The form for an idea, or for another run of one like its latest; there are so many chips.
+pub fn form(visitor: &Visitor, idea: Option<(u32, &[told::Run])>, chips: u32) -> Markup {
+    let runs = idea.map_or(&[][..], |(_, runs)| runs);
+    let command = runs.first().map_or_else(|| format!("minke train {RECIPE}"), |run| shown(&run.command));
     html! {
         form.panel.attempt method="post" action="/ideas" {
             (csrf_field(visitor))
             @match idea {
-                Some(idea) => { input type="hidden" name="idea" value=(idea); }
+                Some((idea, _)) => { input type="hidden" name="idea" value=(idea); }
                 None => {
                     label for="sentence" { "What do you want to find out?" }
                     input id="sentence" name="sentence" required maxlength="2000" autocomplete="off"
@@ -85,13 +92,20 @@ pub fn form(visitor: &Visitor, idea: Option<u32>, chips: u32) -> Markup {
                 div.grows {
                     label for="command" { "Command" }
                     input.code id="command" name="command" required autocomplete="off" spellcheck="false"
-                        value={ "minke train " (RECIPE) };
+                        value=(command);
                 }
                 div {
                     label for="chips" { "Chips" }
                     input id="chips" name="chips" type="number" min="1" max=(chips) value="1" required;
                 }
                 button.primary { @if idea.is_some() { "Run it" } @else { "Try it" } }
+            }
+            @if !runs.is_empty() {
+                label for="code" { "Code that goes along" }
+                select id="code" name="code" {
+                    @for run in runs { option value=(run.id) { "that of run " (run.id) } }
+                    option value="" { "none" }
+                }
             }
             details {
                 summary { "A recipe, which the command finds as " code { (RECIPE) } }

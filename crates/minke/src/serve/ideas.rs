@@ -220,7 +220,7 @@ fn render(visitor: &Visitor, whole: &Whole, best: Option<(f64, usize, u32)>) -> 
                     }
                 }
             }
-            @if *mine && !settled { section { h2 { "Another run" } (attempts::form(visitor, Some(*id), *chips)) } }
+            @if *mine && !settled { section { h2 { "Another run" } (attempts::form(visitor, Some((*id, runs)), *chips)) } }
         }
     };
     page::full(visitor, "/ideas", sentence, &["live.js"], &body)

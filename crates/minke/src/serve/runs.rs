@@ -173,7 +173,7 @@ fn head(visitor: &Visitor, run: &told::Run, mine: bool, has_model: bool) -> Mark
 }
 
 /// A command as it could be typed.
-fn shown(command: &[String]) -> String {
+pub fn shown(command: &[String]) -> String {
     let plain = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || "-_./=:,+@%".contains(c));
     let quoted = |word: &String| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', "'\\''")) };
     command.iter().map(quoted).collect::<Vec<String>>().join(" ")

@@ -117,14 +117,22 @@ fn an_idea_is_tried_found_again_and_joined_and_its_run_watched_to_its_end() {
     let cluster = page(&ada, "/cluster");
     assert!(cluster.contains("1 of 1 chip free") && cluster.contains("1 of them not run again"), "{cluster}");
 
+    // Another run is like the last one: its command and its code are there already.
+    let idea = page(&bob, "/ideas/1");
+    assert!(idea.contains("value=\"minke train recipe.toml\"") && idea.contains("that of run 1"), "{idea}");
+    let more = [("idea", "1"), ("command", "minke train recipe.toml --seed 9"), ("chips", "1"), ("code", "1")];
+    assert_eq!(led(send(&bob, "/ideas", &more)), "/runs/2");
+    wait(&bob, 2, "done");
+    assert_eq!(send(&bob, "/ideas", &[("idea", "1"), ("command", "ls"), ("chips", "1"), ("code", "9")]).status(), 404);
+
     // Whoever goes on all the same does.
     let again = tried(&bob, "tiny thoughts help tiny sums, and more", &[]);
     let number = between(&read(again), "name=\"advice\" value=\"", "\"");
     let on = [("advice", number.as_str()), ("choice", "go_on")];
-    assert_eq!(led(tried(&bob, "tiny thoughts help tiny sums, and more", &on)), "/runs/2");
+    assert_eq!(led(tried(&bob, "tiny thoughts help tiny sums, and more", &on)), "/runs/3");
     assert!(page(&bob, "/ideas/2").contains("Ada and Bob started"));
-    assert_eq!(led(send(&bob, "/runs/2/stop", &[])), "/runs/2");
-    wait(&bob, 2, "stopped");
+    assert_eq!(led(send(&bob, "/runs/3/stop", &[])), "/runs/3");
+    wait(&bob, 3, "stopped");
 }
 
 #[test]

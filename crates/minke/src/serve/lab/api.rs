@@ -56,8 +56,12 @@ pub async fn try_idea(
 /// Shows what is like the idea, or runs it.
 pub async fn attempt(shared: &Shared, by: PersonId, attempt: Attempt) -> Answer<Tried> {
     let desk = &shared.desk;
-    let Attempt { sentence, idea, parent, command, chips, files, advice } = attempt;
-    let tree = tree(files)?;
+    let Attempt { sentence, idea, parent, command, chips, files, code_of, advice } = attempt;
+    let mut tree = tree(files)?;
+    if let Some(run) = code_of {
+        tree.fill_in(code(shared, run).await?);
+        tree.check().map_err(|error| Failure::bad_request(error.to_string()))?;
+    }
     let fingerprint = Fingerprint::of(&command, &tree.files);
     match advice {
         Some((id, choice)) => {
@@ -95,6 +99,16 @@ pub async fn attempt(shared: &Shared, by: PersonId, attempt: Attempt) -> Answer<
 
 pub fn unexpected(action: &Action) -> Failure {
     Failure::internal(&anyhow!("the lab answered {action:?}"))
+}
+
+/// The files that a run was given.
+async fn code(shared: &Shared, run: u32) -> Answer<Tree> {
+    let kept = shared.desk.with(move |host| {
+        let run = host.lab().runs().get(&RunId(run));
+        Ok(run.map(|run| (host.launcher().code(), run.tree.clone())))
+    });
+    let (code, hash) = kept.await?.ok_or_else(|| Failure::not_found(format!("there is no run {run}")))?;
+    blocking(move || Ok(if hash.is_empty() { Tree::default() } else { Tree::load(&code, &hash)? })).await
 }
 
 fn tree(files: std::collections::BTreeMap<String, told::CodeFile>) -> Answer<Tree> {
