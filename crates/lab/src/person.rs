@@ -38,3 +38,14 @@ pub struct Share {
 pub(crate) fn equal_shares(people: &[PersonId]) -> Vec<Share> {
     people.iter().map(|&person| Share { person, share: 1.0 / people.len() as f64 }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_of_an_older_lab_begin_with_a_new_account() {
+        let ada: Person = serde_json::from_str(r#"{"id":1,"name":"Ada","chip_s":5.0}"#).unwrap();
+        assert_eq!(ada.account, Account::default());
+    }
+}

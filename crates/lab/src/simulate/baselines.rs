@@ -47,8 +47,8 @@ pub fn fairshare(claims: &[Claim], chips: u32, had: impl Fn(&Claim) -> f64) -> B
 
 /// Discretised two-dimensional attained service, as Tiresias has it: a job's queue follows from the chip-seconds that it has had;
 /// in a queue those that hold chips come first, then the order of submission. A job that has waited for an hour, and twice as
-/// long as it ran, is in the first queue until it has chips. (Tiresias lets it begin there again as if it had had nothing; on our
-/// traces that is worse by every number.)
+/// long as it ran, is in the first queue until it has chips. (Tiresias lets it begin there again as if it had had nothing; on the
+/// traces of `bench/traces.py` waits, slowdowns and shares are then no better, and most are worse.)
 pub fn tiresias(claims: &[Claim], chips: u32, now: u64) -> BTreeSet<RunId> {
     let queue = |claim: &Claim| match claim.now {
         Tenure::Waits { since }

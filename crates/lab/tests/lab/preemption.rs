@@ -165,3 +165,45 @@ fn orders_that_were_lost_with_the_process_are_given_again() {
     place.restart();
     stint(&place, long, |stint| assert_eq!(stint.end, Some(End::Signal(9))));
 }
+
+/// While a run that was asked saves, its chips count as coming: nobody else is asked for the sake of the same run.
+#[test]
+fn no_more_chips_are_asked_for_than_are_wanted() {
+    let mut place = Place::new(2);
+    let [ada, ben] = ["Ada", "Ben"].map(|name| place.person(name));
+    let (first, second) = (place.try_idea(ada, "One", 1).1, place.try_idea(ada, "Two", 1).1);
+    for _ in 0..100 {
+        place.wait(60);
+    }
+    let (_, short) = place.try_idea(ben, "Something quick", 1);
+    let asked = |place: &Place| {
+        [first, second].into_iter().filter(|run| matches!(place.state(*run), State::Suspending { .. })).count()
+    };
+    assert_eq!(asked(&place), 1);
+    place.wait(30);
+    assert_eq!((asked(&place), place.state(short)), (1, State::Waiting));
+    let why = place.host.lab().why(short, place.now).unwrap();
+    assert!(why.contains("is about to give its chips back"), "{why}");
+}
+
+/// What people have had, and what is left of their lanes, is kept as everything else is.
+#[test]
+fn accounts_outlive_the_process() {
+    let mut place = Place::new(1);
+    let [ada, ben] = ["Ada", "Ben"].map(|name| place.person(name));
+    let (_, long) = place.try_idea(ada, "A long run", 1);
+    for _ in 0..30 {
+        place.wait(60);
+    }
+    place.try_idea(ben, "Another", 1);
+    let accounts = |place: &Place| [ada, ben].map(|person| place.host.lab().people()[&person].account);
+    let before = accounts(&place);
+    // Half an hour of one chip; the lane fills at half a chip. Ben saved nothing up before he came.
+    assert_eq!((before[0].served_chip_s, before[0].at_work), (1800.0, true));
+    assert!((before[0].lane_chip_s - (8.0 * 3600.0 - 900.0)).abs() < 61.0, "{before:?}");
+    assert_eq!(before[1].served_chip_s, 1800.0);
+    let why = place.host.lab().why(long, place.now);
+    place.restart();
+    assert_eq!(accounts(&place), before);
+    assert_eq!(place.host.lab().why(long, place.now), why);
+}
