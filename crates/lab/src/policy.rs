@@ -81,12 +81,8 @@ pub struct Verdict {
 /// Chips go to claims in the order of their ranks, as far as they fit; smaller runs fill what is left. Chips that are
 /// about to be given back are taken to be there: a run may be meant to hold chips that are not free yet.
 pub fn plan(claims: &[Claim], accounts: &Accounts, pace: Pace, chips: u32, now: u64) -> Vec<Verdict> {
-    let (mut order, kept) = Order::new(claims, accounts, pace, now);
+    let mut order = Order::new(claims, accounts, pace, chips, now);
     let mut room = chips;
-    for ranked in &kept {
-        room = room.saturating_sub(ranked.claim.chips);
-        order.give(ranked.claim);
-    }
     let mut chosen: Vec<Ranked<'_>> = Vec::new();
     // With how many had been chosen before them.
     let mut left_out: Vec<(Ranked<'_>, usize)> = Vec::new();
@@ -102,8 +98,7 @@ pub fn plan(claims: &[Claim], accounts: &Accounts, pace: Pace, chips: u32, now: 
     let held: u32 = claims.iter().filter(|claim| !waits(claim)).map(|claim| claim.chips).sum();
     let mut free = chips.saturating_sub(held);
     let leaving = claims.iter().find(|claim| claim.now == Tenure::Leaving).map(|claim| claim.run);
-    let mut verdicts: Vec<Verdict> =
-        kept.iter().map(|ranked| Verdict { run: ranked.claim.run, holds: true, because: Vec::new() }).collect();
+    let mut verdicts = Vec::new();
     for (at, ranked) in chosen.iter().enumerate() {
         let because = if !waits(ranked.claim) {
             Vec::new()
@@ -125,7 +120,7 @@ pub fn plan(claims: &[Claim], accounts: &Accounts, pace: Pace, chips: u32, now: 
         let because = match before.iter().rfind(|start| waits(start.claim)) {
             _ if ranked.claim.chips > chips => too_big,
             Some(start) if !waits(ranked.claim) => ranked.yields(start),
-            _ => waits_for(ranked, &kept, before, pace, now).unwrap_or(too_big),
+            _ => waits_for(ranked, before, pace, now).unwrap_or(too_big),
         };
         verdicts.push(Verdict { run: ranked.claim.run, holds: false, because: vec![because] });
     }
@@ -137,7 +132,7 @@ fn worth_a_start_s(claim: &Claim) -> f64 {
     STINT_SWITCHES * claim.switch_s
 }
 
-/// Until when a claim keeps its chips, whoever wants them.
+/// Until when a claim keeps its chips, unless a fresh run wants them.
 pub(crate) fn kept_until(claim: &Claim, pace: Pace, now: u64) -> Option<u64> {
     let Tenure::Holds { since } = claim.now else { return None };
     // What it has run before pays for its starts too: one that has run for long can be asked soon.
@@ -147,11 +142,11 @@ pub(crate) fn kept_until(claim: &Claim, pace: Pace, now: u64) -> Option<u64> {
 }
 
 /// Why a claim gets none: it would be given some that somebody keeps a while longer, or others come first.
-fn waits_for(ranked: &Ranked<'_>, kept: &[Ranked<'_>], before: &[Ranked<'_>], pace: Pace, now: u64) -> Option<Reason> {
-    let asked = kept.iter().filter(|other| ranked.may_ask(other, pace));
+fn waits_for(ranked: &Ranked<'_>, before: &[Ranked<'_>], pace: Pace, now: u64) -> Option<Reason> {
+    let asked = before.iter().filter(|other| ranked.may_ask(other, pace));
     let asked = asked.filter_map(|other| Some((kept_until(other.claim, pace, now)?, other.claim.run))).min();
     match asked {
         Some((until, run)) => Some(Reason::MinimumStint { run, until }),
-        None => before.last().or(kept.last()).map(|last| Reason::After { run: last.claim.run }),
+        None => before.last().map(|last| Reason::After { run: last.claim.run }),
     }
 }

@@ -38,7 +38,7 @@ impl Lab {
                 if chip_s > 0.0 {
                     run.attained_chip_s += chip_s;
                     let had = attained.entry(run.idea).or_default();
-                    accounts.charge(&run.owners, chip_s, *had, self.pace);
+                    accounts.charge(&run.owners, chip_s, *had, self.pace, self.chips);
                     *had += chip_s;
                     self.changes.runs.insert(run.id);
                     for owner in &run.owners {

@@ -7,9 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::{Claim, Pace, Tenure};
 use crate::person::{PersonId, Share};
 
-/// A person's allowance of the fresh lane is filled again at their fair share of so large a part of the chips.
-const LANE_PART: f64 = 0.5;
-
 /// What is remembered of one person.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Account {
@@ -38,22 +35,34 @@ impl Accounts {
         self.0.get(&person).copied().unwrap_or_default()
     }
 
-    /// Time passes: everybody's lane fills, at a share of the chips that is equal for all who are at work.
-    pub fn pass(&mut self, seconds: f64, chips: u32) {
+    /// Chips for each person at work.
+    fn fair_share(&self, chips: u32) -> f64 {
         let at_work = self.0.values().filter(|account| account.at_work).count().max(1);
-        let filled = seconds * f64::from(chips) * LANE_PART / at_work as f64;
+        f64::from(chips) / at_work as f64
+    }
+
+    /// Ideas cost nothing, so a person's are fresh only as far as an allowance goes: what their share of the chips comes to in a
+    /// day, in chip-seconds.
+    fn lane_chip_s(&self, pace: Pace, chips: u32) -> f64 {
+        self.fair_share(chips) * pace.day_s()
+    }
+
+    /// Time passes: everybody's lane fills at their share of the chips.
+    pub fn pass(&mut self, seconds: f64, chips: u32) {
+        let filled = seconds * self.fair_share(chips);
         for account in self.0.values_mut() {
             account.lane_chip_s = (account.lane_chip_s - filled).max(0.0);
         }
     }
 
     /// Charges what a run has had. `attained_chip_s` is what its idea had had before: its first chip-hour is the lane's.
-    pub fn charge(&mut self, owners: &[Share], chip_s: f64, attained_chip_s: f64, pace: Pace) {
+    pub fn charge(&mut self, owners: &[Share], chip_s: f64, attained_chip_s: f64, pace: Pace, chips: u32) {
         self.serve(owners, chip_s);
+        let lane = self.lane_chip_s(pace, chips);
         let fresh = chip_s.min(pace.fresh_chip_s() - attained_chip_s).max(0.0);
         for owner in owners {
             let account = self.0.entry(owner.person).or_default();
-            account.lane_chip_s = (account.lane_chip_s + owner.share * fresh).min(pace.second_chip_s());
+            account.lane_chip_s = (account.lane_chip_s + owner.share * fresh).min(lane);
         }
     }
 
@@ -93,8 +102,9 @@ impl Accounts {
     }
 
     /// Sets a part of the owners' lanes apart for an idea that is fresh, if all of them have some left.
-    pub(super) fn set_apart(&mut self, owners: &[Share], chip_s: f64, pace: Pace) -> bool {
-        let has_some = owners.iter().all(|owner| self.of(owner.person).lane_chip_s < pace.second_chip_s());
+    pub(super) fn set_apart(&mut self, owners: &[Share], chip_s: f64, pace: Pace, chips: u32) -> bool {
+        let lane = self.lane_chip_s(pace, chips);
+        let has_some = owners.iter().all(|owner| self.of(owner.person).lane_chip_s < lane);
         if has_some {
             for owner in owners {
                 self.0.entry(owner.person).or_default().lane_chip_s += owner.share * chip_s;
@@ -135,11 +145,11 @@ mod tests {
     fn idleness_saves_nothing_up() {
         let mut accounts = Accounts::default();
         accounts.meet(&[claim(ADA)]);
-        accounts.charge(&claim(ADA).owners, 5000.0, 0.0, Pace::default());
+        accounts.charge(&claim(ADA).owners, 5000.0, 0.0, Pace::default(), 8);
         accounts.meet(&[claim(ADA), claim(BEN)]);
         assert_eq!(accounts.of(BEN).served_chip_s, 5000.0);
         // Nor does coming back cost anything.
-        accounts.charge(&claim(ADA).owners, 1000.0, 0.0, Pace::default());
+        accounts.charge(&claim(ADA).owners, 1000.0, 0.0, Pace::default(), 8);
         accounts.meet(&[claim(BEN)]);
         accounts.meet(&[claim(ADA), claim(BEN)]);
         assert_eq!(accounts.of(ADA).served_chip_s, 6000.0);
@@ -155,11 +165,11 @@ mod tests {
         accounts.meet(&[claim(ADA), claim(BEN)]);
         let both = [Share { person: ADA, share: 0.25 }, Share { person: BEN, share: 0.75 }];
         // Of 2000 chip-seconds the idea had 1000 left of its first hour.
-        accounts.charge(&both, 2000.0, Pace::default().fresh_chip_s() - 1000.0, Pace::default());
+        accounts.charge(&both, 2000.0, Pace::default().fresh_chip_s() - 1000.0, Pace::default(), 8);
         assert_eq!(accounts.of(ADA).lane_chip_s, 250.0);
         assert_eq!(accounts.of(BEN).lane_chip_s, 750.0);
-        // Half of eight chips, for two: two chips each.
-        accounts.pass(100.0, 8);
+        // Eight chips, for two: four each.
+        accounts.pass(50.0, 8);
         assert_eq!(accounts.of(ADA).lane_chip_s, 50.0);
         accounts.pass(1e6, 8);
         assert_eq!(accounts.of(BEN).lane_chip_s, 0.0);

@@ -26,8 +26,12 @@ impl Pace {
         self.long_ms() as f64 / 1000.0
     }
 
-    /// What an idea may have had to be of the second class; above it is of the third. Ideas cost nothing, so a person's are fresh
-    /// only as far as an allowance goes: so many chip-seconds at once.
+    /// Seconds of a day.
+    pub(super) fn day_s(self) -> f64 {
+        24.0 * self.fresh_chip_s()
+    }
+
+    /// What an idea may have had to be of the second class, in chip-seconds; above it is of the third.
     pub(super) fn second_chip_s(self) -> f64 {
         8.0 * self.fresh_chip_s()
     }

@@ -1,4 +1,4 @@
-//! Which claim comes before which: its class, and within a class what its people have had.
+//! Which claim comes before which: by its class, and in the last class by what its people have had.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -8,6 +8,9 @@ use crate::person::Share;
 
 /// A run that has waited long, and so many times as long as it ran, has a turn.
 const LONG_TIMES: f64 = 2.0;
+
+/// The last class.
+const LAST: usize = 2;
 
 /// A claim in its place.
 #[derive(Clone, Copy, Debug)]
@@ -30,10 +33,10 @@ enum Standing {
 }
 
 impl Ranked<'_> {
-    /// Whether it may ask for the chips of `other`, which holds some.
+    /// Whether it may ask for the chips of `other`, which holds some, once the stint of `other` is over.
     pub fn may_ask(&self, other: &Ranked<'_>, pace: Pace) -> bool {
-        let lead = pace.fresh_chip_s();
-        self.class < other.class || self.class == other.class && self.served_chip_s + lead <= other.served_chip_s
+        let leads = || self.class == LAST && self.served_chip_s + pace.fresh_chip_s() <= other.served_chip_s;
+        self.class < other.class || self.class == other.class && leads()
     }
 
     /// Why it comes before `other`, told of it; true for two claims of which it does.
@@ -66,38 +69,39 @@ impl Ranked<'_> {
     }
 }
 
-/// Claims in the order in which they are given chips: by class, then by what their people have had, then who holds some, then in
-/// the order in which they were submitted.
+/// Claims in the order in which they are given chips. First those of the first class; nobody but these may ask for chips within
+/// a stint, so that those who hold some in a stint are next; then the second class; and these all by who holds chips already and
+/// then in the order in which they were submitted. In the last class, where most of the chips' time goes, whose people have had
+/// less comes first.
 pub(super) struct Order<'a> {
     /// What people have had, with the stints that are given.
     accounts: Accounts,
     pace: Pace,
-    classes: [Vec<Queue<'a>>; 3],
+    in_turn: VecDeque<Ranked<'a>>,
+    by_people: Vec<Queue<'a>>,
 }
 
-/// Claims of the same people.
+/// Claims of the same people, each group in its turn.
 type Queue<'a> = (&'a [Share], VecDeque<Ranked<'a>>);
 
 impl<'a> Order<'a> {
-    /// The order of the claims that compete; and those that hold chips which nobody may ask for yet.
-    pub fn new(claims: &'a [Claim], accounts: &Accounts, pace: Pace, now: u64) -> (Order<'a>, Vec<Ranked<'a>>) {
+    /// The order of the claims that are not about to give their chips back.
+    pub fn new(claims: &'a [Claim], accounts: &Accounts, pace: Pace, chips: u32, now: u64) -> Order<'a> {
         let mut all: Vec<&Claim> = claims.iter().filter(|claim| claim.now != Tenure::Leaving).collect();
         all.sort_by_key(|claim| (waits(claim), claim.submitted, claim.run));
         let mut lanes = accounts.clone();
         let mut fresh = BTreeSet::new();
-        let mut order = Order { accounts: accounts.clone(), pace, classes: Default::default() };
-        let mut kept = Vec::new();
+        let (mut in_turn, mut by_people) = (Vec::new(), Vec::<Queue<'a>>::new());
         for claim in all {
             let by_attained = match claim.attained_chip_s {
                 had if had < pace.fresh_chip_s() => 0,
                 had if had < pace.second_chip_s() => 1,
-                _ => 2,
+                _ => LAST,
             };
             let mut is_fresh = || {
+                let first_hour = pace.fresh_chip_s() - claim.attained_chip_s;
                 let known = fresh.contains(&claim.idea);
-                known
-                    || lanes.set_apart(&claim.owners, pace.fresh_chip_s() - claim.attained_chip_s, pace)
-                        && fresh.insert(claim.idea)
+                known || lanes.set_apart(&claim.owners, first_hour, pace, chips) && fresh.insert(claim.idea)
             };
             let (class, standing) = match (by_attained, waited_long(claim, pace, now)) {
                 (0, _) if is_fresh() => (0, Standing::Attained),
@@ -106,17 +110,20 @@ impl<'a> Order<'a> {
                 (class, None) => (class, Standing::Attained),
             };
             let ranked = Ranked { claim, class, standing, served_chip_s: accounts.served(&claim.owners) };
-            if kept_until(claim, pace, now).is_some() {
-                kept.push(ranked);
-                continue;
-            }
-            let queues = &mut order.classes[class];
-            match queues.iter_mut().find(|(owners, _)| *owners == claim.owners) {
-                Some((_, queue)) => queue.push_back(ranked),
-                None => queues.push((&claim.owners, VecDeque::from([ranked]))),
+            match (class, kept_until(claim, pace, now)) {
+                (0, _) => in_turn.push((0, ranked)),
+                (_, Some(_)) => in_turn.push((1, ranked)),
+                (1, None) => in_turn.push((2, ranked)),
+                _ => match by_people.iter_mut().find(|(owners, _)| *owners == claim.owners) {
+                    Some((_, queue)) => queue.push_back(ranked),
+                    None => by_people.push((&claim.owners, VecDeque::from([ranked]))),
+                },
             }
         }
-        (order, kept)
+        // What was sorted stays so.
+        in_turn.sort_by_key(|(place, _)| *place);
+        let in_turn = in_turn.into_iter().map(|(_, ranked)| ranked).collect();
+        Order { accounts: accounts.clone(), pace, in_turn, by_people }
     }
 
     /// Gives a claim a stint: its people have had that much more for those that come after it.
@@ -131,19 +138,21 @@ impl<'a> Iterator for Order<'a> {
     type Item = Ranked<'a>;
 
     fn next(&mut self) -> Option<Ranked<'a>> {
-        let queues = self.classes.iter_mut().find(|queues| !queues.is_empty())?;
+        if let Some(ranked) = self.in_turn.pop_front() {
+            return Some(ranked);
+        }
         let place = |(owners, queue): &Queue<'a>| {
             let head = queue[0].claim;
             let served = self.accounts.served(owners);
             let lead = if waits(head) { 0.0 } else { self.pace.fresh_chip_s() };
             (served - lead, served, (waits(head), head.submitted, head.run))
         };
-        let places = queues.iter().map(place).enumerate();
+        let places = self.by_people.iter().map(place).enumerate();
         let first = places.min_by(|(_, a), (_, b)| a.0.total_cmp(&b.0).then(a.2.cmp(&b.2)));
         let (at, (_, served_chip_s, _)) = first?;
-        let mut ranked = queues[at].1.pop_front()?;
-        if queues[at].1.is_empty() {
-            queues.swap_remove(at);
+        let mut ranked = self.by_people[at].1.pop_front()?;
+        if self.by_people[at].1.is_empty() {
+            self.by_people.swap_remove(at);
         }
         ranked.served_chip_s = served_chip_s;
         Some(ranked)

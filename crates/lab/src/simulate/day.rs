@@ -73,7 +73,7 @@ impl<'a> Day<'a> {
         for claim in &mut self.claims {
             let Tenure::Holds { since } = claim.now else { continue };
             let chip_s = f64::from(claim.chips) * span;
-            self.accounts.charge(&claim.owners, chip_s, claim.attained_chip_s, Pace::default());
+            self.accounts.charge(&claim.owners, chip_s, claim.attained_chip_s, Pace::default(), self.chips);
             claim.attained_chip_s += chip_s;
             self.tally.had[claim.owners[0].person.0 as usize] += chip_s;
             self.tally.did += chip_s;

@@ -50,7 +50,7 @@ fn made_up(random: &mut Random) -> Question {
     let claims = claims.collect();
     let account = |random: &mut Random| Account {
         served_chip_s: random.below(20) as f64 * HOUR / 2.0,
-        lane_chip_s: 8.0 * HOUR - random.below(3) as f64 * HOUR,
+        lane_chip_s: [0.0, 1000.0 * HOUR][random.below(2) as usize],
         at_work: true,
     };
     let accounts = (0..4).map(|person| (PersonId(person), account(random))).collect();
@@ -70,6 +70,11 @@ fn until(claim: &Claim) -> u64 {
 
 fn kept(claim: &Claim) -> bool {
     until(claim) > NOW
+}
+
+fn has_waited_long(claim: &Claim) -> bool {
+    let long_ms = 3_600_000_u64.max((2000.0 * claim.ran_s) as u64);
+    matches!(claim.now, Tenure::Waits { since } if NOW - since >= long_ms)
 }
 
 /// Whether a reason of a verdict is so.
@@ -119,8 +124,11 @@ fn rules_hold_and_reasons_are_true() {
         };
         assert!(holds(&|_| true) <= chips, "{claims:?}");
         // Chips that are not there yet come from those who leave or are asked.
+        // Nobody is asked within a stint, but for a fresh run or one that has waited long.
+        let first = |claim: &Claim| waits(claim) && (claim.attained_chip_s < HOUR || has_waited_long(claim));
+        let first_starts = by_run.values().any(|(claim, holds)| *holds && first(claim));
         for claim in claims.iter().filter(|claim| kept(claim)) {
-            assert!(by_run[&claim.run].1, "{claim:?} has not had its stint");
+            assert!(by_run[&claim.run].1 || first_starts, "{claim:?} has not had its stint");
         }
         for verdict in &verdicts {
             let (claim, _) = by_run[&verdict.run];
@@ -131,11 +139,9 @@ fn rules_hold_and_reasons_are_true() {
                 let kind = format!("{reason:?}");
                 *kinds.entry(kind.split(' ').next().unwrap_or_default().to_string()).or_default() += 1;
             }
-            // Whoever has waited long is kept out only by others who come first, or by stints.
-            let waited_long = matches!(claim.now, Tenure::Waits { since }
-                if NOW - since >= 3_600_000_u64.max((2000.0 * claim.ran_s) as u64));
-            if !verdict.holds && waited_long && claim.attained_chip_s >= HOUR {
-                let later = |other: &Claim| !kept(other) && other.attained_chip_s >= HOUR && !waits(other);
+            // Whoever has waited long is kept out only by others who come first.
+            if !verdict.holds && has_waited_long(claim) && claim.attained_chip_s >= HOUR {
+                let later = |other: &Claim| other.attained_chip_s >= HOUR && !waits(other);
                 assert!(holds(&later) < claim.chips, "{claim:?} of {claims:?}");
             }
         }
@@ -157,7 +163,7 @@ fn rules_hold_and_reasons_are_true() {
 }
 
 /// Two claims on one chip, the second of which holds it: does the first get it?
-fn gets(first: (f64, f64, u64), second: (f64, f64, u64), lane_chip_s: f64) -> bool {
+fn gets(first: (f64, f64, u64), second: (f64, f64, u64), lane_h: f64) -> bool {
     let claim = |run: u32, (attained_h, _, ago_s): (f64, f64, u64), holds: bool| Claim {
         run: RunId(run),
         idea: IdeaId(run),
@@ -173,11 +179,7 @@ fn gets(first: (f64, f64, u64), second: (f64, f64, u64), lane_chip_s: f64) -> bo
             since => Tenure::Waits { since },
         },
     };
-    let account = |served_h: f64| Account {
-        served_chip_s: served_h * HOUR,
-        lane_chip_s: 8.0 * HOUR - lane_chip_s,
-        at_work: true,
-    };
+    let account = |served_h: f64| Account { served_chip_s: served_h * HOUR, lane_chip_s: lane_h * HOUR, at_work: true };
     let accounts = [(PersonId(1), account(first.1)), (PersonId(2), account(second.1))].into_iter().collect();
     let verdicts = plan(&[claim(1, first, false), claim(2, second, true)], &accounts, Pace::default(), 1, NOW);
     verdicts.iter().any(|verdict| verdict.run == RunId(1) && verdict.holds)
@@ -185,15 +187,22 @@ fn gets(first: (f64, f64, u64), second: (f64, f64, u64), lane_chip_s: f64) -> bo
 
 #[test]
 fn who_comes_first() {
-    let lane = 8.0 * HOUR;
+    // What two who share a chip may have of the lane, in hours: half a day each.
+    let (lane, spent) = (0.0, 12.0);
     // (hours its idea has had, hours its person has had, seconds that it waits or holds)
     for (first, second, lane, expected, what) in [
         ((0.0, 50.0, 0), (2.0, 0.0, 130), lane, true, "a new idea, whoever's it is"),
-        ((0.0, 50.0, 0), (2.0, 0.0, 110), lane, false, "but not within a stint"),
-        ((0.0, 50.0, 0), (2.0, 0.0, 130), 0.0, false, "nor when the lane is spent and the other's person has had less"),
-        ((0.0, 0.0, 0), (2.0, 50.0, 130), 0.0, true, "then by what people have had"),
-        ((2.0, 50.0, 0), (9.0, 0.0, 130), lane, true, "the second class before the third"),
-        ((9.0, 10.0, 0), (20.0, 11.5, 130), lane, true, "in a class, whoever has had less"),
+        ((0.0, 50.0, 0), (2.0, 0.0, 1), lane, true, "at once"),
+        (
+            (0.0, 50.0, 0),
+            (2.0, 60.0, 130),
+            spent,
+            false,
+            "but not when the lane is spent: then it is of the second class",
+        ),
+        ((0.0, 50.0, 0), (9.0, 0.0, 130), spent, true, "which comes before the third"),
+        ((2.0, 50.0, 0), (9.0, 0.0, 110), lane, false, "but not within a stint"),
+        ((9.0, 10.0, 0), (20.0, 11.5, 130), lane, true, "in the third, whoever has had less"),
         ((9.0, 10.0, 0), (20.0, 10.5, 130), lane, false, "but not for a little"),
         ((9.0, 90.0, 65_000), (20.0, 1.0, 130), lane, true, "whoever has waited twice as long as it ran"),
         ((9.0, 90.0, 64_000), (20.0, 1.0, 130), lane, false, "and not sooner"),
@@ -224,9 +233,9 @@ fn whoever_has_run_for_long_can_be_asked_soon() {
             ran_s,
             now,
         };
-        let holds = claim(1, 5000.0, Tenure::Holds { since: NOW - 1000 * since_s });
-        let fresh = claim(2, 0.0, Tenure::Waits { since: NOW });
-        let verdicts = plan(&[holds, fresh], &Accounts::default(), Pace::default(), 1, NOW);
+        let holds = claim(1, 9.0 * HOUR, Tenure::Holds { since: NOW - 1000 * since_s });
+        let second = claim(2, 2.0 * HOUR, Tenure::Waits { since: NOW });
+        let verdicts = plan(&[holds, second], &Accounts::default(), Pace::default(), 1, NOW);
         let gives_way = verdicts.iter().any(|verdict| verdict.run == RunId(1) && !verdict.holds);
         assert_eq!(gives_way, expected, "{starts} starts, {ran_s} s, {since_s} s");
     }

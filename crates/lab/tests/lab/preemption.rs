@@ -198,9 +198,9 @@ fn accounts_outlive_the_process() {
     place.try_idea(ben, "Another", 1);
     let accounts = |place: &Place| [ada, ben].map(|person| place.host.lab().people()[&person].account);
     let before = accounts(&place);
-    // Half an hour of one chip; the lane fills at half a chip. Ben saved nothing up before he came.
+    // Half an hour of one chip. The lane fills as fast as somebody alone can spend it. Ben saved nothing up before he came.
     assert_eq!((before[0].served_chip_s, before[0].at_work), (1800.0, true));
-    assert!((before[0].lane_chip_s - (8.0 * 3600.0 - 900.0)).abs() < 61.0, "{before:?}");
+    assert!((0.0..=60.0).contains(&before[0].lane_chip_s), "{before:?}");
     assert_eq!(before[1].served_chip_s, 1800.0);
     let why = place.host.lab().why(long, place.now);
     place.restart();
