@@ -106,6 +106,7 @@ class Day:
         check(first < 10, f"the first step took {first:.1f} s")
         self.say(f"Ada tries an idea: “{IDEA}”. {first:.1f} s later run 1 has taken its first step")
 
+        self.until(1, lambda told: 10 * told["progress"][0] > told["progress"][1])
         self.attempt(bob, ALMOST, "day")
         bob.shows("There is something like it")
         said = bob.script("document.querySelector('ul.cards p').innerText")

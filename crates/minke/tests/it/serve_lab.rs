@@ -165,7 +165,7 @@ fn people_are_asked_and_may_say_no_or_be_asked_no_more() {
     // A second run waits, and says why; one may leave, and what one has asked for be taken back.
     assert_eq!(led(send(&bob, "/ideas", &tries("goats and cows", "sleep 61"))), "/runs/2");
     let cluster = page(&bob, "/cluster");
-    assert!(cluster.contains("0 of 1 chip free") && cluster.contains("keeps its chips for"), "{cluster}");
+    assert!(cluster.contains("0 of 1 chip free") && cluster.contains("run 1 of Ada and Bob comes first"), "{cluster}");
     assert_eq!(led(send(&ada, "/ideas/2/join", &[])), "/ideas/2");
     let question = between(&page(&ada, "/ideas/2"), "action=\"/inbox/", "/withdraw");
     assert_eq!(send(&bob, &format!("/inbox/{question}/withdraw"), &[]).status(), 409);
