@@ -12,7 +12,7 @@ from browser import Browser, chromium
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # Chips change hands at the pace of the day: runs of a minute, not of days.
-TURN = "1s"
+TURN = "200ms"
 IDEA = "Short thoughts help a tiny model to add"
 ALMOST = "Do short thoughts help tiny models add?"
 OTHER = "A model that answers at once does as well"
@@ -83,7 +83,8 @@ class Day:
         end = time.monotonic() + patience
         while not what(told := self.state(run)):
             check(time.monotonic() < end, f"not in {patience} s: {json.dumps(told, indent=1)}")
-            check(told["state"] != "failed", f"run {run}: {told['why']}\n{self.terminal('logs', str(run))[-2000:]}")
+            over = told["state"] in ("done", "failed", "stopped")
+            check(not over, f"run {run}: {told['why']}\n{self.terminal('logs', str(run))[-2000:]}")
             time.sleep(0.1)
         return told
 

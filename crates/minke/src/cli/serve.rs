@@ -68,8 +68,10 @@ pub fn run(arguments: &Serve) -> Result<()> {
 
 /// A pace by its turn.
 fn turn(text: &str) -> Result<Pace, String> {
-    let seconds = budget::parse(text).map_err(|error| error.to_string().replace("budget", "turn"))?;
-    Ok(Pace { turn_ms: 1000 * seconds })
+    let ms = text.strip_suffix("ms").and_then(|ms| ms.parse().ok()).filter(|ms| (1..1000).contains(ms));
+    let seconds = || budget::parse(text).map(|seconds| 1000 * seconds);
+    let turn_ms = ms.map_or_else(seconds, Ok).map_err(|error| error.to_string().replace("budget", "turn"))?;
+    Ok(Pace { turn_ms })
 }
 
 /// Bytes of a number of gigabytes.
