@@ -38,7 +38,7 @@ def check(minke, gguf):
     perplexity = {"transformers_f32": expected["perplexity"]}
     for dtype in ("f32", "bf16"):
         text = os.path.join(GOLDEN, expected["file"])
-        [ours] = run([minke, "debug", "perplexity", gguf, "--text", text, "--dtype", dtype, "--json"])
+        [ours] = run([minke, "eval", gguf, "--text", text, "--dtype", dtype, "--json"])
         perplexity[f"minke_{dtype}"] = ours["perplexity"]
         if ours["tokens"] != expected["tokens"]:
             problems.append(f"the text has {ours['tokens']} tokens, not {expected['tokens']}")

@@ -7,6 +7,7 @@ pub mod chat;
 pub mod chips;
 pub mod confine;
 pub mod debug;
+pub mod eval;
 pub mod ideas;
 pub mod lab;
 pub mod models;
@@ -41,6 +42,8 @@ pub enum Command {
     Pull(pull::Pull),
     /// Measure this machine: cores, instruction sets, bandwidth, arithmetic
     Chips(chips::Chips),
+    /// How much of a task a model gets right, or how well it predicts a text
+    Eval(eval::Eval),
     /// Measure how fast a model reads and writes here
     Bench(bench::Bench),
     /// Votes on which model is better, and the leaderboard they make

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Pull(arguments) => cli::pull::run(&arguments),
         Command::Serve(arguments) => cli::serve::run(&arguments),
         Command::Chips(arguments) => cli::chips::run(&arguments),
+        Command::Eval(arguments) => cli::eval::run(&arguments),
         Command::Bench(arguments) => cli::bench::run(&arguments),
         Command::Arena(command) => cli::arena::run(&command),
         Command::Try(arguments) => cli::attempt::run(&arguments),

@@ -1,6 +1,6 @@
-//! `minke debug`: logits, gradients, greedy text and perplexity, to compare with other implementations.
+//! `minke debug`: logits, gradients and greedy text, to compare with other implementations.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,6 @@ use clap::{Args, Subcommand};
 use minke_engine::{Engine, Limits, Request, RequestId, Sampling, TransformerDecoder};
 use minke_kernels::kv::{KvPages, PAGE_POSITIONS};
 use minke_kernels::log_prob::{LogProb, log_prob, log_prob_backward};
-use minke_kernels::math::exp;
 use minke_kernels::{Buffer, Cpu, Dtype, View};
 use minke_model::dequantize::DataType;
 use minke_model::{Activations, Batch, Checkpoint, Config, Parameters, Source, Transformer, safetensors};
@@ -30,9 +29,6 @@ pub enum Debug {
     /// The most likely text, without a chat template
     #[command(after_help = "Example: minke debug generate smollm2 --prompt \"Once upon a time\" --tokens 64 --json")]
     Generate(Generate),
-    /// Perplexity of a text: exp of the mean of -log p of every token but the first, each given all before it
-    #[command(after_help = "Example: minke debug perplexity smollm2 --text golden/smollm2/text.txt --json")]
-    Perplexity(Perplexity),
 }
 
 #[derive(Args)]
@@ -77,24 +73,11 @@ pub struct Generate {
     json: bool,
 }
 
-#[derive(Args)]
-pub struct Perplexity {
-    #[command(flatten)]
-    model: ModelArguments,
-    /// The text, in UTF-8
-    #[arg(long, value_name = "FILE")]
-    text: PathBuf,
-    /// Print {"tokens": …, "nll": …, "perplexity": …}
-    #[arg(long)]
-    json: bool,
-}
-
 pub fn run(command: &Debug) -> Result<()> {
     match command {
         Debug::Logits(arguments) => logits(arguments),
         Debug::Grads(arguments) => grads(arguments),
         Debug::Generate(arguments) => generate(arguments),
-        Debug::Perplexity(arguments) => perplexity(arguments),
     }
 }
 
@@ -246,45 +229,8 @@ fn generate(arguments: &Generate) -> Result<()> {
     print(&GenerateResult { ids, text }, arguments.json)
 }
 
-#[derive(Serialize)]
-struct PerplexityResult {
-    /// Tokens of the text, the first, which is not predicted, among them.
-    tokens: usize,
-    /// Mean of -log p.
-    nll: f64,
-    perplexity: f64,
-}
-
-impl Show for PerplexityResult {
-    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "perplexity {:.4} (nll {:.6}, {} tokens)", self.perplexity, self.nll, self.tokens)
-    }
-}
-
-fn perplexity(arguments: &Perplexity) -> Result<()> {
-    let path = &arguments.text;
-    let text = fs::read_to_string(path).with_context(|| format!("{} can't be read as text", path.display()))?;
-    let cpu = load::cpu()?;
-    let checkpoint = load::open(&arguments.model.model)?;
-    let tokens = checkpoint.tokenizer()?.encode(&text, true)?;
-    let Some((_, targets)) = tokens.split_first().filter(|(_, targets)| !targets.is_empty()) else {
-        bail!("{} is shorter than two tokens, so there is nothing to predict", path.display());
-    };
-    let transformer = load::transformer(&cpu, &checkpoint, arguments.model.dtype.into())?;
-    check_tokens(&tokens, checkpoint.config(), transformer.context())?;
-    let mut sum = 0.0;
-    load::run_through(&cpu, &transformer, &tokens[..targets.len()], |first, hidden| {
-        let mut out = vec![LogProb::default(); hidden.rows()];
-        log_prob(&cpu, transformer.head(), hidden, &targets[first..first + hidden.rows()], 1.0, &mut out);
-        sum -= out.iter().map(|p| f64::from(p.log_prob)).sum::<f64>();
-        Ok(())
-    })?;
-    let nll = sum / targets.len() as f64;
-    print(&PerplexityResult { tokens: tokens.len(), nll, perplexity: exp(nll) }, arguments.json)
-}
-
 /// That a model can run these tokens.
-fn check_tokens(tokens: &[u32], config: &Config, context: usize) -> Result<()> {
+pub fn check_tokens(tokens: &[u32], config: &Config, context: usize) -> Result<()> {
     if let Some(token) = tokens.iter().find(|&&token| token as usize >= config.vocab_size) {
         bail!("token {token} does not exist: the model's tokens are 0 to {}", config.vocab_size - 1);
     }

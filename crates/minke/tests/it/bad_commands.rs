@@ -165,7 +165,11 @@ fn measuring() -> Vec<Case> {
         with("debug generate m --prompt x --tokens 0"),
         with("debug grads m --tokens 1"),
         with("debug grads m --tokens 1,2 --out no/such/place"),
-        with("debug perplexity m --text no/such.txt"),
+        with("eval m --text no/such.txt"),
+        with("eval m --task chain_sum --level 99"),
+        with("eval m --task countdown"),
+        with("eval m --task chain_sum --digits 2-9"),
+        with("eval m"),
     ]
 }
 

@@ -40,7 +40,7 @@ const SUBCOMMANDS: [&[&str]; 34] = [
     &["debug", "logits"],
     &["debug", "grads"],
     &["debug", "generate"],
-    &["debug", "perplexity"],
+    &["eval"],
 ];
 
 /// A place with a small chat model, `m`.
@@ -172,7 +172,7 @@ fn numbers_are_printed_as_json() {
     let generated = place.json(&["debug", "generate", "m", "--prompt", "hello", "--tokens", "4"]);
     assert!(generated["ids"].is_array() && generated["text"].is_string(), "{generated}");
     place.write("text.txt", "hello hello hello");
-    let perplexity = place.json(&["debug", "perplexity", "m", "--text", "text.txt"]);
+    let perplexity = place.json(&["eval", "m", "--text", "text.txt"]);
     assert!(perplexity["perplexity"].as_f64() > Some(1.0), "{perplexity}");
 }
 
@@ -192,6 +192,11 @@ fn a_recipe_becomes_a_model_that_can_be_talked_to() {
     let text = |name: &str| String::from_utf8(place.read(&format!("{run}/{name}"))).unwrap();
     assert!(text("report.md").contains("tiny") && text("curves.svg").contains("<svg"));
     assert_eq!(text("recipe.toml"), tiny());
+
+    // Whoever measures the model again finds what the report says.
+    let asked = ["--task", "chain_sum", "--digits", "1", "--level", "2", "--items", "8", "--samples", "2"];
+    let again = place.json(&[&["eval", "tiny"][..], &asked, &["--max-tokens", "24"]].concat());
+    assert_eq!(again, report["final"]["think"]);
 
     // By name, by path, and as the report's last line says.
     for model in ["tiny", run, "home/runs/tiny/model", "home/runs/tiny/control"] {

@@ -1,0 +1,187 @@
+//! `minke eval`: how much of a task a model gets right, or how well it predicts a text.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use minke_kernels::log_prob::{LogProb, log_prob};
+use minke_kernels::math::exp;
+use minke_train::evaluation::{Evaluation, Sampled};
+use minke_train::generate::{Drawing, Generator};
+use minke_train::intervals::Interval;
+use minke_train::tasks::chain_sum::{ChainSum, Scratchpad};
+use minke_train::tasks::countdown::Countdown;
+use minke_train::tasks::{Task, held_out_items};
+use serde::Serialize;
+
+use super::ModelArguments;
+use super::debug::check_tokens;
+use crate::load;
+use crate::output::{Show, print};
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  minke eval sums --task chain_sum --level 8 --samples 8     held-out sums of eight numbers, greedy and pass@8
+  minke eval countdown --task countdown --level 2
+  minke eval smollm2 --text golden/smollm2/text.txt          perplexity
+
+The problems are those that no training on the task ever sees.")]
+pub struct Eval {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// A task whose verifier judges the answers
+    #[arg(long, value_name = "chain_sum|countdown", value_parser = ["chain_sum", "countdown"], hide_possible_values = true, required_unless_present = "text")]
+    task: Option<String>,
+    /// Or a text in UTF-8: exp of the mean of -log p of every token but the first, each given all before it
+    #[arg(long, value_name = "FILE", conflicts_with = "task")]
+    text: Option<PathBuf>,
+    /// How hard the problems are: numbers of a sum, or the task's own scale
+    #[arg(long, value_name = "N", default_value_t = 2, conflicts_with = "text")]
+    level: u32,
+    /// Digits of a sum's numbers
+    #[arg(long, value_name = "N-M", default_value = "1-2", value_parser = digits, conflicts_with = "text")]
+    digits: RangeInclusive<u32>,
+    /// Held-out problems
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000), conflicts_with = "text")]
+    items: u32,
+    /// Completions sampled of each besides the greedy one; the k of pass@k
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000), conflicts_with = "text")]
+    samples: u32,
+    /// Longest completion, in tokens
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000), conflicts_with = "text")]
+    max_tokens: u32,
+    /// Seed of what is sampled
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "text")]
+    seed: u32,
+    /// Print {"level": …, "accuracy": …, "interval": …, …}, or {"tokens": …, "nll": …, "perplexity": …}
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: &Eval) -> Result<()> {
+    match (&arguments.text, arguments.task.as_deref()) {
+        (Some(text), _) => perplexity(arguments, text),
+        (None, Some("countdown")) => accuracy(arguments, &Countdown { tries: 9 }),
+        (None, _) => {
+            let task = ChainSum { digits: arguments.digits.clone(), scratchpad: Scratchpad::Plain };
+            accuracy(arguments, &task)
+        }
+    }
+}
+
+/// Fewest and most digits, within those that the task has.
+fn digits(text: &str) -> Result<RangeInclusive<u32>, String> {
+    let (fewest, most) = text.split_once('-').unwrap_or((text, text));
+    let range = fewest.parse().ok().zip(most.parse().ok());
+    let range = range.filter(|(fewest, most)| 1 <= *fewest && fewest <= most && *most <= 4);
+    range.map(|(fewest, most)| fewest..=most).ok_or_else(|| "give one number or two, such as 1-2, from 1 to 4".into())
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Measured(Evaluation);
+
+impl Show for Measured {
+    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Evaluation { level, items, accuracy, interval, thought_tokens, truncated, sampled } = &self.0;
+        let line = |name: &str, part: f64, Interval { low, high }: &Interval| {
+            format!("{name:<9} {:5.1} %  ({:.1}–{:.1}, 95 %)", 100.0 * part, 100.0 * low, 100.0 * high)
+        };
+        writeln!(out, "{items} held-out problems of level {level}")?;
+        writeln!(out, "{}", line("greedy", *accuracy, interval))?;
+        if let Some(Sampled { k, pass_at_1, pass_at_1_interval, pass_at_k, pass_at_k_interval }) = sampled {
+            writeln!(out, "{}", line("pass@1", *pass_at_1, pass_at_1_interval))?;
+            writeln!(out, "{}", line(&format!("pass@{k}"), *pass_at_k, pass_at_k_interval))?;
+        }
+        writeln!(out, "{thought_tokens:.1} tokens of thought, {:.1} % cut off", 100.0 * truncated)
+    }
+}
+
+fn accuracy(arguments: &Eval, task: &dyn Task) -> Result<()> {
+    let levels = task.levels();
+    if !levels.contains(&arguments.level) {
+        bail!("{} has the levels {} to {}; give one of these with --level", task.name(), levels.start(), levels.end());
+    }
+    let cpu = load::cpu()?;
+    let checkpoint = load::open(&arguments.model.model)?;
+    let tokenizer = checkpoint.tokenizer()?;
+    let mut generator = Generator::new(task, &tokenizer)?;
+    let transformer = load::transformer(&cpu, &checkpoint, arguments.model.dtype.into())?;
+    let items = held_out_items(task, arguments.level, arguments.items as usize);
+    // A problem that the model can't read would only be found out after the others.
+    let longest = items.iter().map(|item| tokenizer.encode(&item.prompt, true).map(|prompt| prompt.len()));
+    let longest = longest.collect::<minke_model::Result<Vec<usize>>>()?.into_iter().max().unwrap_or(0);
+    let room = transformer.context().saturating_sub(longest);
+    if room == 0 {
+        bail!("the model can run {} tokens, and a problem has {longest}; give a lower --level", transformer.context());
+    }
+    let limit = room.min(arguments.max_tokens as usize);
+    let drawing = Drawing { seed: arguments.seed, temperature: 1.0, limit };
+    let watched = io::stderr().is_terminal();
+    let heed = |done: usize| {
+        if watched {
+            eprint!("\r{done} of {} problems", items.len());
+        }
+        true
+    };
+    let evaluation = generator.evaluate(&cpu, &transformer, &items, arguments.samples, drawing, heed)?;
+    if watched {
+        eprint!("\r\x1b[K");
+    }
+    let evaluation = evaluation.context("nothing was evaluated")?;
+    print(&Measured(evaluation), arguments.json)
+}
+
+#[derive(Serialize)]
+struct Perplexity {
+    /// Tokens of the text, the first, which is not predicted, among them.
+    tokens: usize,
+    /// Mean of -log p.
+    nll: f64,
+    perplexity: f64,
+}
+
+impl Show for Perplexity {
+    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "perplexity {:.4} (nll {:.6}, {} tokens)", self.perplexity, self.nll, self.tokens)
+    }
+}
+
+fn perplexity(arguments: &Eval, path: &Path) -> Result<()> {
+    let text = fs::read_to_string(path).with_context(|| format!("{} can't be read as text", path.display()))?;
+    let cpu = load::cpu()?;
+    let checkpoint = load::open(&arguments.model.model)?;
+    let tokens = checkpoint.tokenizer()?.encode(&text, true)?;
+    let Some((_, targets)) = tokens.split_first().filter(|(_, targets)| !targets.is_empty()) else {
+        bail!("{} is shorter than two tokens, so there is nothing to predict", path.display());
+    };
+    let transformer = load::transformer(&cpu, &checkpoint, arguments.model.dtype.into())?;
+    check_tokens(&tokens, checkpoint.config(), transformer.context())?;
+    let mut sum = 0.0;
+    load::run_through(&cpu, &transformer, &tokens[..targets.len()], |first, hidden| {
+        let mut out = vec![LogProb::default(); hidden.rows()];
+        log_prob(&cpu, transformer.head(), hidden, &targets[first..first + hidden.rows()], 1.0, &mut out);
+        sum -= out.iter().map(|p| f64::from(p.log_prob)).sum::<f64>();
+        Ok(())
+    })?;
+    let nll = sum / targets.len() as f64;
+    print(&Perplexity { tokens: tokens.len(), nll, perplexity: exp(nll) }, arguments.json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::digits;
+
+    #[test]
+    fn digits_are_one_number_or_two() {
+        for (text, expected) in [("1", Some(1..=1)), ("1-2", Some(1..=2)), ("2-4", Some(2..=4))] {
+            assert_eq!(digits(text).ok(), expected);
+        }
+        for text in ["", "0", "5", "2-1", "1-", "-1", "1-2-3", "a", "1–2"] {
+            assert!(digits(text).is_err(), "{text}");
+        }
+    }
+}
