@@ -111,6 +111,16 @@ impl Lab {
         self.until(run, 0, |report| *report == Report::Started);
     }
 
+    /// Waits until a run has started and printed a line.
+    fn until_said(&mut self, run: u32, line: &str) {
+        self.until_started(run);
+        let begin = Instant::now();
+        while !self.log(run, 0).lines().any(|said| said == line) {
+            assert!(begin.elapsed() < PATIENCE, "{}", self.said(run, 0));
+            sleep(Duration::from_millis(10));
+        }
+    }
+
     /// How a stint ends. What keeps it in its place is printed, so that no test passes unnoticed without it.
     fn end(&mut self, run: u32, segment: usize) -> End {
         let reports = self.until(run, segment, |report| matches!(report, Report::Ended(_)));

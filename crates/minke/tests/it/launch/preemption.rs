@@ -92,9 +92,8 @@ fn the_shell_example_saves_and_goes_on() {
 #[test]
 fn the_signal_alone_suffices() {
     both_ways(|lab, _| {
-        lab.start(1, "trap 'echo told; exit 75' TERM; while true; do sleep 0.05; done");
-        lab.until_started(1);
-        sleep(Duration::from_millis(200));
+        lab.start(1, "trap 'echo told; exit 75' TERM; echo ready; while true; do sleep 0.05; done");
+        lab.until_said(1, "ready");
         for _ in 0..2 {
             lab.launcher.suspend(RunId(1), 0).unwrap();
         }
@@ -107,12 +106,12 @@ fn the_signal_alone_suffices() {
 #[test]
 fn who_does_not_listen_is_left_alone_until_killed() {
     both_ways(|lab, _| {
-        lab.start(1, "trap 'echo told' TERM; while true; do sleep 0.05; done");
-        lab.until_started(1);
-        sleep(Duration::from_millis(200));
+        lab.start(1, "trap 'echo told' TERM; echo ready; while true; do sleep 0.05; done");
+        lab.until_said(1, "ready");
         lab.launcher.suspend(RunId(1), 0).unwrap();
         lab.launcher.suspend(RunId(1), 0).unwrap();
-        sleep(Duration::from_millis(700));
+        lab.until_said(1, "told");
+        sleep(Duration::from_millis(300));
         lab.poll(&[(1, 0)]);
         assert_eq!(lab.reports_of(1, 0), [Report::Started]);
         lab.launcher.kill(RunId(1), 0).unwrap();
