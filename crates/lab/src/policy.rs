@@ -1,8 +1,8 @@
 //! Who gets the chips.
 //!
 //! The policy sees claims and accounts, not commands or machines. In three rules: an idea's first chip-hour comes before its
-//! second, and that before the ninth (Tiresias' 2DAS, NSDI 2019); among equals, people who have had less come first; and nobody
-//! is asked for chips that were given a moment ago. `docs/policy.md` tells it for whoever shares the chips.
+//! second, and that before the ninth (Tiresias' 2DAS, NSDI 2019); from the ninth on, people who have had less come first; and only
+//! for a fresh idea is anybody asked for chips that were given a moment ago. `docs/policy.md` tells it for whoever shares the chips.
 
 mod account;
 mod pace;

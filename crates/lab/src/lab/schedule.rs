@@ -55,7 +55,7 @@ impl Lab {
     }
 
     /// What the policy remembers of everybody.
-    pub(super) fn accounts(&self) -> Accounts {
+    fn accounts(&self) -> Accounts {
         self.people.values().map(|person| (person.id, person.account)).collect()
     }
 
@@ -113,9 +113,7 @@ impl Lab {
 
     /// Asks the policy who shall hold chips, and sees to it as far as chips are free.
     pub(super) fn schedule(&mut self, actions: &mut Vec<Action>) {
-        let claims = self.claims();
-        let mut accounts = self.accounts();
-        accounts.meet(&claims);
+        let (claims, accounts) = self.asked();
         self.keep_accounts(&accounts);
         for Verdict { run, holds, because } in policy::plan(&claims, &accounts, self.pace, self.chips, self.now) {
             match (self.runs[&run].state, holds) {
@@ -180,7 +178,7 @@ impl Lab {
     }
 
     /// Chip-seconds that the runs of each idea have had.
-    fn attained(&self) -> BTreeMap<IdeaId, f64> {
+    pub(super) fn attained(&self) -> BTreeMap<IdeaId, f64> {
         let mut attained = BTreeMap::new();
         for run in self.runs.values() {
             *attained.entry(run.idea).or_default() += run.attained_chip_s;
@@ -188,26 +186,34 @@ impl Lab {
         attained
     }
 
-    /// The runs that are not over, as the policy sees them.
-    pub(super) fn claims(&self) -> Vec<Claim> {
+    /// What the policy is asked: the runs that are not over, and everybody's accounts as they stand with these.
+    pub(super) fn asked(&self) -> (Vec<Claim>, Accounts) {
         let attained = self.attained();
-        let claim = |run: &Run| Claim {
-            run: run.id,
-            idea: run.idea,
-            owners: run.owners.clone(),
-            chips: run.chips,
-            submitted: run.submitted,
-            attained_chip_s: attained[&run.idea],
-            switch_s: run.switch_s(),
-            starts: run.segments.len() as u32,
-            ran_s: ran_s(run),
-            now: match (run.state, run.segments.last()) {
-                (State::Starting | State::Running, Some(segment)) => Tenure::Holds { since: segment.reserved },
-                (State::Suspending { .. } | State::Ending { .. }, _) => Tenure::Leaving,
-                _ => Tenure::Waits { since: run.waiting_since },
-            },
-        };
-        self.runs.values().filter(|run| !run.state.is_over()).map(claim).collect()
+        let open = self.runs.values().filter(|run| !run.state.is_over());
+        let claims: Vec<Claim> = open.map(|run| claim(run, attained[&run.idea])).collect();
+        let mut accounts = self.accounts();
+        accounts.meet(&claims);
+        (claims, accounts)
+    }
+}
+
+/// A run as the policy sees it, where its idea has had so many chip-seconds.
+pub(super) fn claim(run: &Run, attained_chip_s: f64) -> Claim {
+    Claim {
+        run: run.id,
+        idea: run.idea,
+        owners: run.owners.clone(),
+        chips: run.chips,
+        submitted: run.submitted,
+        attained_chip_s,
+        switch_s: run.switch_s(),
+        starts: run.segments.len() as u32,
+        ran_s: ran_s(run),
+        now: match (run.state, run.segments.last()) {
+            (State::Starting | State::Running, Some(segment)) => Tenure::Holds { since: segment.reserved },
+            (State::Suspending { .. } | State::Ending { .. }, _) => Tenure::Leaving,
+            _ => Tenure::Waits { since: run.waiting_since },
+        },
     }
 }
 

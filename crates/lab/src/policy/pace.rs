@@ -20,8 +20,8 @@ impl Pace {
         30 * self.turn_ms
     }
 
-    /// An idea is fresh until it has had so many chip-seconds. A run gives way to one of its own class only if its people have had
-    /// as much more: instant fairness would change all the time.
+    /// An idea is fresh until it has had so many chip-seconds. In the last class a run gives way to another only if its people have
+    /// had as much more: instant fairness would change all the time.
     pub(super) fn fresh_chip_s(self) -> f64 {
         self.long_ms() as f64 / 1000.0
     }

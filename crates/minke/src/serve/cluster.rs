@@ -92,7 +92,7 @@ fn one_chip(chip: &Chip, nobody_waits: bool, now: u64) -> Markup {
                     p.quiet.note {
                         (run.owners.join(", ")) " · " time title=(utc(*since)) { "for " (span(now.saturating_sub(*since))) }
                         @match until {
-                            Some(until) => { ", and " (span(until.saturating_sub(now))) " more at least" }
+                            Some(until) => { ", and " (span(until.saturating_sub(now))) " more, unless a new idea comes" }
                             None if run.state != "running" && run.state != "starting" => { ", and about to give it back" }
                             None if nobody_waits => { "; nobody else wants it" }
                             None => { "; it may be wanted back at any time" }

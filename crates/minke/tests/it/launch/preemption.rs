@@ -51,6 +51,16 @@ fn in_stints(lab: &mut Lab, command: &[&str]) -> (End, usize) {
     panic!("it did not end in {STINTS} stints: {}", lab.said(1, STINTS - 1));
 }
 
+/// That a program of sixty steps takes each of them once, over all of its stints.
+fn saves_and_goes_on(lab: &mut Lab, command: &[&str]) {
+    let (end, acknowledged) = in_stints(lab, command);
+    assert_eq!(end, End::Exit(0), "{:?}", lab.reports);
+    assert!(acknowledged >= 2, "{:?}", lab.reports);
+    let steps: String = (0..8).map(|segment| lab.log(1, segment)).collect();
+    let expected: String = (1..=60).map(|step| format!("step {step}\n")).collect();
+    assert_eq!(steps, expected);
+}
+
 #[test]
 fn the_python_example_saves_and_goes_on() {
     both_ways(|lab, _| {
@@ -62,13 +72,7 @@ fn the_python_example_saves_and_goes_on() {
         let slow = program.replace("STEPS = 1000", "STEPS = 60").replace("train_one_step()", "time.sleep(0.02)");
         assert_ne!(slow, program);
         fs::write(code.join("train.py"), slow).unwrap();
-        let (end, acknowledged) = in_stints(lab, &["/usr/bin/python3", "train.py"]);
-        assert_eq!(end, End::Exit(0), "{:?}", lab.reports);
-        assert!(acknowledged >= 2, "{:?}", lab.reports);
-        // Every step was taken, each once.
-        let steps: String = (0..8).map(|segment| lab.log(1, segment)).collect();
-        let expected: String = (1..=60).map(|step| format!("step {step}\n")).collect();
-        assert_eq!(steps, expected);
+        saves_and_goes_on(lab, &["/usr/bin/python3", "train.py"]);
     });
 }
 
@@ -80,12 +84,7 @@ fn the_shell_example_saves_and_goes_on() {
         let slow = program.replace("steps=1000", "steps=60").replace("./train-one-step", "sleep 0.03");
         assert_ne!(slow, program);
         fs::write(lab.directory(1).join("code/train.sh"), slow).unwrap();
-        let (end, acknowledged) = in_stints(lab, &["sh", "train.sh"]);
-        assert_eq!(end, End::Exit(0), "{:?}", lab.reports);
-        assert!(acknowledged >= 2, "{:?}", lab.reports);
-        let steps: String = (0..8).map(|segment| lab.log(1, segment)).collect();
-        let expected: String = (1..=60).map(|step| format!("step {step}\n")).collect();
-        assert_eq!(steps, expected);
+        saves_and_goes_on(lab, &["sh", "train.sh"]);
     });
 }
 
