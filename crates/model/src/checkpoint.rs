@@ -157,9 +157,9 @@ impl Checkpoint {
                 }
                 let dtype = tensor.dtype.map_err(|_| {
                     Error::new(format!(
-                        "tensor {ours} has type {}, which is not read; the types that are read are F32, F16, BF16, \
-                         Q8_0, Q4_0 and Q4_1",
-                        tensor.type_name()
+                        "tensor {ours} has type {}, which is not read; the types that are read are {}",
+                        tensor.type_name(),
+                        DataType::names()
                     ))
                 })?;
                 Ok(Stored { dtype, bytes: file.bytes(tensor) })

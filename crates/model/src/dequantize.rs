@@ -1,5 +1,7 @@
 //! Stored elements to f32, bit for bit as gguf-py has them. Blocks as in llama.cpp's `ggml-common.h`.
 
+use crate::k_quants;
+
 /// How a tensor's elements are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DataType {
@@ -15,43 +17,71 @@ pub enum DataType {
     Q4_0,
     /// Blocks of 32 nibbles times a half-precision scale, plus a half-precision minimum.
     Q4_1,
+    /// As Q4_0 with a fifth bit, less 16.
+    Q5_0,
+    /// As Q4_1 with a fifth bit.
+    Q5_1,
+    /// As Q4_0, but the nibbles stand for 16 uneven steps.
+    Iq4Nl,
+    /// Blocks of 256 of 2 bits, with a scale and a minimum of 4 bits for each 16.
+    Q2K,
+    /// Of 3 bits, with a scale of 6 bits for each 16.
+    Q3K,
+    /// Of 4 bits, with a scale and a minimum of 6 bits for each 32.
+    Q4K,
+    /// Of 5 bits, with the same.
+    Q5K,
+    /// Of 6 bits, with a scale of 8 bits for each 16.
+    Q6K,
 }
+
+/// Types with their number in ggml (`enum ggml_type` in `ggml.h`), their name, and the elements and bytes of a block.
+const TYPES: [(u32, DataType, &str, usize, usize); 14] = [
+    (0, DataType::F32, "F32", 1, 4),
+    (1, DataType::F16, "F16", 1, 2),
+    (30, DataType::Bf16, "BF16", 1, 2),
+    (8, DataType::Q8_0, "Q8_0", 32, 34),
+    (2, DataType::Q4_0, "Q4_0", 32, 18),
+    (3, DataType::Q4_1, "Q4_1", 32, 20),
+    (6, DataType::Q5_0, "Q5_0", 32, 22),
+    (7, DataType::Q5_1, "Q5_1", 32, 24),
+    (20, DataType::Iq4Nl, "IQ4_NL", 32, 18),
+    (10, DataType::Q2K, "Q2_K", k_quants::SUPER, k_quants::Q2_K),
+    (11, DataType::Q3K, "Q3_K", k_quants::SUPER, k_quants::Q3_K),
+    (12, DataType::Q4K, "Q4_K", k_quants::SUPER, k_quants::Q4_K),
+    (13, DataType::Q5K, "Q5_K", k_quants::SUPER, k_quants::Q5_K),
+    (14, DataType::Q6K, "Q6_K", k_quants::SUPER, k_quants::Q6_K),
+];
+
+/// What the nibbles of IQ4_NL stand for (`kvalues_iq4nl` in `ggml-common.h`).
+const UNEVEN: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 impl DataType {
     /// The name that files and people use.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::Bf16 => "BF16",
-            Self::Q8_0 => "Q8_0",
-            Self::Q4_0 => "Q4_0",
-            Self::Q4_1 => "Q4_1",
-        }
+        self.row().2
     }
 
-    /// The type that ggml numbers `number` (`enum ggml_type` in `ggml.h`), or the number itself.
+    /// The type that ggml numbers `number`, or the number itself.
     pub fn from_ggml(number: u32) -> Result<Self, u32> {
-        match number {
-            0 => Ok(Self::F32),
-            1 => Ok(Self::F16),
-            2 => Ok(Self::Q4_0),
-            3 => Ok(Self::Q4_1),
-            8 => Ok(Self::Q8_0),
-            30 => Ok(Self::Bf16),
-            other => Err(other),
-        }
+        TYPES.iter().find(|row| row.0 == number).map(|row| row.1).ok_or(number)
+    }
+
+    /// The names of all types, for a sentence.
+    pub fn names() -> String {
+        let names = TYPES.map(|row| row.2);
+        format!("{} and {}", names[..names.len() - 1].join(", "), names[names.len() - 1])
     }
 
     /// Elements in a block, and bytes that a block takes.
     pub fn block(self) -> (usize, usize) {
-        match self {
-            Self::F32 => (1, 4),
-            Self::F16 | Self::Bf16 => (1, 2),
-            Self::Q8_0 => (32, 34),
-            Self::Q4_0 => (32, 18),
-            Self::Q4_1 => (32, 20),
-        }
+        let (.., elements, bytes) = self.row();
+        (elements, bytes)
+    }
+
+    fn row(self) -> (u32, Self, &'static str, usize, usize) {
+        // The test below holds the table to the order of the types.
+        TYPES[self as usize]
     }
 
     /// Bytes that `elements` take, unless they don't fill whole blocks or the number overflows.
@@ -101,9 +131,41 @@ impl DataType {
                     nibbles(&block[4..], &mut out, |q| q as f32 * scale + minimum);
                 }
             }
+            Self::Q5_0 => {
+                let (blocks, _) = bytes.as_chunks::<22>();
+                for block in blocks {
+                    let scale = half(block, 0);
+                    out.extend(five_bits(&block[2..]).map(|q| (q as f32 - 16.0) * scale));
+                }
+            }
+            Self::Q5_1 => {
+                let (blocks, _) = bytes.as_chunks::<24>();
+                for block in blocks {
+                    let (scale, minimum) = (half(block, 0), half(block, 2));
+                    out.extend(five_bits(&block[4..]).map(|q| q as f32 * scale + minimum));
+                }
+            }
+            Self::Iq4Nl => {
+                let (blocks, _) = bytes.as_chunks::<18>();
+                for block in blocks {
+                    let scale = half(block, 0);
+                    nibbles(&block[2..], &mut out, |q| f32::from(UNEVEN[usize::from(q)]) * scale);
+                }
+            }
+            Self::Q2K => bytes.as_chunks().0.iter().for_each(|block| k_quants::q2_k(block, &mut out)),
+            Self::Q3K => bytes.as_chunks().0.iter().for_each(|block| k_quants::q3_k(block, &mut out)),
+            Self::Q4K => bytes.as_chunks().0.iter().for_each(|block| k_quants::q4_k(block, &mut out)),
+            Self::Q5K => bytes.as_chunks().0.iter().for_each(|block| k_quants::q5_k(block, &mut out)),
+            Self::Q6K => bytes.as_chunks().0.iter().for_each(|block| k_quants::q6_k(block, &mut out)),
         }
         out
     }
+}
+
+/// The 32 integers of a block whose fifth bits come first, in 4 bytes, and then its nibbles.
+fn five_bits(bytes: &[u8]) -> impl Iterator<Item = u8> {
+    let (high, low) = bytes.split_at(4);
+    (0..32).map(move |i| low[i % 16] >> (i / 16 * 4) & 15 | (high[i / 8] >> (i % 8) & 1) << 4)
 }
 
 /// A block's first 16 elements are the low nibbles, its last 16 the high ones.
@@ -112,7 +174,7 @@ fn nibbles(bytes: &[u8], out: &mut Vec<f32>, value: impl Fn(u8) -> f32) {
     out.extend(bytes.iter().map(|b| value(b >> 4)));
 }
 
-fn half(block: &[u8], at: usize) -> f32 {
+pub(crate) fn half(block: &[u8], at: usize) -> f32 {
     f32_from_f16(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
@@ -142,20 +204,12 @@ pub fn bf16_from_f32(x: f32) -> u16 {
 /// Names of ggml's types that aren't read, so that a refusal can name them.
 pub fn ggml_type_name(number: u32) -> String {
     let name = match number {
-        6 => "Q5_0",
-        7 => "Q5_1",
         9 => "Q8_1",
-        10 => "Q2_K",
-        11 => "Q3_K",
-        12 => "Q4_K",
-        13 => "Q5_K",
-        14 => "Q6_K",
         15 => "Q8_K",
         16 => "IQ2_XXS",
         17 => "IQ2_XS",
         18 => "IQ3_XXS",
         19 => "IQ1_S",
-        20 => "IQ4_NL",
         21 => "IQ3_S",
         22 => "IQ2_S",
         23 => "IQ4_XS",
@@ -207,6 +261,13 @@ mod tests {
             assert_eq!(bf16_from_f32(f32::from_bits(bits)), expected, "{bits:#x}");
         }
         assert!(f32::from_bits((bf16_from_f32(f32::from_bits(0x7f80_0001)) as u32) << 16).is_nan());
+    }
+
+    #[test]
+    fn the_table_has_every_type_in_its_place() {
+        for (i, row) in TYPES.into_iter().enumerate() {
+            assert_eq!((row.1 as usize, DataType::from_ggml(row.0)), (i, Ok(row.1)));
+        }
     }
 
     #[test]

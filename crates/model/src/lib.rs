@@ -13,6 +13,7 @@ mod feed_forward;
 pub mod gguf;
 mod gguf_tokenizer;
 pub mod huggingface;
+mod k_quants;
 pub mod mmap;
 pub mod parameters;
 mod rotary;

@@ -81,22 +81,25 @@ fn mistral_without_a_window_is_llama() {
 
 #[test]
 fn gguf_dequantises_to_the_bit_and_has_every_kind_of_metadata() {
-    let file = Gguf::open(&golden("gguf/types.gguf")).unwrap();
-    let expected = SafeTensors::open(&golden("gguf/types.safetensors")).unwrap();
     let mut seen = Vec::new();
-    for name in expected.names() {
-        let theirs = expected.get(name).unwrap();
-        let tensor = file.tensor(name).unwrap_or_else(|| panic!("{name} is missing"));
-        assert_eq!(tensor.shape, theirs.shape, "{name}");
-        let dtype = tensor.dtype.unwrap();
-        let (ours, theirs) = (dtype.to_f32(file.bytes(tensor)), DataType::F32.to_f32(theirs.bytes));
-        assert_eq!(bits(&ours), bits(&theirs), "{name}");
-        seen.push(dtype);
+    for file in ["types", "blocks"] {
+        let expected = SafeTensors::open(&golden(&format!("gguf/{file}.safetensors"))).unwrap();
+        let file = Gguf::open(&golden(&format!("gguf/{file}.gguf"))).unwrap();
+        for name in expected.names() {
+            let theirs = expected.get(name).unwrap();
+            let tensor = file.tensor(name).unwrap_or_else(|| panic!("{name} is missing"));
+            assert_eq!(tensor.shape, theirs.shape, "{name}");
+            let dtype = tensor.dtype.unwrap();
+            let (ours, theirs) = (dtype.to_f32(file.bytes(tensor)), DataType::F32.to_f32(theirs.bytes));
+            assert_eq!(bits(&ours), bits(&theirs), "{name}");
+            seen.push(dtype);
+        }
     }
     seen.sort();
     seen.dedup();
-    assert_eq!(seen.len(), 6, "{seen:?}");
+    assert_eq!(seen.len(), 14, "{seen:?}");
 
+    let file = Gguf::open(&golden("gguf/types.gguf")).unwrap();
     let mut kinds = 0;
     for (key, value) in json_file("gguf/types.json").as_object().unwrap() {
         kinds += 1;

@@ -132,7 +132,7 @@ fn gguf_tensors(cases: &mut Cases) {
     let with = |change: fn(&mut crate::gguf_file::Tensor)| GgufFile::valid().tensor("blk.0.ffn_up.weight", change);
     cases.gguf("GGUF: a tensor twice", with(|t| t.name = "blk.0.ffn_gate.weight".into()));
     cases.gguf("GGUF: a tensor too few", with(|t| t.name = "elsewhere".into()));
-    cases.gguf("GGUF: a tensor of type Q4_K", with(|t| t.kind = 12));
+    cases.gguf("GGUF: a tensor of type Q8_K", with(|t| t.kind = 15));
     cases.gguf("GGUF: a tensor of a type from the future", with(|t| t.kind = 1234));
     cases.gguf("GGUF: a tensor of no dimensions", with(|t| t.dimensions.clear()));
     cases.gguf("GGUF: a tensor of a thousand dimensions", with(|t| t.dimensions = vec![1; 1000]));
