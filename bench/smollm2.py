@@ -58,7 +58,8 @@ def measure(minke, gguf, llamacpp, a):
     def ours(dtype):
         [result] = timed([minke, "bench", gguf, "--dtype", dtype, "--prefill", str(a.prefill), "--decode", str(a.decode),
                           "--repetitions", "1", "--json"], env=env)
-        return {"prefill": result["prefill"]["tok_s"], "decode": result["decode"]["tok_s"]}
+        prefill, decode = result["tests"]
+        return {"prefill": prefill["tok_s"], "decode": decode["tok_s"]}
 
     def theirs(model):
         results = timed([llama_bench, "-m", model, "-p", str(a.prefill), "-n", str(a.decode), "-t", str(a.threads), "-r", "1", "-o", "jsonl"])

@@ -1,37 +1,55 @@
 //! `minke bench`: how fast a model reads and writes here.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use minke_engine::{Engine, Limits, Reason, Request, RequestId, Sampling, TransformerDecoder};
+use minke_engine::{Engine, Event, EventKind, Limits, Reason, Request, RequestId, Sampling, TransformerDecoder};
 use minke_kernels::kv::PAGE_POSITIONS;
 use minke_kernels::random::Random;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{DtypeArgument, ModelArguments};
-use crate::load;
 use crate::output::{Show, print};
+use crate::{load, machine, units};
+
+/// Rows that are read at a time.
+const BATCH: usize = 512;
 
 #[derive(Args)]
-#[command(after_help = "Example: minke bench smollm2 --dtype bf16 --prefill 512 --decode 128
+#[command(after_help = "Examples:
+  minke bench smollm2 --dtype bf16
+  minke bench smollm2 --prefill 128,512 --decode 128 --depth 0,1024 --sequences 1,8,32
+  minke bench smollm2 --json > before.json; minke bench smollm2 --compare before.json
 
+A test is named as llama-bench names it: pp512 reads 512 tokens, tg128 writes 128 one after the other, @ d1024 behind 1024 others,
+x8 in 8 sequences at once, whose tokens count together.
 MINKE_ISA chooses another instruction set, MINKE_THREADS another number of threads.")]
 pub struct Bench {
     #[command(flatten)]
     model: ModelArguments,
     /// Tokens to read, at random
-    #[arg(long, value_name = "N", default_value = "512")]
-    prefill: NonZeroUsize,
-    /// Tokens to write one after the other, from an empty context
-    #[arg(long, value_name = "N", default_value = "128")]
-    decode: NonZeroUsize,
-    /// Times that each is measured, after once that does not count
+    #[arg(long, value_name = "N", default_value = "512", value_delimiter = ',')]
+    prefill: Vec<NonZeroUsize>,
+    /// Tokens to write one after the other
+    #[arg(long, value_name = "N", default_value = "128", value_delimiter = ',')]
+    decode: Vec<NonZeroUsize>,
+    /// Tokens that stand before those
+    #[arg(long, value_name = "N", default_value = "0", value_delimiter = ',')]
+    depth: Vec<usize>,
+    /// Sequences that are written at once
+    #[arg(long, value_name = "N", default_value = "1", value_delimiter = ',')]
+    sequences: Vec<NonZeroUsize>,
+    /// Times that each is measured, in turn, after once that does not count
     #[arg(long, value_name = "N", default_value = "5")]
     repetitions: NonZeroUsize,
-    /// Print {"prefill": {"tok_s": …}, "decode": {"tok_s": …}, …}
+    /// Put the rates beside those of an earlier run, which --json has printed into this file
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// Print {"tests": [{"test": "pp512", "tok_s": …}, …], …}
     #[arg(long)]
     json: bool,
 }
@@ -44,13 +62,13 @@ struct Benched {
     /// The instruction set that was used.
     isa: &'static str,
     threads: usize,
-    prefill: Rate,
-    decode: Rate,
+    tests: Vec<Rate>,
 }
 
 /// Tokens a second.
 #[derive(Debug, PartialEq, Serialize)]
 struct Rate {
+    test: String,
     /// Tokens of each repetition.
     tokens: usize,
     /// The median of the repetitions.
@@ -58,72 +76,221 @@ struct Rate {
     slowest: f64,
     fastest: f64,
     repetitions: usize,
+    /// The median of the run that this one is compared with, where it had this test.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before_tok_s: Option<f64>,
+}
+
+/// What is read of an earlier run.
+#[derive(Deserialize)]
+struct Before {
+    tests: Vec<BeforeRate>,
+}
+
+#[derive(Deserialize)]
+struct BeforeRate {
+    test: String,
+    tok_s: f64,
+}
+
+/// What is timed.
+#[derive(Clone, Copy)]
+enum Test {
+    Prefill { tokens: usize, depth: usize },
+    Decode { steps: usize, depth: usize, sequences: usize },
+}
+
+impl Test {
+    fn name(self) -> String {
+        let at = |depth: usize| if depth > 0 { format!(" @ d{depth}") } else { String::new() };
+        match self {
+            Test::Prefill { tokens, depth } => format!("pp{tokens}{}", at(depth)),
+            Test::Decode { steps, depth, sequences: 1 } => format!("tg{steps}{}", at(depth)),
+            Test::Decode { steps, depth, sequences } => format!("tg{steps} x{sequences}{}", at(depth)),
+        }
+    }
+
+    /// Tokens that its time is divided by.
+    fn tokens(self) -> usize {
+        match self {
+            Test::Prefill { tokens, .. } => tokens,
+            Test::Decode { steps, sequences, .. } => steps * sequences,
+        }
+    }
+
+    fn sequences(self) -> usize {
+        match self {
+            Test::Prefill { .. } => 1,
+            Test::Decode { sequences, .. } => sequences,
+        }
+    }
+
+    /// Tokens that stand there before the time begins; writing goes on from at least one.
+    fn before(self) -> usize {
+        match self {
+            Test::Prefill { depth, .. } => depth,
+            Test::Decode { depth, .. } => depth.max(1),
+        }
+    }
+
+    /// Positions of each of its sequences.
+    fn positions(self) -> usize {
+        self.before() + self.tokens() / self.sequences()
+    }
+
+    /// Pages of its sequences: one more each, for a beginning that is copied.
+    fn pages(self) -> usize {
+        self.sequences() * (self.positions().div_ceil(PAGE_POSITIONS) + 1)
+    }
 }
 
 impl Rate {
     /// What repetitions of so many seconds come to; there is at least one.
-    fn new(tokens: usize, mut seconds: Vec<f64>) -> Rate {
+    fn new(test: String, tokens: usize, mut seconds: Vec<f64>) -> Rate {
         seconds.sort_by(f64::total_cmp);
         let repetitions = seconds.len();
         let rate = |i: usize| tokens as f64 / seconds[i];
         let tok_s = (rate((repetitions - 1) / 2) + rate(repetitions / 2)) / 2.0;
-        Rate { tokens, tok_s, slowest: rate(repetitions - 1), fastest: rate(0), repetitions }
+        Rate { test, tokens, tok_s, slowest: rate(repetitions - 1), fastest: rate(0), repetitions, before_tok_s: None }
     }
 }
 
 pub fn run(arguments: &Bench) -> Result<()> {
-    let (prefill, decode) = (arguments.prefill.get(), arguments.decode.get());
+    let before = arguments.compare.as_ref().map(earlier).transpose()?;
+    let tests = tests(arguments);
     let cpu = load::cpu()?;
     let checkpoint = load::open(&arguments.model.model)?;
     let transformer = load::transformer(&cpu, &checkpoint, arguments.model.dtype.into())?;
     let context = transformer.context();
-    if prefill.max(decode) >= context {
-        bail!("the model can run {context} tokens; read and write fewer, with --prefill and --decode");
+    let most = |of: fn(Test) -> usize| tests.iter().map(|&test| of(test)).max().unwrap_or(1);
+    if most(Test::positions) >= context {
+        bail!("the model can run {context} tokens; read and write fewer, with --prefill, --decode and --depth");
     }
+    let (pages, sequences) = (most(Test::pages), most(Test::sequences));
+    let bytes = pages as u64 * transformer.kv_layout().page_bytes() as u64;
+    if machine::memory().is_some_and(|memory| bytes > memory) {
+        bail!("the keys and values take {}, more than there is; lower --sequences or --depth", units::bytes(bytes));
+    }
+    let limits = Limits { sequences, batch_tokens: BATCH.max(sequences), pages, queue: sequences };
     let mut decoder = TransformerDecoder::new(&cpu, &transformer);
-    let pages = context.div_ceil(PAGE_POSITIONS);
-    let mut engine = Engine::new(&decoder, Limits { sequences: 1, batch_tokens: 512, pages, queue: 1 });
+    let mut engine = Engine::new(&decoder, limits);
     let mut random = Random::new(1, [0; 3]);
-    let tokens: Vec<u32> = (0..prefill).map(|_| random.below(checkpoint.config().vocab_size as u32)).collect();
+    let vocabulary = checkpoint.config().vocab_size as u32;
+    let mut prompts = || (0..most(Test::positions)).map(|_| random.below(vocabulary)).collect();
+    let prompts: Vec<Vec<u32>> = (0..sequences).map(|_| prompts()).collect();
 
-    // The last token of an answer is not run, so a prompt of n and an answer of 1 run n, and the other way round.
-    let mut seconds = |prompt: &[u32], limit: usize| -> Result<f64> {
-        // Otherwise the prompt would be remembered from the last time.
-        engine.reset();
-        let request = Request {
-            id: RequestId(0),
-            prompt: prompt.to_vec(),
-            sampling: Sampling::greedy(),
-            limit,
-            stop: Vec::new(),
-            thought: None,
-        };
-        let start = Instant::now();
-        let outcomes = engine.generate(&mut decoder, vec![request])?;
-        let seconds = start.elapsed().as_secs_f64();
-        match outcomes[0].reason {
-            Reason::Limit => Ok(seconds),
-            Reason::NotFinite => bail!("the model's logits are not numbers: its weights are damaged"),
-            reason => bail!("a repetition ended early ({reason:?}), so its time means nothing"),
-        }
-    };
-    let (mut reading, mut writing) = (Vec::new(), Vec::new());
+    let mut seconds = vec![Vec::new(); tests.len()];
+    let live = io::stderr().is_terminal();
     for repetition in 0..=arguments.repetitions.get() {
-        let (read, wrote) = (seconds(&tokens, 1)?, seconds(&tokens[..1], decode)?);
-        if repetition > 0 {
-            reading.push(read);
-            writing.push(wrote);
+        for (test, seconds) in tests.iter().zip(&mut seconds) {
+            if live {
+                eprint!("\r\x1b[K{repetition} of {} repetitions; {}", arguments.repetitions, test.name());
+            }
+            let time = time(&mut engine, &mut decoder, *test, &prompts)?;
+            if repetition > 0 {
+                seconds.push(time);
+            }
         }
+    }
+    if live {
+        eprint!("\r\x1b[K");
+    }
+    let mut rates: Vec<Rate> =
+        tests.iter().zip(seconds).map(|(test, seconds)| Rate::new(test.name(), test.tokens(), seconds)).collect();
+    for rate in &mut rates {
+        let same = before.iter().flat_map(|before| &before.tests).find(|before| before.test == rate.test);
+        rate.before_tok_s = same.map(|before| before.tok_s);
     }
     let result = Benched {
         model: arguments.model.model.clone(),
         dtype: name(arguments.model.dtype),
         isa: cpu.isa().name(),
         threads: cpu.pool().threads(),
-        prefill: Rate::new(prefill, reading),
-        decode: Rate::new(decode, writing),
+        tests: rates,
     };
     print(&result, arguments.json)
+}
+
+/// The rates that `minke bench --json` has printed into a file.
+fn earlier(file: &PathBuf) -> Result<Before> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("{} can't be read", file.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is not what `minke bench --json` prints; make it anew", file.display()))
+}
+
+/// At each depth, what is read and then what is written, by few and by many.
+fn tests(arguments: &Bench) -> Vec<Test> {
+    let Bench { prefill, decode, depth, sequences, .. } = arguments;
+    let mut tests = Vec::new();
+    for &depth in depth {
+        tests.extend(prefill.iter().map(|tokens| Test::Prefill { tokens: tokens.get(), depth }));
+        for steps in decode {
+            let (steps, each) = (steps.get(), sequences.iter().map(|n| n.get()));
+            tests.extend(each.map(|sequences| Test::Decode { steps, depth, sequences }));
+        }
+    }
+    tests
+}
+
+/// Seconds that a test takes once.
+fn time(engine: &mut Engine, decoder: &mut TransformerDecoder<'_>, test: Test, prompts: &[Vec<u32>]) -> Result<f64> {
+    // Otherwise the prompts would be remembered from the last time,
+    engine.reset();
+    // and now what stands before the test is.
+    let (before, sequences) = (test.before(), test.sequences());
+    let requests = |tokens: usize, limit: usize| {
+        prompts[..sequences].iter().zip(0..).map(move |(prompt, id)| Request {
+            id: RequestId(id),
+            prompt: prompt[..tokens].to_vec(),
+            sampling: Sampling::greedy(),
+            limit,
+            stop: Vec::new(),
+            thought: None,
+        })
+    };
+    if before > 0 {
+        engine.generate(decoder, requests(before, 1).collect())?;
+    }
+    let mut started = 0;
+    let mut start = Instant::now();
+    match test {
+        // The last token of an answer is not run: a prompt and an answer of 1 run the prompt.
+        Test::Prefill { tokens, .. } => {
+            for request in requests(before + tokens, 1) {
+                engine.submit(request)?;
+            }
+        }
+        // The first token of an answer comes of the prompt, whose last token is run again; the time begins behind it.
+        Test::Decode { steps, .. } => {
+            for request in requests(before, steps + 1) {
+                engine.submit(request)?;
+            }
+            while started < sequences {
+                started += check(engine.step(decoder))?;
+            }
+            start = Instant::now();
+        }
+    }
+    while !engine.is_idle() {
+        check(engine.step(decoder))?;
+    }
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// The tokens among a step's events.
+fn check(events: Vec<Event>) -> Result<usize> {
+    let mut tokens = 0;
+    for event in events {
+        match event.kind {
+            EventKind::Token(_) => tokens += 1,
+            EventKind::Finished(Reason::Limit) => {}
+            EventKind::Finished(Reason::NotFinite) => {
+                bail!("the model's logits are not numbers: its weights are damaged")
+            }
+            EventKind::Finished(reason) => bail!("a repetition ended early ({reason:?}), so its time means nothing"),
+        }
+    }
+    Ok(tokens)
 }
 
 /// As it stands on the command line.
@@ -133,12 +300,17 @@ fn name(dtype: DtypeArgument) -> String {
 
 impl Show for Benched {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Benched { model, dtype, isa, threads, .. } = self;
+        let Benched { model, dtype, isa, threads, tests } = self;
         writeln!(out, "{model}: {dtype} weights, {isa}, threads: {threads}\n")?;
-        writeln!(out, "          tokens     tok/s   slowest – fastest of {}", self.prefill.repetitions)?;
-        for (what, rate) in [("prefill", &self.prefill), ("decode", &self.decode)] {
-            let Rate { tokens, tok_s, slowest, fastest, .. } = rate;
-            writeln!(out, "{what:8}  {tokens:>6}  {tok_s:>8.1}   {slowest:.1} – {fastest:.1}")?;
+        let width = tests.iter().map(|rate| rate.test.len()).max().unwrap_or(0);
+        let repetitions = tests.first().map_or(0, |rate| rate.repetitions);
+        writeln!(out, "{:width$}     tok/s   slowest – fastest of {repetitions}", "")?;
+        for Rate { test, tok_s, slowest, fastest, before_tok_s, .. } in tests {
+            write!(out, "{test:width$}  {tok_s:>8.1}   {slowest:.1} – {fastest:.1}")?;
+            match before_tok_s {
+                Some(before) => writeln!(out, "   {:.2} times the {before:.1} before", tok_s / before)?,
+                None => writeln!(out)?,
+            }
         }
         Ok(())
     }
@@ -150,9 +322,18 @@ mod tests {
 
     #[test]
     fn rates_are_medians() {
-        let rate = Rate::new(12, vec![3.0, 1.0, 2.0]);
-        assert_eq!(rate, Rate { tokens: 12, tok_s: 6.0, slowest: 4.0, fastest: 12.0, repetitions: 3 });
-        assert_eq!(Rate::new(12, vec![1.0, 2.0]).tok_s, 9.0);
-        assert_eq!(Rate::new(12, vec![2.0]).tok_s, 6.0);
+        let rate = |seconds: &[f64]| Rate::new("pp12".into(), 12, seconds.to_vec());
+        let three = rate(&[3.0, 1.0, 2.0]);
+        assert_eq!((three.tok_s, three.slowest, three.fastest, three.repetitions), (6.0, 4.0, 12.0, 3));
+        assert_eq!(rate(&[1.0, 2.0]).tok_s, 9.0);
+        assert_eq!(rate(&[2.0]).tok_s, 6.0);
+    }
+
+    #[test]
+    fn tests_are_named_as_llama_bench_names_them() {
+        let decode = |depth, sequences| Test::Decode { steps: 128, depth, sequences };
+        assert_eq!(Test::Prefill { tokens: 512, depth: 0 }.name(), "pp512");
+        assert_eq!([decode(0, 1).name(), decode(1024, 8).name()], ["tg128", "tg128 x8 @ d1024"]);
+        assert_eq!((decode(0, 8).tokens(), decode(0, 8).positions()), (1024, 129));
     }
 }

@@ -161,6 +161,8 @@ fn measuring() -> Vec<Case> {
         typed_where("chips", "`MINKE_ISA=foo`").env("MINKE_ISA", "foo"),
         typed_where("chips", "`MINKE_THREADS=`").env("MINKE_THREADS", ""),
         with("bench m --prefill 100000"),
+        with("bench m --depth 200 --decode 100"),
+        with("bench m --compare m/config.json"),
         with("debug logits m --tokens 1,999999"),
         with("debug generate m --prompt x --tokens 0"),
         with("debug grads m --tokens 1"),

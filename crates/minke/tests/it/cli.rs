@@ -163,8 +163,28 @@ fn chips_are_measured() {
 #[test]
 fn numbers_are_printed_as_json() {
     let place = with_model();
-    let bench = place.json(&["bench", "m", "--prefill", "16", "--decode", "8", "--repetitions", "2"]);
-    assert!(bench["prefill"]["tok_s"].as_f64() > Some(0.0) && bench["decode"]["tok_s"].as_f64() > Some(0.0), "{bench}");
+    let bench = [
+        "bench",
+        "m",
+        "--prefill",
+        "16",
+        "--decode",
+        "8",
+        "--depth",
+        "0,40",
+        "--sequences",
+        "1,3",
+        "--repetitions",
+        "2",
+    ];
+    let before = place.json(&bench);
+    let tests: Vec<&str> = before["tests"].as_array().unwrap().iter().map(|t| t["test"].as_str().unwrap()).collect();
+    assert_eq!(tests, ["pp16", "tg8", "tg8 x3", "pp16 @ d40", "tg8 @ d40", "tg8 x3 @ d40"]);
+    place.write("before.json", &before.to_string());
+    let after = place.json(&[&bench[..], &["--compare", "before.json"]].concat());
+    for (before, after) in before["tests"].as_array().unwrap().iter().zip(after["tests"].as_array().unwrap()) {
+        assert!(after["tok_s"].as_f64() > Some(0.0) && after["before_tok_s"] == before["tok_s"], "{before} {after}");
+    }
     let logits = place.json(&["debug", "logits", "m", "--tokens", "1,2,3"]);
     assert_eq!(logits["logits"].as_array().unwrap().len(), 3);
     let grads = place.json(&["debug", "grads", "m", "--tokens", "1,2,3", "--out", "g.safetensors"]);
