@@ -180,7 +180,7 @@ fn numbers_are_printed_as_json() {
     let before = place.json(&bench);
     let tests: Vec<&str> = before["tests"].as_array().unwrap().iter().map(|t| t["test"].as_str().unwrap()).collect();
     assert_eq!(tests, ["pp16", "tg8", "tg8 x3", "pp16 @ d40", "tg8 @ d40", "tg8 x3 @ d40"]);
-    place.write("before.json", &before.to_string());
+    place.write("before.json", before.to_string());
     let after = place.json(&[&bench[..], &["--compare", "before.json"]].concat());
     for (before, after) in before["tests"].as_array().unwrap().iter().zip(after["tests"].as_array().unwrap()) {
         assert!(after["tok_s"].as_f64() > Some(0.0) && after["before_tok_s"] == before["tok_s"], "{before} {after}");
