@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -95,52 +95,47 @@ struct BeforeRate {
 
 /// What is timed.
 #[derive(Clone, Copy)]
-enum Test {
-    Prefill { tokens: usize, depth: usize },
-    Decode { steps: usize, depth: usize, sequences: usize },
+struct Test {
+    kind: Kind,
+    /// Tokens of each sequence that are timed, and those that stand before them.
+    length: usize,
+    depth: usize,
+    sequences: usize,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Prefill,
+    Decode,
 }
 
 impl Test {
     fn name(self) -> String {
-        let at = |depth: usize| if depth > 0 { format!(" @ d{depth}") } else { String::new() };
-        match self {
-            Test::Prefill { tokens, depth } => format!("pp{tokens}{}", at(depth)),
-            Test::Decode { steps, depth, sequences: 1 } => format!("tg{steps}{}", at(depth)),
-            Test::Decode { steps, depth, sequences } => format!("tg{steps} x{sequences}{}", at(depth)),
-        }
+        let Test { kind, length, depth, sequences } = self;
+        let kind = if kind == Kind::Prefill { "pp" } else { "tg" };
+        let many = if sequences > 1 { format!(" x{sequences}") } else { String::new() };
+        let at = if depth > 0 { format!(" @ d{depth}") } else { String::new() };
+        format!("{kind}{length}{many}{at}")
     }
 
     /// Tokens that its time is divided by.
     fn tokens(self) -> usize {
-        match self {
-            Test::Prefill { tokens, .. } => tokens,
-            Test::Decode { steps, sequences, .. } => steps * sequences,
-        }
-    }
-
-    fn sequences(self) -> usize {
-        match self {
-            Test::Prefill { .. } => 1,
-            Test::Decode { sequences, .. } => sequences,
-        }
+        self.length.saturating_mul(self.sequences)
     }
 
     /// Tokens that stand there before the time begins; writing goes on from at least one.
     fn before(self) -> usize {
-        match self {
-            Test::Prefill { depth, .. } => depth,
-            Test::Decode { depth, .. } => depth.max(1),
-        }
+        self.depth.max(usize::from(self.kind == Kind::Decode))
     }
 
     /// Positions of each of its sequences.
     fn positions(self) -> usize {
-        self.before() + self.tokens() / self.sequences()
+        self.before().saturating_add(self.length)
     }
 
     /// Pages of its sequences: one more each, for a beginning that is copied.
     fn pages(self) -> usize {
-        self.sequences() * (self.positions().div_ceil(PAGE_POSITIONS) + 1)
+        self.sequences.saturating_mul(self.positions().div_ceil(PAGE_POSITIONS) + 1)
     }
 }
 
@@ -156,7 +151,7 @@ impl Rate {
 }
 
 pub fn run(arguments: &Bench) -> Result<()> {
-    let before = arguments.compare.as_ref().map(earlier).transpose()?;
+    let before = arguments.compare.as_deref().map(earlier).transpose()?;
     let tests = tests(arguments);
     let cpu = load::cpu()?;
     let checkpoint = load::open(&arguments.model.model)?;
@@ -166,8 +161,8 @@ pub fn run(arguments: &Bench) -> Result<()> {
     if most(Test::positions) >= context {
         bail!("the model can run {context} tokens; read and write fewer, with --prefill, --decode and --depth");
     }
-    let (pages, sequences) = (most(Test::pages), most(Test::sequences));
-    let bytes = pages as u64 * transformer.kv_layout().page_bytes() as u64;
+    let (pages, sequences) = (most(Test::pages), most(|test| test.sequences));
+    let bytes = (pages as u64).saturating_mul(transformer.kv_layout().page_bytes() as u64);
     if machine::memory().is_some_and(|memory| bytes > memory) {
         bail!("the keys and values take {}, more than there is; lower --sequences or --depth", units::bytes(bytes));
     }
@@ -212,7 +207,7 @@ pub fn run(arguments: &Bench) -> Result<()> {
 }
 
 /// The rates that `minke bench --json` has printed into a file.
-fn earlier(file: &PathBuf) -> Result<Before> {
+fn earlier(file: &Path) -> Result<Before> {
     let text = std::fs::read_to_string(file).with_context(|| format!("{} can't be read", file.display()))?;
     serde_json::from_str(&text)
         .with_context(|| format!("{} is not what `minke bench --json` prints; make it anew", file.display()))
@@ -223,11 +218,13 @@ fn tests(arguments: &Bench) -> Vec<Test> {
     let Bench { prefill, decode, depth, sequences, .. } = arguments;
     let mut tests = Vec::new();
     for &depth in depth {
-        tests.extend(prefill.iter().map(|tokens| Test::Prefill { tokens: tokens.get(), depth }));
-        for steps in decode {
-            let (steps, each) = (steps.get(), sequences.iter().map(|n| n.get()));
-            tests.extend(each.map(|sequences| Test::Decode { steps, depth, sequences }));
-        }
+        let prefill = prefill.iter().map(|length| (Kind::Prefill, length.get(), 1));
+        let each = |length: &NonZeroUsize| {
+            let length = length.get();
+            sequences.iter().map(move |sequences| (Kind::Decode, length, sequences.get()))
+        };
+        let all = prefill.chain(decode.iter().flat_map(each));
+        tests.extend(all.map(|(kind, length, sequences)| Test { kind, length, depth, sequences }));
     }
     tests
 }
@@ -237,9 +234,9 @@ fn time(engine: &mut Engine, decoder: &mut TransformerDecoder<'_>, test: Test, p
     // Otherwise the prompts would be remembered from the last time,
     engine.reset();
     // and now what stands before the test is.
-    let (before, sequences) = (test.before(), test.sequences());
+    let before = test.before();
     let requests = |tokens: usize, limit: usize| {
-        prompts[..sequences].iter().zip(0..).map(move |(prompt, id)| Request {
+        prompts[..test.sequences].iter().zip(0..).map(move |(prompt, id)| Request {
             id: RequestId(id),
             prompt: prompt[..tokens].to_vec(),
             sampling: Sampling::greedy(),
@@ -251,26 +248,22 @@ fn time(engine: &mut Engine, decoder: &mut TransformerDecoder<'_>, test: Test, p
     if before > 0 {
         engine.generate(decoder, requests(before, 1).collect())?;
     }
-    let mut started = 0;
-    let mut start = Instant::now();
-    match test {
+    let (prompt, limit) = match test.kind {
         // The last token of an answer is not run: a prompt and an answer of 1 run the prompt.
-        Test::Prefill { tokens, .. } => {
-            for request in requests(before + tokens, 1) {
-                engine.submit(request)?;
-            }
-        }
+        Kind::Prefill => (before + test.length, 1),
         // The first token of an answer comes of the prompt, whose last token is run again; the time begins behind it.
-        Test::Decode { steps, .. } => {
-            for request in requests(before, steps + 1) {
-                engine.submit(request)?;
-            }
-            while started < sequences {
-                started += check(engine.step(decoder))?;
-            }
-            start = Instant::now();
+        Kind::Decode => (before, test.length + 1),
+    };
+    for request in requests(prompt, limit) {
+        engine.submit(request)?;
+    }
+    if test.kind == Kind::Decode {
+        let mut started = 0;
+        while started < test.sequences {
+            started += check(engine.step(decoder))?;
         }
     }
+    let start = Instant::now();
     while !engine.is_idle() {
         check(engine.step(decoder))?;
     }
@@ -331,8 +324,8 @@ mod tests {
 
     #[test]
     fn tests_are_named_as_llama_bench_names_them() {
-        let decode = |depth, sequences| Test::Decode { steps: 128, depth, sequences };
-        assert_eq!(Test::Prefill { tokens: 512, depth: 0 }.name(), "pp512");
+        let decode = |depth, sequences| Test { kind: Kind::Decode, length: 128, depth, sequences };
+        assert_eq!(Test { kind: Kind::Prefill, length: 512, depth: 0, sequences: 1 }.name(), "pp512");
         assert_eq!([decode(0, 1).name(), decode(1024, 8).name()], ["tg128", "tg128 x8 @ d1024"]);
         assert_eq!((decode(0, 8).tokens(), decode(0, 8).positions()), (1024, 129));
     }

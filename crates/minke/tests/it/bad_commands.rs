@@ -162,6 +162,8 @@ fn measuring() -> Vec<Case> {
         typed_where("chips", "`MINKE_THREADS=`").env("MINKE_THREADS", ""),
         with("bench m --prefill 100000"),
         with("bench m --depth 200 --decode 100"),
+        with("bench m --depth 18446744073709551615"),
+        with("bench m --prefill 16 --decode 8 --sequences 18446744073709551615"),
         with("bench m --compare m/config.json"),
         with("debug logits m --tokens 1,999999"),
         with("debug generate m --prompt x --tokens 0"),
