@@ -14,12 +14,14 @@ pub enum Place {
 pub trait Element: Copy + Send + Sync + sealed::Plain + 'static {}
 impl Element for f32 {}
 impl Element for u16 {}
+impl Element for u8 {}
 
 mod sealed {
     /// No padding, any bytes valid, alignment at most that of a line.
     pub trait Plain {}
     impl Plain for f32 {}
     impl Plain for u16 {}
+    impl Plain for u8 {}
 }
 
 /// One cache line, so that a buffer starts where every vector load likes it.

@@ -3,16 +3,19 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::arch::{Left, PANEL};
+use crate::arch::{Left, PANEL, QuantizedLeft};
 use crate::cpu::Cpu;
 use crate::matrix::{Matrix, Panels, pack_panel};
 use crate::pool::Shareable;
+use crate::quantized::{self, Format, STRIP};
 use crate::view::View;
 
 /// Rows of a task: a multiple of every register tile; with [`INNER`] its left operand fills a fifth of a 512 KiB cache.
 const BLOCK: usize = 96;
 /// Steps of the inner dimension between two visits of the output; even, for pairs of bf16.
 const INNER: usize = 256;
+/// The same for quantised operands, whose rows take a quarter of the room.
+const QUANTIZED_INNER: usize = 1024;
 /// Multiply-adds below which a call does not wake the other threads.
 const SMALL: usize = 1 << 15;
 
@@ -32,6 +35,15 @@ impl<'a> Operand<'a> {
     pub fn columns(matrix: &'a Matrix, range: Range<usize>) -> Operand<'a> {
         assert!(range.start.is_multiple_of(PANEL) && range.end <= matrix.outputs(), "outputs {range:?} of a matrix");
         Operand::Columns(matrix, range.start, range.len())
+    }
+
+    /// The packed weight, if it is one, and its first panel.
+    fn matrix(&self) -> Option<(&'a Matrix, usize)> {
+        match self {
+            Operand::Packed(w) => Some((w, 0)),
+            Operand::Columns(w, first, _) => Some((w, first / PANEL)),
+            Operand::View(_) => None,
+        }
     }
 
     /// (k, n)
@@ -144,8 +156,19 @@ fn cut<'a>(jobs: &[Job<'a>], threads: usize) -> Vec<Task<'a>> {
 }
 
 thread_local! {
-    /// Scratch for operands packed on the way: (left, right, left in bf16).
-    static SCRATCH: RefCell<(Vec<f32>, Vec<f32>, Vec<u16>)> = const { RefCell::new((Vec::new(), Vec::new(), Vec::new())) };
+    /// Operands packed on the way.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Scratch {
+    left: Vec<f32>,
+    left_bf16: Vec<u16>,
+    /// Codes, scales and sums of [`QuantizedLeft`].
+    left_codes: Vec<i8>,
+    left_scales: Vec<f32>,
+    left_sums: Vec<i32>,
+    right: Vec<f32>,
 }
 
 /// # Safety
@@ -156,19 +179,25 @@ unsafe fn run_task(cpu: &Cpu, task: &Task<'_>, out: *mut f32, stride: usize, mod
     let a = job.a.rows_from(rows.start, rows.len());
     // SAFETY: the first element of the task's rows, inside the region.
     let out = unsafe { out.add((job.row + rows.start) * stride + job.col) };
-    SCRATCH.with_borrow_mut(|(left, right, left_bf16)| {
+    let inner = match job.b.matrix() {
+        // Read from end to end, as memory likes it, where there is not enough to do with a part of it.
+        Some((Matrix { panels: Panels::Quantized(_), .. }, _)) if rows.len() < BLOCK / 2 => k.max(1),
+        Some((Matrix { panels: Panels::Quantized(_), .. }, _)) => QUANTIZED_INNER,
+        _ => INNER,
+    };
+    SCRATCH.with_borrow_mut(|scratch| {
         // With nothing to sum, one empty visit still sets the output.
-        for start in (0..k.max(1)).step_by(INNER) {
-            let depth = INNER.min(k - start);
+        for start in (0..k.max(1)).step_by(inner) {
+            let depth = inner.min(k - start);
             let add = mode == Mode::Add || start > 0;
-            let block = LeftBlock::new(cpu, a, start, depth, &job.b, left, left_bf16);
+            let block = LeftBlock::new(cpu, a, start, depth, &job.b, scratch);
             for panel in panels.clone() {
                 let columns = PANEL.min(n - panel * PANEL);
                 // SAFETY: `panel` starts below n, so this is inside the region, as are its `columns`.
                 let c = unsafe { out.add(panel * PANEL) };
                 // SAFETY: the block is rows.len() by depth; a panel has `depth` rows of PANEL readable columns;
                 // c is the caller's.
-                unsafe { block.times_panel(cpu, &job.b, start, panel, columns, c, stride, add, right) };
+                unsafe { block.times_panel(cpu, &job.b, start, panel, columns, c, stride, add, &mut scratch.right) };
             }
         }
     });
@@ -197,41 +226,20 @@ fn round_transposed(cpu: &Cpu, a: View<'_>, start: usize, depth: usize, out: &mu
 enum LeftBlock {
     F32 { rows: usize, depth: usize, left: Left },
     Bf16 { rows: usize, depth: usize, data: *const u16 },
+    Quantized { rows: usize, blocks: usize, left: QuantizedLeft },
 }
 
 impl LeftBlock {
-    fn new(
-        cpu: &Cpu,
-        a: View<'_>,
-        start: usize,
-        depth: usize,
-        b: &Operand<'_>,
-        scratch: &mut Vec<f32>,
-        scratch_bf16: &mut Vec<u16>,
-    ) -> LeftBlock {
-        let rows = a.rows();
-        if let Operand::Packed(Matrix { panels: Panels::Bf16(_), .. })
-        | Operand::Columns(Matrix { panels: Panels::Bf16(_), .. }, ..) = b
-        {
-            let padded = depth.next_multiple_of(2);
-            scratch_bf16.clear();
-            scratch_bf16.resize(rows * padded, 0);
-            if a.row_stride() == 1 && rows > 1 {
-                round_transposed(cpu, a, start, depth, scratch_bf16);
-                return LeftBlock::Bf16 { rows, depth: padded, data: scratch_bf16.as_ptr() };
-            }
-            for (i, out) in scratch_bf16.chunks_exact_mut(padded.max(1)).enumerate() {
-                if a.col_stride() == 1 {
-                    // SAFETY: a row's `depth` elements from `start`, into as many.
-                    unsafe { (cpu.kernels.to_bf16)(depth, a.row(i)[start..].as_ptr(), out.as_mut_ptr()) };
-                } else {
-                    let row: Vec<f32> = (0..depth).map(|p| a.at(i, start + p)).collect();
-                    // SAFETY: both are `depth` long.
-                    unsafe { (cpu.kernels.to_bf16)(depth, row.as_ptr(), out.as_mut_ptr()) };
-                }
-            }
-            return LeftBlock::Bf16 { rows, depth: padded, data: scratch_bf16.as_ptr() };
+    fn new(cpu: &Cpu, a: View<'_>, start: usize, depth: usize, b: &Operand<'_>, scratch: &mut Scratch) -> LeftBlock {
+        match b.matrix().map(|(w, _)| &w.panels) {
+            Some(Panels::Bf16(_)) => LeftBlock::bf16(cpu, a, start, depth, &mut scratch.left_bf16),
+            Some(Panels::Quantized(w)) => LeftBlock::quantized(cpu, a, start, depth, w.format, scratch),
+            Some(Panels::F32(_)) | None => LeftBlock::f32(a, start, depth, &mut scratch.left),
         }
+    }
+
+    fn f32(a: View<'_>, start: usize, depth: usize, scratch: &mut Vec<f32>) -> LeftBlock {
+        let rows = a.rows();
         if a.row_stride() == 1 && rows > 1 && depth > 1 {
             // A transposed operand strides a whole row at each step, which thrashes the cache: copy it together.
             scratch.clear();
@@ -243,6 +251,65 @@ impl LeftBlock {
         }
         let data = a.as_ptr().wrapping_add(start * a.col_stride());
         LeftBlock::F32 { rows, depth, left: Left { data, row: a.row_stride(), column: a.col_stride() } }
+    }
+
+    fn bf16(cpu: &Cpu, a: View<'_>, start: usize, depth: usize, scratch: &mut Vec<u16>) -> LeftBlock {
+        let (rows, padded) = (a.rows(), depth.next_multiple_of(2));
+        scratch.clear();
+        scratch.resize(rows * padded, 0);
+        if a.row_stride() == 1 && rows > 1 {
+            round_transposed(cpu, a, start, depth, scratch);
+            return LeftBlock::Bf16 { rows, depth: padded, data: scratch.as_ptr() };
+        }
+        for (i, out) in scratch.chunks_exact_mut(padded.max(1)).enumerate() {
+            with_row(a, i, start, depth, |row| {
+                // SAFETY: a row's `depth` elements, into as many.
+                unsafe { (cpu.kernels.to_bf16)(depth, row.as_ptr(), out.as_mut_ptr()) }
+            });
+        }
+        LeftBlock::Bf16 { rows, depth: padded, data: scratch.as_ptr() }
+    }
+
+    fn quantized(
+        cpu: &Cpu,
+        a: View<'_>,
+        start: usize,
+        depth: usize,
+        format: Format,
+        scratch: &mut Scratch,
+    ) -> LeftBlock {
+        let (rows, blocks) = (a.rows(), depth / quantized::BLOCK);
+        let Scratch { left_codes: codes, left_scales: scales, left_sums: sums, .. } = scratch;
+        codes.resize(rows * depth, 0);
+        scales.resize(rows * blocks, 0.0);
+        sums.resize(rows * blocks * 2, 0);
+        for i in 0..rows {
+            let (codes, scales) = (&mut codes[i * depth..], &mut scales[i * blocks..]);
+            let sums = &mut sums[i * blocks * 2..];
+            with_row(a, i, start, depth, |row| {
+                // SAFETY: the row has `blocks` blocks, and all three have room for as many.
+                unsafe {
+                    let (codes, scales, sums) = (codes.as_mut_ptr(), scales.as_mut_ptr(), sums.as_mut_ptr());
+                    (cpu.kernels.quantize)(blocks, row.as_ptr(), codes, scales, sums);
+                }
+            });
+        }
+        let layout = format.layout();
+        if layout.group == quantized::BLOCK {
+            (0..rows * blocks).for_each(|i| sums[i] = sums[2 * i].wrapping_add(sums[2 * i + 1]));
+        }
+        let groups = quantized::BLOCK / layout.group;
+        for (sums, &scale) in sums.chunks_exact_mut(groups).zip(&*scales) {
+            for sum in sums {
+                *sum = if layout.minima {
+                    (*sum as f32 * scale).to_bits() as i32
+                } else {
+                    sum.wrapping_mul(-layout.offset)
+                };
+            }
+        }
+        let left = QuantizedLeft { codes: codes.as_ptr(), scales: scales.as_ptr(), sums: sums.as_ptr() };
+        LeftBlock::Quantized { rows, blocks, left }
     }
 
     /// c (=, +=) block times `columns` columns of one panel of b, from its row `start`.
@@ -261,41 +328,56 @@ impl LeftBlock {
         add: bool,
         scratch: &mut Vec<f32>,
     ) {
-        let packed = |w: &Matrix, panel: usize| {
-            let inputs = w.inputs();
+        if let Some((w, first)) = b.matrix() {
+            let panel = first + panel;
             match (self, &w.panels) {
                 (&LeftBlock::F32 { rows, depth, left }, Panels::F32(data)) => {
-                    let b = data[panel * inputs * PANEL..][start * PANEL..][..depth * PANEL].as_ptr();
+                    let b = data[panel * w.inputs() * PANEL..][start * PANEL..][..depth * PANEL].as_ptr();
                     // SAFETY: b was just sliced to depth rows of PANEL; c is the caller's.
                     unsafe { (cpu.kernels.gemm_f32)(rows, columns, depth, left, b, PANEL, c, stride, add) }
                 }
                 (&LeftBlock::Bf16 { rows, depth, data: a }, Panels::Bf16(data)) => {
-                    let inputs = inputs.next_multiple_of(2);
+                    let inputs = w.inputs().next_multiple_of(2);
                     let b = data[panel * inputs * PANEL..][start * PANEL..][..depth * PANEL].as_ptr();
                     // SAFETY: as above, and a holds rows of depth.
                     unsafe { (cpu.kernels.gemm_bf16)(rows, columns, depth, a, depth, b, c, stride, add) }
                 }
+                (&LeftBlock::Quantized { rows, blocks, left }, Panels::Quantized(strips)) => {
+                    for first in (0..columns).step_by(STRIP) {
+                        let (n, strip) =
+                            (STRIP.min(columns - first), strips.strip((panel * PANEL + first) / STRIP, start));
+                        // SAFETY: `strip` lies in the strips and has the `blocks` that the left operand was cut to.
+                        unsafe {
+                            let c = c.add(first);
+                            (cpu.kernels.gemm_quantized)(strips.format, rows, n, blocks, left, strip, c, stride, add);
+                        }
+                    }
+                }
                 _ => unreachable!("the left block was made for this operand"),
             }
-        };
-        match b {
-            Operand::Packed(w) => packed(w, panel),
-            Operand::Columns(w, first, _) => packed(w, first / PANEL + panel),
-            Operand::View(view) => {
-                let &LeftBlock::F32 { rows, depth, left } = self else {
-                    unreachable!("the left block was made for this operand")
-                };
-                let (b, b_stride) = if rows < 8 && columns == PANEL && view.col_stride() == 1 && depth > 0 {
-                    // Too few rows to pay for packing, and whole rows of the panel to read.
-                    (view.row(start)[panel * PANEL..].as_ptr(), view.row_stride())
-                } else {
-                    scratch.resize(INNER * PANEL, 0.0);
-                    pack_panel(*view, start, panel * PANEL, depth, scratch);
-                    (scratch.as_ptr(), PANEL)
-                };
-                // SAFETY: depth rows of PANEL columns are readable: packed ones, or whole ones of the view.
-                unsafe { (cpu.kernels.gemm_f32)(rows, columns, depth, left, b, b_stride, c, stride, add) }
-            }
+            return;
         }
+        let (&LeftBlock::F32 { rows, depth, left }, &Operand::View(view)) = (self, b) else {
+            unreachable!("the left block was made for this operand")
+        };
+        let (b, b_stride) = if rows < 8 && columns == PANEL && view.col_stride() == 1 && depth > 0 {
+            // Too few rows to pay for packing, and whole rows of the panel to read.
+            (view.row(start)[panel * PANEL..].as_ptr(), view.row_stride())
+        } else {
+            scratch.resize(INNER * PANEL, 0.0);
+            pack_panel(view, start, panel * PANEL, depth, scratch);
+            (scratch.as_ptr(), PANEL)
+        };
+        // SAFETY: depth rows of PANEL columns are readable: packed ones, or whole ones of the view.
+        unsafe { (cpu.kernels.gemm_f32)(rows, columns, depth, left, b, b_stride, c, stride, add) }
+    }
+}
+
+/// Calls `run` with elements `start..start + depth` of a row.
+fn with_row(a: View<'_>, row: usize, start: usize, depth: usize, run: impl FnOnce(&[f32])) {
+    if a.col_stride() == 1 {
+        run(&a.row(row)[start..][..depth]);
+    } else {
+        run(&(0..depth).map(|p| a.at(row, start + p)).collect::<Vec<f32>>());
     }
 }

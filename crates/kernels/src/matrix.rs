@@ -3,6 +3,7 @@
 use crate::arch::PANEL;
 use crate::buffer::Buffer;
 use crate::cpu::Cpu;
+use crate::quantized::{Format, Row, Strips};
 use crate::view::View;
 
 /// How a weight's numbers are stored. Sums are always `f32`.
@@ -41,6 +42,8 @@ pub(crate) enum Panels {
     F32(Buffer<f32>),
     /// [panels][inputs / 2, rounded up][PANEL][2]
     Bf16(Buffer<u16>),
+    /// Two strips a panel.
+    Quantized(Strips),
 }
 
 impl Matrix {
@@ -57,7 +60,21 @@ impl Matrix {
         matrix
     }
 
+    /// Packs `outputs` rows of `inputs` quantised elements as they are; `read` sets row i of them, from any thread.
+    pub fn quantized(
+        cpu: &Cpu,
+        format: Format,
+        outputs: usize,
+        inputs: usize,
+        read: &(dyn Fn(usize, &mut Row) + Sync),
+    ) -> Matrix {
+        Matrix { outputs, inputs, panels: Panels::Quantized(Strips::pack(cpu, format, outputs, inputs, read)) }
+    }
+
     /// Replaces the numbers by those of `w`, of the same shape.
+    ///
+    /// # Panics
+    /// If the shape differs, or the matrix is quantised.
     pub fn repack(&mut self, cpu: &Cpu, w: View<'_>) {
         assert_eq!((w.rows(), w.cols()), (self.outputs, self.inputs), "a matrix changes its shape");
         let (outputs, inputs) = (self.outputs, self.inputs);
@@ -72,6 +89,7 @@ impl Matrix {
                 let pairs = inputs.div_ceil(2);
                 cpu.pool().chunks_mut(buffer, pairs * 2 * PANEL, |panel, out| pack_pairs(cpu, w, panel * PANEL, out));
             }
+            Panels::Quantized(_) => panic!("a quantised matrix takes no new numbers"),
         }
     }
 
@@ -85,11 +103,37 @@ impl Matrix {
         self.inputs
     }
 
-    /// How the numbers are stored.
-    pub fn dtype(&self) -> Dtype {
-        match self.panels {
-            Panels::F32(_) => Dtype::F32,
-            Panels::Bf16(_) => Dtype::Bf16,
+    /// Sets `out` to row `row` of W, `inputs` numbers, as they are stored.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.outputs && out.len() == self.inputs, "row {row} of {} by {}", self.outputs, self.inputs);
+        let (panel, column) = (row / PANEL, row % PANEL);
+        match &self.panels {
+            Panels::F32(b) => {
+                let panel = &b[panel * self.inputs * PANEL..];
+                for (p, x) in out.iter_mut().enumerate() {
+                    *x = panel[p * PANEL + column];
+                }
+            }
+            Panels::Bf16(b) => {
+                let panel = &b[panel * self.inputs.next_multiple_of(2) * PANEL..];
+                for (p, x) in out.iter_mut().enumerate() {
+                    *x = f32::from_bits(u32::from(panel[(p / 2 * PANEL + column) * 2 + p % 2]) << 16);
+                }
+            }
+            Panels::Quantized(strips) => {
+                let mut stored = Row::new(strips.format, self.inputs);
+                strips.row(row, &mut stored);
+                stored.to_f32(strips.format, out);
+            }
+        }
+    }
+
+    /// The name of how the numbers are stored.
+    pub fn format(&self) -> &'static str {
+        match &self.panels {
+            Panels::F32(_) => Dtype::F32.name(),
+            Panels::Bf16(_) => Dtype::Bf16.name(),
+            Panels::Quantized(strips) => strips.format.name(),
         }
     }
 
@@ -98,6 +142,7 @@ impl Matrix {
         match &self.panels {
             Panels::F32(b) => size_of_val(&**b),
             Panels::Bf16(b) => size_of_val(&**b),
+            Panels::Quantized(strips) => strips.bytes(),
         }
     }
 }

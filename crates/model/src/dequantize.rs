@@ -178,20 +178,6 @@ pub(crate) fn half(block: &[u8], at: usize) -> f32 {
     f32_from_f16(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
-/// IEEE half precision to single, exactly.
-pub fn f32_from_f16(half: u16) -> f32 {
-    let sign = (half as u32 & 0x8000) << 16;
-    let exponent = (half >> 10) as u32 & 31;
-    let fraction = half as u32 & 0x3ff;
-    let magnitude = match exponent {
-        // Subnormal: the fraction counts units of 2^-24, which single precision has as a normal number.
-        0 => (fraction as f32 * f32::from_bits((127 - 24) << 23)).to_bits(),
-        31 => 0x7f80_0000 | fraction << 13,
-        _ => (exponent + 112) << 23 | fraction << 13,
-    };
-    f32::from_bits(sign | magnitude)
-}
-
 /// Single precision to its upper half, to nearest even; what is not a number stays so.
 pub fn bf16_from_f32(x: f32) -> u16 {
     let bits = x.to_bits();
@@ -230,23 +216,6 @@ pub fn ggml_type_name(number: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_half_is_its_arithmetic_value() {
-        for half in 0..=u16::MAX {
-            let (exponent, fraction) = ((half >> 10 & 31) as i32, (half & 0x3ff) as f64);
-            let magnitude = match exponent {
-                0 => fraction * 2f64.powi(-24),
-                31 if fraction == 0.0 => f64::INFINITY,
-                31 => f64::NAN,
-                e => (1024.0 + fraction) * 2f64.powi(e - 25),
-            };
-            let expected = if half & 0x8000 == 0 { magnitude } else { -magnitude };
-            let actual = f32_from_f16(half) as f64;
-            assert!(actual == expected || actual.is_nan() && expected.is_nan(), "{half:#x}");
-            assert_eq!(actual.is_sign_negative(), half & 0x8000 != 0);
-        }
-    }
 
     #[test]
     fn rounding_to_bf16_goes_to_the_nearest_and_ties_to_even() {

@@ -1,8 +1,8 @@
 //! AVX2 with FMA: eight lanes, sixteen registers.
 
-use super::generic;
-use super::simd::Simd;
-use super::{AdamStep, Kernels, Left};
+use super::simd::{Bytes, Simd};
+use super::{AdamStep, Format, Kernels, Left, QuantizedLeft, Strip};
+use super::{generic, quantized};
 use std::arch::x86_64::*;
 
 struct Avx2;
@@ -149,4 +149,102 @@ impl Simd for Avx2 {
     }
 }
 
-generic::table!(Avx2, "avx2,fma,f16c", tiles [(6, 2), (4, 2), (2, 4), (1, 4)], bf16 generic::gemm_bf16::<Avx2>);
+// SAFETY (all blocks below): the trait's contract, as above.
+impl Bytes for Avx2 {
+    type I = __m256i;
+    const SIGNED: bool = true;
+    #[inline(always)]
+    unsafe fn splat_i32(x: i32) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_set1_epi32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn shift_and_mask(x: __m256i, by: i32, mask: u8) -> __m256i {
+        // SAFETY: see above. Bits that come over from the neighbouring byte are masked away.
+        unsafe {
+            let shifted = match by {
+                0 => x,
+                1.. => _mm256_sll_epi16(x, _mm_cvtsi32_si128(by)),
+                _ => _mm256_srl_epi16(x, _mm_cvtsi32_si128(-by)),
+            };
+            _mm256_and_si256(shifted, _mm256_set1_epi8(mask as i8))
+        }
+    }
+    #[inline(always)]
+    unsafe fn or(x: __m256i, y: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_or_si256(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn look_up(table: &[u8; 16], x: __m256i) -> __m256i {
+        // SAFETY: see above; the table is 16 bytes.
+        unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), x) }
+    }
+    #[inline(always)]
+    unsafe fn dot(sum: __m256i, codes: __m256i, x: *const i8) -> __m256i {
+        // SAFETY: see above; x has four bytes. Two products of 63 and 127 fit 16 bits.
+        unsafe {
+            let pairs = _mm256_maddubs_epi16(codes, _mm256_set1_epi32(x.cast::<i32>().read_unaligned()));
+            _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_wide(sum: __m256i, codes: __m256i, x: *const i8) -> __m256i {
+        // SAFETY: see above; x has four bytes. With the sign moved over to x, two products of 128 and 127 fit 16 bits.
+        unsafe {
+            let signed = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+            let x = _mm256_sign_epi8(_mm256_set1_epi32(x.cast::<i32>().read_unaligned()), signed);
+            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(signed), x);
+            _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn to_f32(x: __m256i) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_cvtepi32_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u8) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_nibbles(p: *const u8) -> (__m256, __m256) {
+        // SAFETY: see above.
+        unsafe {
+            let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
+            let (low, high) = (_mm256_and_si256(bytes, _mm256_set1_epi32(15)), _mm256_srli_epi32(bytes, 4));
+            (_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, x: __m256) -> i32 {
+        // SAFETY: see above.
+        unsafe {
+            let rounded = _mm256_cvtps_epi32(x);
+            let (low, high) = (_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
+            let words = _mm_packs_epi32(low, high);
+            _mm_storel_epi64(p.cast(), _mm_packs_epi16(words, words));
+            let sums = _mm_add_epi32(low, high);
+            let sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0b01_00_11_10));
+            _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0b10_11_00_01)))
+        }
+    }
+}
+
+generic::table!(Avx2, "avx2,fma,f16c", tiles [(6, 2), (4, 2), (2, 4), (1, 4)], bf16 generic::gemm_bf16::<Avx2>, quantized [4, 2, 1]);

@@ -1,8 +1,8 @@
-//! AVX-512 with BF16: sixteen lanes, thirty-two registers, and a dot product of bf16 pairs.
+//! AVX-512 with BF16 and VNNI: sixteen lanes, thirty-two registers, and dot products of bf16 pairs and of four bytes.
 
-use super::generic;
-use super::simd::Simd;
-use super::{AdamStep, Kernels, Left};
+use super::simd::{Bytes, Simd};
+use super::{AdamStep, Format, Kernels, Left, QuantizedLeft, Strip};
+use super::{generic, quantized};
 use std::arch::x86_64::*;
 
 struct Avx512;
@@ -140,6 +140,92 @@ impl Simd for Avx512 {
     }
 }
 
+// SAFETY (all blocks below): the trait's contract, as above.
+impl Bytes for Avx512 {
+    type I = __m512i;
+    const SIGNED: bool = false;
+    #[inline(always)]
+    unsafe fn splat_i32(x: i32) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_set1_epi32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn shift_and_mask(x: __m512i, by: i32, mask: u8) -> __m512i {
+        // SAFETY: see above. Bits that come over from the neighbouring byte are masked away.
+        unsafe {
+            let shifted = match by {
+                0 => x,
+                1.. => _mm512_sll_epi16(x, _mm_cvtsi32_si128(by)),
+                _ => _mm512_srl_epi16(x, _mm_cvtsi32_si128(-by)),
+            };
+            _mm512_and_si512(shifted, _mm512_set1_epi8(mask as i8))
+        }
+    }
+    #[inline(always)]
+    unsafe fn or(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_or_si512(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn look_up(table: &[u8; 16], x: __m512i) -> __m512i {
+        // SAFETY: see above; the table is 16 bytes.
+        unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), x) }
+    }
+    #[inline(always)]
+    unsafe fn dot(sum: __m512i, codes: __m512i, x: *const i8) -> __m512i {
+        // SAFETY: see above; x has four bytes.
+        unsafe { _mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(x.cast::<i32>().read_unaligned())) }
+    }
+    #[inline(always)]
+    unsafe fn dot_wide(sum: __m512i, codes: __m512i, x: *const i8) -> __m512i {
+        // SAFETY: the same contract.
+        unsafe { Self::dot(sum, codes, x) }
+    }
+    #[inline(always)]
+    unsafe fn to_f32(x: __m512i) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtepi32_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u8) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_nibbles(p: *const u8) -> (__m512, __m512) {
+        // SAFETY: see above.
+        unsafe {
+            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+            let (low, high) = (_mm512_and_si512(bytes, _mm512_set1_epi32(15)), _mm512_srli_epi32(bytes, 4));
+            (_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, x: __m512) -> i32 {
+        // SAFETY: see above.
+        unsafe {
+            let rounded = _mm512_cvtps_epi32(x);
+            _mm_storeu_si128(p.cast(), _mm512_cvtsepi32_epi8(rounded));
+            _mm512_reduce_add_epi32(rounded)
+        }
+    }
+}
+
 /// `R` rows by one panel of bf16, by the dot product of pairs.
 #[inline(always)]
 unsafe fn tile_bf16<const R: usize>(
@@ -211,4 +297,4 @@ unsafe fn gemm_pairs(
     }
 }
 
-generic::table!(Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", tiles [(12, 2), (4, 2), (2, 2), (1, 2)], bf16 gemm_pairs);
+generic::table!(Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni", tiles [(12, 2), (4, 2), (2, 2), (1, 2)], bf16 gemm_pairs, quantized [12, 8, 4, 2, 1]);

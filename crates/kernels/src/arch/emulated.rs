@@ -1,7 +1,9 @@
 //! Sixteen lanes in plain Rust, for tests: the edges of the vector kernels at the width of AVX-512, on any machine.
 
-use super::simd::Simd;
-use super::{AdamStep, Isa, Kernels, Left, PAGE, PANEL, generic};
+use super::simd::{Bytes, Simd};
+use super::{AdamStep, Format, Isa, Kernels, Left, PAGE, PANEL, QuantizedLeft, Strip, generic, quantized};
+use crate::half::f32_from_f16;
+use crate::quantized::{BLOCK, Strips};
 use crate::random::Random;
 
 struct Sixteen;
@@ -85,7 +87,67 @@ impl Simd for Sixteen {
     }
 }
 
-generic::table!(Sixteen, "sse2", tiles [(12, 2), (4, 2), (2, 2), (1, 2)], bf16 generic::gemm_bf16::<Sixteen>);
+// SAFETY (all blocks below): the trait's contract, as above.
+impl Bytes for Sixteen {
+    type I = [i32; 16];
+    const SIGNED: bool = false;
+    unsafe fn splat_i32(x: i32) -> [i32; 16] {
+        [x; 16]
+    }
+    unsafe fn load_bytes(p: *const u8) -> [i32; 16] {
+        // SAFETY: see above.
+        std::array::from_fn(|i| unsafe { p.add(4 * i).cast::<i32>().read_unaligned() })
+    }
+    unsafe fn shift_and_mask(x: [i32; 16], by: i32, mask: u8) -> [i32; 16] {
+        let shift = |byte: u8| if by < 0 { byte >> -by } else { byte << by };
+        x.map(|x| i32::from_le_bytes(x.to_le_bytes().map(|byte| shift(byte) & mask)))
+    }
+    unsafe fn or(x: [i32; 16], y: [i32; 16]) -> [i32; 16] {
+        std::array::from_fn(|i| x[i] | y[i])
+    }
+    unsafe fn look_up(table: &[u8; 16], x: [i32; 16]) -> [i32; 16] {
+        x.map(|x| i32::from_le_bytes(x.to_le_bytes().map(|byte| table[usize::from(byte)])))
+    }
+    unsafe fn dot(sum: [i32; 16], codes: [i32; 16], x: *const i8) -> [i32; 16] {
+        // SAFETY: see above; x has four bytes.
+        let x: [i32; 4] = std::array::from_fn(|i| i32::from(unsafe { *x.add(i) }));
+        std::array::from_fn(|i| {
+            codes[i].to_le_bytes().iter().zip(x).fold(sum[i], |sum, (&code, x)| sum + i32::from(code) * x)
+        })
+    }
+    unsafe fn dot_wide(sum: [i32; 16], codes: [i32; 16], x: *const i8) -> [i32; 16] {
+        // SAFETY: the same contract.
+        unsafe { Self::dot(sum, codes, x) }
+    }
+    unsafe fn to_f32(x: [i32; 16]) -> [f32; 16] {
+        x.map(|x| x as f32)
+    }
+    unsafe fn load_f16(p: *const u8) -> [f32; 16] {
+        // SAFETY: see above.
+        std::array::from_fn(|i| f32_from_f16(unsafe { p.add(2 * i).cast::<u16>().read_unaligned() }))
+    }
+    unsafe fn load_i8(p: *const u8) -> [f32; 16] {
+        // SAFETY: see above.
+        std::array::from_fn(|i| f32::from(unsafe { *p.add(i) } as i8))
+    }
+    unsafe fn load_u8(p: *const u8) -> [f32; 16] {
+        // SAFETY: see above.
+        std::array::from_fn(|i| f32::from(unsafe { *p.add(i) }))
+    }
+    unsafe fn load_nibbles(p: *const u8) -> ([f32; 16], [f32; 16]) {
+        // SAFETY: see above.
+        let byte = |i: usize| unsafe { *p.add(i) };
+        (std::array::from_fn(|i| f32::from(byte(i) & 15)), std::array::from_fn(|i| f32::from(byte(i) >> 4)))
+    }
+    unsafe fn store_i8(p: *mut i8, x: [f32; 16]) -> i32 {
+        let rounded = x.map(|x| x.round_ties_even() as i8);
+        // SAFETY: see above.
+        unsafe { std::ptr::copy_nonoverlapping(rounded.as_ptr(), p, 16) };
+        rounded.iter().map(|&x| i32::from(x)).sum()
+    }
+}
+
+generic::table!(Sixteen, "sse2", tiles [(12, 2), (4, 2), (2, 2), (1, 2)], bf16 generic::gemm_bf16::<Sixteen>, quantized [8, 1]);
 
 /// Numbers with room behind them that no kernel may read into a result or write.
 struct Guarded(Vec<f32>, usize);
@@ -250,6 +312,42 @@ fn products_of_every_width() {
                     vec![]
                 });
             }
+        }
+    }
+}
+
+#[test]
+fn quantised_products_of_every_width() {
+    let mut random = Random::new(4, [0; 3]);
+    let cpu = crate::Cpu::new(Isa::Portable, 1);
+    for format in Format::ALL {
+        let (inputs, groups) = (512, BLOCK / format.layout().group);
+        let blocks = inputs / BLOCK;
+        let strips = Strips::pack(&cpu, format, 16, inputs, &|r, row| {
+            let mut random = Random::new(5, [r as u32, 0, 0]);
+            row.codes.iter_mut().for_each(|code| *code = random.below(1 << format.layout().bits) as u8);
+            let mut half = || 0x2000 + random.below(0x800) as u16;
+            row.halves.iter_mut().for_each(|halves| *halves = [half(), half()]);
+            row.groups.iter_mut().for_each(|group| *group = [random.below(16) as u8, random.below(16) as u8]);
+        });
+        for (m, n, add) in [(1, 16, false), (3, 7, true), (8, 1, false), (9, 15, true)] {
+            let x = Guarded::new(&mut random, m * inputs);
+            let c = Guarded::new(&mut random, m * n);
+            agree!("gemm_quantized", [x, c], |kernels, buffers| {
+                let (mut codes, mut scales) = (vec![0_i8; m * inputs], vec![0.0; m * blocks]);
+                let mut sums = vec![0_i32; 2 * m * blocks];
+                let (to, scaled) = (codes.as_mut_ptr(), scales.as_mut_ptr());
+                (kernels.quantize)(m * blocks, buffers[0].at(), to, scaled, sums.as_mut_ptr());
+                let returned = sums.iter().map(|&x| x as f32).chain(codes.iter().map(|&x| f32::from(x))).collect();
+                sums.truncate(m * blocks * groups);
+                if format.layout().minima {
+                    sums.iter_mut().for_each(|sum| *sum = (*sum as f32).to_bits() as i32);
+                }
+                let a = QuantizedLeft { codes: codes.as_ptr(), scales: scales.as_ptr(), sums: sums.as_ptr() };
+                let strip = strips.strip(0, 0);
+                (kernels.gemm_quantized)(format, m, n, blocks, a, strip, buffers[1].at_mut(), n, add);
+                returned
+            });
         }
     }
 }

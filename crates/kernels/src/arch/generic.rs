@@ -554,9 +554,10 @@ pub unsafe fn gemm_bf16<S: Simd>(
 }
 
 /// The table of an instruction set: each kernel compiled with its features.
-/// `tiles` lists the register tiles of `gemm_f32`, (rows, vectors), most rows first and one row last.
+/// `tiles` lists the register tiles of `gemm_f32`, (rows, vectors), most rows first and one row last; `quantized` the rows of
+/// those of `gemm_quantized`.
 macro_rules! table {
-    ($S:ident, $features:literal, tiles [$(($R:literal, $V:literal)),+], bf16 $bf16:path) => {
+    ($S:ident, $features:literal, tiles [$(($R:literal, $V:literal)),+], bf16 $bf16:path, quantized [$($Q:literal),+]) => {
         pub(super) static KERNELS: Kernels = {
             #[target_feature(enable = $features)]
             unsafe fn gemm_f32(m: usize, n: usize, k: usize, a: Left, b: *const f32, b_stride: usize, c: *mut f32, c_stride: usize, add: bool) {
@@ -594,8 +595,17 @@ macro_rules! table {
                 // SAFETY: the caller's contract.
                 unsafe { $bf16(m, n, k, a, a_stride, b, c, c_stride, add) }
             }
+            #[target_feature(enable = $features)]
+            unsafe fn gemm_quantized(format: Format, m: usize, n: usize, blocks: usize, a: QuantizedLeft, b: Strip, c: *mut f32, c_stride: usize, add: bool) {
+                quantized::gemm!($S, [$($Q),+], format, m, n, blocks, a, b, c, c_stride, add)
+            }
+            #[target_feature(enable = $features)]
+            unsafe fn quantize(blocks: usize, x: *const f32, codes: *mut i8, scales: *mut f32, sums: *mut i32) {
+                // SAFETY: the caller's contract.
+                unsafe { quantized::quantize::<$S>(blocks, x, codes, scales, sums) }
+            }
             Kernels {
-                gemm_f32, gemm_bf16, softmax_page, softmax_page_backward, scale, axpy, dot, max, exp_sums, exp_scaled, scale_by,
+                gemm_f32, gemm_bf16, gemm_quantized, quantize, softmax_page, softmax_page_backward, scale, axpy, dot, max, exp_sums, exp_scaled, scale_by,
                 rotate_halves, rotate_pairs, swiglu, swiglu_backward, adamw, to_bf16,
             }
         };

@@ -10,7 +10,11 @@ mod emulated;
 mod generic;
 mod portable;
 #[cfg(target_arch = "x86_64")]
+mod quantized;
+#[cfg(target_arch = "x86_64")]
 mod simd;
+
+use crate::quantized::{BLOCK, Format, Strip};
 
 /// Columns of a packed panel; every instruction set works on panels of this width.
 pub(crate) const PANEL: usize = 32;
@@ -25,7 +29,7 @@ pub enum Isa {
     Portable,
     /// x86-64 with AVX2 and FMA (2013 on).
     Avx2,
-    /// x86-64 with AVX-512 F, BW, DQ, VL and BF16 (2020 on).
+    /// x86-64 with AVX-512 F, BW, DQ, VL, VNNI and BF16 (2020 on).
     Avx512,
 }
 
@@ -58,6 +62,7 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512bf16")
+                    && is_x86_feature_detected!("avx512vnni")
             }
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
@@ -102,6 +107,29 @@ pub(crate) struct Left {
     pub data: *const f32,
     pub row: usize,
     pub column: usize,
+}
+
+/// Activations rounded to bytes, m rows of `blocks` blocks of 32.
+#[derive(Clone, Copy)]
+pub(crate) struct QuantizedLeft {
+    /// [m][blocks][32]
+    pub codes: *const i8,
+    /// [m][blocks]
+    pub scales: *const f32,
+    /// [m][blocks][groups], what a group's sum of codes is wanted for: times the format's offset and negative; or, where the
+    /// format has minima, times the scale, as the bits of an f32.
+    pub sums: *const i32,
+}
+
+impl QuantizedLeft {
+    /// The rows from `row` on.
+    pub fn from_row(self, row: usize, blocks: usize, groups: usize) -> QuantizedLeft {
+        QuantizedLeft {
+            codes: self.codes.wrapping_add(row * blocks * BLOCK),
+            scales: self.scales.wrapping_add(row * blocks),
+            sums: self.sums.wrapping_add(row * blocks * groups),
+        }
+    }
 }
 
 /// Numbers that AdamW needs for one step (arXiv 1711.05101, algorithm 2).
@@ -156,6 +184,24 @@ pub(crate) struct Kernels {
         c_stride: usize,
         add: bool,
     ),
+    /// The same for n <= 16 rows of a weight, a strip of `format` from some block on, times `blocks` blocks of rounded
+    /// activations. Whole numbers are summed exactly within a group; then, group by group in order,
+    /// c = fma(sum, scale of the weight * scale of the activations, c), and c = fma(minimum, scaled sum of the activations, c)
+    /// where there are minima.
+    pub gemm_quantized: unsafe fn(
+        format: Format,
+        m: usize,
+        n: usize,
+        blocks: usize,
+        a: QuantizedLeft,
+        b: Strip,
+        c: *mut f32,
+        c_stride: usize,
+        add: bool,
+    ),
+    /// Rounds each 32 numbers of x to signed bytes times a scale, the largest to 127 or -127, to nearest and ties to even;
+    /// and sums the bytes of each 16. The scale is no number where one of x is none or infinite.
+    pub quantize: unsafe fn(blocks: usize, x: *const f32, codes: *mut i8, scales: *mut f32, sums: *mut i32),
     /// Folds one page of scores into a running softmax (arXiv 1805.02867). scores is [rows][PAGE]; row r sees the first
     /// min(PAGE, visible + r / rows_per_position) >= 1 keys. Scores become weights exp(scale * score - max) (0 where
     /// unseen); max and sum are updated; correction[r] is what the sums before this page must be multiplied by.

@@ -1,10 +1,14 @@
 //! Plain loops: the reference that every other instruction set is checked against, and what runs where none is known.
 
-use super::{AdamStep, Kernels, Left, PAGE, PANEL};
+use super::{AdamStep, Kernels, Left, PAGE, PANEL, QuantizedLeft};
+use crate::half::f32_from_f16;
+use crate::quantized::{BLOCK, Format, Layout, STRIP, SUPER, Scales, Strip, UNEVEN, code_at};
 
 pub(super) static KERNELS: Kernels = Kernels {
     gemm_f32,
     gemm_bf16,
+    gemm_quantized,
+    quantize,
     softmax_page,
     softmax_page_backward,
     scale,
@@ -52,6 +56,96 @@ unsafe fn gemm_f32(
             }
             for j in 0..n {
                 *c.add(i * c_stride + j) = sums[j];
+            }
+        }
+    }
+}
+
+unsafe fn gemm_quantized(
+    format: Format,
+    m: usize,
+    n: usize,
+    blocks: usize,
+    a: QuantizedLeft,
+    b: Strip,
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
+) {
+    let layout = format.layout();
+    let groups = BLOCK / layout.group;
+    // SAFETY: see above.
+    unsafe {
+        for r in 0..n {
+            if !add {
+                (0..m).for_each(|i| *c.add(i * c_stride + r) = 0.0);
+            }
+            for block in 0..blocks {
+                let bytes = std::slice::from_raw_parts(b.codes.add(block * layout.code_bytes()), layout.code_bytes());
+                for group in 0..groups {
+                    let (scale, minimum) = scale_and_minimum(layout, b, block, group, r);
+                    let codes: [i32; BLOCK] = std::array::from_fn(|p| {
+                        if p >= layout.group {
+                            return 0;
+                        }
+                        let code = code_at(layout, bytes, r, group * layout.group + p);
+                        i32::from(if layout.uneven { UNEVEN[usize::from(code)] } else { code })
+                    });
+                    for i in 0..m {
+                        let x = a.codes.add((i * blocks + block) * BLOCK + group * layout.group);
+                        let sums = *a.sums.add((i * blocks + block) * groups + group);
+                        let mut dot = if layout.offset != 0 { sums } else { 0 };
+                        for p in 0..layout.group {
+                            dot += codes[p] * i32::from(*x.add(p));
+                        }
+                        let out = c.add(i * c_stride + r);
+                        *out += dot as f32 * (scale * *a.scales.add(i * blocks + block));
+                        if layout.minima {
+                            *out += minimum * f32::from_bits(sums as u32);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Of row `r` of a strip, group `group` of block `block`; the minimum is what is added.
+unsafe fn scale_and_minimum(layout: Layout, b: Strip, block: usize, group: usize, r: usize) -> (f32, f32) {
+    // SAFETY: see above; minima are read where there are some.
+    unsafe {
+        let half = |p: *const u8| f32_from_f16(p.cast::<u16>().read_unaligned());
+        let at = b.scales.add(block * layout.scale_bytes());
+        if layout.scales == Scales::Half {
+            let minimum = if layout.minima { half(at.add(2 * (STRIP + r))) } else { 0.0 };
+            return (half(at.add(2 * r)), minimum);
+        }
+        let above = b.supers.add(block / (SUPER / BLOCK) * layout.super_bytes() + 2 * r);
+        let first = at.add(group * STRIP + r);
+        let (scale, minimum) = match layout.scales {
+            Scales::Nibbles => (f32::from(*first & 15), *first >> 4),
+            _ => (f32::from(*first as i8), if layout.minima { *first.add(BLOCK / layout.group * STRIP) } else { 0 }),
+        };
+        let minimum = if layout.minima { f32::from(minimum) * half(above.add(2 * STRIP)) } else { 0.0 };
+        (scale * half(above), -minimum)
+    }
+}
+
+unsafe fn quantize(blocks: usize, x: *const f32, codes: *mut i8, scales: *mut f32, sums: *mut i32) {
+    // SAFETY: see above.
+    unsafe {
+        for block in 0..blocks {
+            let x = std::slice::from_raw_parts(x.add(block * BLOCK), BLOCK);
+            let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+            let finite = x.iter().all(|x| x.is_finite());
+            *scales.add(block) = if finite { largest / 127.0 } else { f32::NAN };
+            let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+            let inverse = if inverse.is_finite() { inverse } else { 0.0 };
+            (*sums.add(2 * block), *sums.add(2 * block + 1)) = (0, 0);
+            for (i, x) in x.iter().enumerate() {
+                let code = (x * inverse).round_ties_even() as i8;
+                *codes.add(block * BLOCK + i) = code;
+                *sums.add(2 * block + i / 16) += i32::from(code);
             }
         }
     }

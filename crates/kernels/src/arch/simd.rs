@@ -38,3 +38,34 @@ pub(crate) trait Simd {
     /// LANES bf16 pairs (low half first): the even elements and the odd elements, as f32.
     unsafe fn load_bf16_pairs(p: *const u16) -> (Self::F, Self::F);
 }
+
+/// Vectors of [`Simd::LANES`] whole numbers, of 32 bits or as four bytes each, for products of quantised numbers.
+pub(crate) trait Bytes: Simd {
+    type I: Copy;
+    /// Whether [`Bytes::dot_wide`] takes codes of eight bits for less by 128 than they are.
+    const SIGNED: bool;
+    unsafe fn splat_i32(x: i32) -> Self::I;
+    /// 4 * LANES bytes.
+    unsafe fn load_bytes(p: *const u8) -> Self::I;
+    /// Moves the bits of each byte up (down, where negative) by `by`, and keeps those of `mask`.
+    unsafe fn shift_and_mask(x: Self::I, by: i32, mask: u8) -> Self::I;
+    unsafe fn or(x: Self::I, y: Self::I) -> Self::I;
+    /// `table[byte]` for each byte below 16.
+    unsafe fn look_up(table: &[u8; 16], x: Self::I) -> Self::I;
+    /// sum + the products of four codes below 64 with the four signed bytes at `x`, in each lane.
+    unsafe fn dot(sum: Self::I, codes: Self::I, x: *const i8) -> Self::I;
+    /// The same for codes of eight bits and signed bytes above -128; see [`Bytes::SIGNED`].
+    unsafe fn dot_wide(sum: Self::I, codes: Self::I, x: *const i8) -> Self::I;
+    unsafe fn to_f32(x: Self::I) -> Self::F;
+    /// LANES numbers in half precision.
+    unsafe fn load_f16(p: *const u8) -> Self::F;
+    /// LANES signed bytes.
+    unsafe fn load_i8(p: *const u8) -> Self::F;
+    /// LANES bytes.
+    unsafe fn load_u8(p: *const u8) -> Self::F;
+    /// LANES bytes, the low four bits of each and the high four.
+    unsafe fn load_nibbles(p: *const u8) -> (Self::F, Self::F);
+    /// Rounds LANES numbers, at most 127 in size, to the nearest integers, ties to even, stores them as signed bytes, and
+    /// returns their sum.
+    unsafe fn store_i8(p: *mut i8, x: Self::F) -> i32;
+}

@@ -170,7 +170,7 @@ fn forward(cpu: &Cpu) {
         );
         for matrix in &matrices {
             operations.add(
-                &format!("a product with a {:?} matrix", matrix.dtype()),
+                &format!("a product with a {} matrix", matrix.format()),
                 dim,
                 1,
                 Box::new(move |cpu, rows, x, _| {
@@ -180,7 +180,7 @@ fn forward(cpu: &Cpu) {
                 }),
             );
             operations.add(
-                &format!("log-probabilities, {:?}", matrix.dtype()),
+                &format!("log-probabilities, {}", matrix.format()),
                 dim,
                 n,
                 Box::new(move |cpu, rows, x, targets| {

@@ -1,0 +1,218 @@
+//! Products of quantised weights, written once over [`Bytes`].
+//!
+//! Activations come as signed bytes with a scale for each 32, so that a group's products are whole numbers and their sum
+//! exact; `f32` enters once a group. Contracts are those of [`super::Kernels`].
+
+use super::simd::Bytes;
+use super::{QuantizedLeft, generic};
+use crate::quantized::{BLOCK, Format, Layout, STRIP, SUPER, Scales, Strip, UNEVEN};
+
+/// A format as a type, so that its kernels are compiled each by itself.
+pub trait Form {
+    const LAYOUT: Layout;
+}
+
+/// The format of this number.
+pub struct Of<const FORMAT: u8>;
+
+impl<const FORMAT: u8> Form for Of<FORMAT> {
+    const LAYOUT: Layout = Format::ALL[FORMAT as usize].layout();
+}
+
+/// Codes of one vector's rows, inputs 4 j to 4 j + 3 of the 32 whose codes begin at `block`.
+#[inline(always)]
+unsafe fn codes<S: Bytes, Q: Form>(block: *const u8, j: usize) -> S::I {
+    // SAFETY: the contract; planes lie inside the block's code_bytes.
+    unsafe {
+        let plane = |(vector, shift, bits, up): (usize, usize, usize, usize)| {
+            let bytes = S::load_bytes(block.add(4 * STRIP * vector));
+            if bits == 8 {
+                bytes
+            } else {
+                S::shift_and_mask(bytes, up as i32 - shift as i32, ((1_u32 << bits) - 1 << up) as u8)
+            }
+        };
+        let [low, high] = Q::LAYOUT.planes(j);
+        let codes = if high.2 > 0 { S::or(plane(low), plane(high)) } else { plane(low) };
+        if Q::LAYOUT.uneven { S::look_up(&UNEVEN, codes) } else { codes }
+    }
+}
+
+/// Scales and minima of one vector's rows for group `group` of block `block`; `first` is the first row.
+#[inline(always)]
+unsafe fn scales<S: Bytes, Q: Form>(b: Strip, block: usize, group: usize, first: usize) -> (S::F, S::F) {
+    let layout = Q::LAYOUT;
+    // SAFETY: the contract; blocks lie inside the strip.
+    unsafe {
+        let at = b.scales.add(block * layout.scale_bytes());
+        let above = b.supers.wrapping_add(block / (SUPER / BLOCK) * layout.super_bytes() + 2 * first);
+        let nothing = S::splat(0.0);
+        let row = group * STRIP + first;
+        match layout.scales {
+            Scales::Half => {
+                let minimum = if layout.minima { S::load_f16(at.add(2 * (STRIP + first))) } else { nothing };
+                (S::load_f16(at.add(2 * first)), minimum)
+            }
+            Scales::Bytes => {
+                let scale = S::mul(S::load_i8(at.add(row)), S::load_f16(above));
+                if !layout.minima {
+                    return (scale, nothing);
+                }
+                let minimum = S::load_u8(at.add(BLOCK / layout.group * STRIP + row));
+                (scale, S::sub(nothing, S::mul(minimum, S::load_f16(above.add(2 * STRIP)))))
+            }
+            Scales::Nibbles => {
+                let (scale, minimum) = S::load_nibbles(at.add(row));
+                let scale = S::mul(scale, S::load_f16(above));
+                (scale, S::sub(nothing, S::mul(minimum, S::load_f16(above.add(2 * STRIP)))))
+            }
+        }
+    }
+}
+
+/// R rows of activations by one vector of a strip's rows, whose first is `first`; n columns of the result are kept.
+#[inline(always)]
+unsafe fn tile<S: Bytes, Q: Form, const R: usize>(
+    n: usize,
+    blocks: usize,
+    a: QuantizedLeft,
+    b: Strip,
+    first: usize,
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
+) {
+    let layout = Q::LAYOUT;
+    let (wide, groups) = (layout.bits == 8 || layout.uneven, BLOCK / layout.group);
+    // SAFETY: the contract, for R rows.
+    unsafe {
+        let mut sums = [S::splat(0.0); R];
+        if add {
+            for (r, sum) in sums.iter_mut().enumerate() {
+                [*sum] = generic::load_row::<S, 1>(n, c.add(r * c_stride));
+            }
+        }
+        for block in 0..blocks {
+            let bytes = b.codes.add(block * layout.code_bytes() + 4 * first);
+            for group in 0..groups {
+                let at = block * groups + group;
+                let mut dots = [S::splat_i32(0); R];
+                if layout.offset != 0 && !(wide && S::SIGNED) {
+                    for (r, dot) in dots.iter_mut().enumerate() {
+                        *dot = S::splat_i32(*a.sums.add(r * blocks * groups + at));
+                    }
+                }
+                for i in 0..8 / groups {
+                    // The two nibbles of a vector one after the other, so that it is loaded once.
+                    let j = if groups == 1 { i % 2 * 4 + i / 2 } else { group * 4 + i };
+                    let codes = codes::<S, Q>(bytes, j);
+                    for (r, dot) in dots.iter_mut().enumerate() {
+                        let x = a.codes.add((r * blocks + block) * BLOCK + 4 * j);
+                        *dot = if wide { S::dot_wide(*dot, codes, x) } else { S::dot(*dot, codes, x) };
+                    }
+                }
+                let (scale, minimum) = scales::<S, Q>(b, block, group, first);
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    let factor = S::mul(scale, S::splat(*a.scales.add(r * blocks + block)));
+                    *sum = S::fma(S::to_f32(dots[r]), factor, *sum);
+                    if layout.minima {
+                        let x = f32::from_bits(*a.sums.add(r * blocks * groups + at) as u32);
+                        *sum = S::fma(minimum, S::splat(x), *sum);
+                    }
+                }
+            }
+        }
+        for (r, sum) in sums.into_iter().enumerate() {
+            generic::store_row::<S, 1>(n, c.add(r * c_stride), [sum]);
+        }
+    }
+}
+
+/// R rows of activations by a whole strip.
+#[inline(always)]
+pub unsafe fn rows<S: Bytes, Q: Form, const R: usize>(
+    n: usize,
+    blocks: usize,
+    a: QuantizedLeft,
+    b: Strip,
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
+) {
+    for first in (0..n).step_by(S::LANES) {
+        // SAFETY: the contract; columns from `first` on are left, at most LANES of them in this vector.
+        unsafe { tile::<S, Q, R>((n - first).min(S::LANES), blocks, a, b, first, c.add(first), c_stride, add) }
+    }
+}
+
+/// See [`super::Kernels::quantize`].
+#[inline(always)]
+pub unsafe fn quantize<S: Bytes>(blocks: usize, x: *const f32, codes: *mut i8, scales: *mut f32, sums: *mut i32) {
+    // SAFETY: the contract; all reads and writes lie inside the blocks.
+    unsafe {
+        for block in 0..blocks {
+            let x = x.add(block * BLOCK);
+            let (mut largest, mut nothing) = (S::splat(0.0), S::splat(0.0));
+            for at in (0..BLOCK).step_by(S::LANES) {
+                let x = S::load(x.add(at));
+                largest = S::max(largest, S::max(x, S::sub(S::splat(0.0), x)));
+                // Zero, unless a number is infinite or none, which must show in the scale.
+                nothing = S::fma(x, S::splat(0.0), nothing);
+            }
+            let largest = S::largest(largest);
+            *scales.add(block) = largest / 127.0 + S::sum(nothing);
+            let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+            // Of numbers so small that the inverse overflows, nothing is left.
+            let inverse = S::splat(if inverse.is_finite() { inverse } else { 0.0 });
+            for group in 0..2 {
+                // What is no number becomes the smallest one, whose sum wraps; its scale says so.
+                let mut sum = 0_i32;
+                for at in (16 * group..16 * group + 16).step_by(S::LANES) {
+                    let rounded = S::mul(S::load(x.add(at)), inverse);
+                    sum = sum.wrapping_add(S::store_i8(codes.add(block * BLOCK + at), rounded));
+                }
+                *sums.add(2 * block + group) = sum;
+            }
+        }
+    }
+}
+
+/// [`super::Kernels::gemm_quantized`] for an instruction set, by tiles of the rows that are listed, one row last.
+macro_rules! gemm {
+    ($S:ident, [$($R:literal),+], $format:ident, $m:ident, $n:ident, $blocks:ident, $a:ident, $b:ident, $c:ident, $c_stride:ident, $add:ident) => {{
+        macro_rules! of {
+            ($F:ident) => {{
+                use $crate::quantized::Format;
+                let groups = Format::$F.layout();
+                let groups = $crate::quantized::BLOCK / groups.group;
+                let mut i = 0;
+                $(
+                    while $m - i >= $R {
+                        // SAFETY: rows i..i + R lie below m; the rest is the caller's contract.
+                        unsafe {
+                            let a = $a.from_row(i, $blocks, groups);
+                            quantized::rows::<$S, quantized::Of<{ Format::$F as u8 }>, $R>(
+                                $n, $blocks, a, $b, $c.add(i * $c_stride), $c_stride, $add,
+                            );
+                        }
+                        i += $R;
+                    }
+                )+
+            }};
+        }
+        match $format {
+            Format::Q8_0 => of!(Q8_0),
+            Format::Q4_0 => of!(Q4_0),
+            Format::Q4_1 => of!(Q4_1),
+            Format::Q5_0 => of!(Q5_0),
+            Format::Q5_1 => of!(Q5_1),
+            Format::Iq4Nl => of!(Iq4Nl),
+            Format::Q2K => of!(Q2K),
+            Format::Q3K => of!(Q3K),
+            Format::Q4K => of!(Q4K),
+            Format::Q5K => of!(Q5K),
+            Format::Q6K => of!(Q6K),
+        }
+    }};
+}
+pub(super) use gemm;

@@ -1,0 +1,361 @@
+//! Quantised weights: integers of a few bits with scales, kept in the bits that they have on disk.
+//!
+//! A row of a weight is cut into blocks, and a block into groups of 16 or 32 elements. An element is
+//! `scale * (code - offset)`, or `scale * code` plus or less a minimum, by the formats of llama.cpp
+//! (`ggml-common.h`). Sixteen rows, the outputs of one vector of AVX-512, are interleaved into a strip:
+//!
+//! ```text
+//! strip   codes of all blocks | scales of all blocks | scales of scales, for each 256 inputs
+//! codes   for each 32 inputs, planes of bits: byte 64 v + 4 r + i has bits of row r, inputs 4 j + i, for some j
+//! scales  for each 32 inputs, sixteen of each group; then sixteen minima of each group
+//! ```
+
+use crate::buffer::Buffer;
+use crate::cpu::Cpu;
+use crate::half::f32_from_f16;
+
+/// Rows of a weight that are interleaved.
+pub(crate) const STRIP: usize = 16;
+/// Inputs whose codes lie together, and activations that share a scale.
+pub(crate) const BLOCK: usize = 32;
+/// Inputs of a block whose scales have a scale.
+pub(crate) const SUPER: usize = 256;
+
+/// What the nibbles of IQ4_NL stand for (`kvalues_iq4nl` in `ggml-common.h`), plus 128.
+pub(crate) const UNEVEN: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+
+/// A way of storing weights in a few bits.
+#[allow(missing_docs, reason = "the names are llama.cpp's, and the table below says what they are")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Format {
+    Q8_0,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Iq4Nl,
+    Q2K,
+    Q3K,
+    Q4K,
+    Q5K,
+    Q6K,
+}
+
+/// How the scales of a format are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scales {
+    /// In half precision, one for each block of 32.
+    Half,
+    /// A signed byte for each group, times a scale in half precision for each 256.
+    Bytes,
+    /// The low half of a byte, the minimum being the high half, for each group, and the same for each 256.
+    Nibbles,
+}
+
+/// What a format is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Bits of a code.
+    pub bits: usize,
+    /// Whether codes are places in a table of uneven steps.
+    pub uneven: bool,
+    /// Elements that share a scale.
+    pub group: usize,
+    /// How it is stored.
+    pub scales: Scales,
+    /// What each value's integer is less than its code.
+    pub offset: i32,
+    /// Whether groups have a minimum: added where scales are [`Scales::Half`], taken away where it is itself scaled.
+    pub minima: bool,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Format; 11] = [
+        Format::Q8_0,
+        Format::Q4_0,
+        Format::Q4_1,
+        Format::Q5_0,
+        Format::Q5_1,
+        Format::Iq4Nl,
+        Format::Q2K,
+        Format::Q3K,
+        Format::Q4K,
+        Format::Q5K,
+        Format::Q6K,
+    ];
+
+    /// The name that files and people use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Q8_0 => "Q8_0",
+            Format::Q4_0 => "Q4_0",
+            Format::Q4_1 => "Q4_1",
+            Format::Q5_0 => "Q5_0",
+            Format::Q5_1 => "Q5_1",
+            Format::Iq4Nl => "IQ4_NL",
+            Format::Q2K => "Q2_K",
+            Format::Q3K => "Q3_K",
+            Format::Q4K => "Q4_K",
+            Format::Q5K => "Q5_K",
+            Format::Q6K => "Q6_K",
+        }
+    }
+
+    /// What it is made of.
+    pub const fn layout(self) -> Layout {
+        use Scales::*;
+        let (bits, group, scales, offset, minima) = match self {
+            Format::Q8_0 => (8, 32, Half, 128, false),
+            Format::Q4_0 => (4, 32, Half, 8, false),
+            Format::Q4_1 => (4, 32, Half, 0, true),
+            Format::Q5_0 => (5, 32, Half, 16, false),
+            Format::Q5_1 => (5, 32, Half, 0, true),
+            Format::Iq4Nl => (4, 32, Half, 128, false),
+            Format::Q2K => (2, 16, Nibbles, 0, true),
+            Format::Q3K => (3, 16, Bytes, 4, false),
+            Format::Q4K => (4, 32, Bytes, 0, true),
+            Format::Q5K => (5, 32, Bytes, 0, true),
+            Format::Q6K => (6, 16, Bytes, 32, false),
+        };
+        Layout { bits, uneven: matches!(self, Format::Iq4Nl), group, scales, offset, minima }
+    }
+
+    /// Elements of a block: a row has a whole number of them.
+    pub const fn block(self) -> usize {
+        match self.layout().scales {
+            Scales::Half => BLOCK,
+            Scales::Bytes | Scales::Nibbles => SUPER,
+        }
+    }
+}
+
+impl Layout {
+    /// Bytes of a strip's codes for 32 inputs.
+    pub(crate) const fn code_bytes(self) -> usize {
+        STRIP * BLOCK * self.bits / 8
+    }
+
+    /// Bytes of a strip's scales and minima for 32 inputs.
+    pub(crate) const fn scale_bytes(self) -> usize {
+        let scales = match self.scales {
+            Scales::Half => 2 * STRIP,
+            Scales::Bytes | Scales::Nibbles => BLOCK / self.group * STRIP,
+        };
+        if self.minima && !matches!(self.scales, Scales::Nibbles) { 2 * scales } else { scales }
+    }
+
+    /// Bytes of a strip's scales of scales for 256 inputs.
+    pub(crate) const fn super_bytes(self) -> usize {
+        match self.scales {
+            Scales::Half => 0,
+            Scales::Bytes | Scales::Nibbles => 2 * STRIP * (1 + self.minima as usize),
+        }
+    }
+
+    /// Where codes lie: for `j` = input / 4 of 32, each plane's (vector of 64 bytes, shift inside a byte, bits, shift
+    /// inside the code). There are one or two planes; the second is empty where there is one.
+    pub(crate) const fn planes(self, j: usize) -> [(usize, usize, usize, usize); 2] {
+        let low = match self.bits {
+            8 => (j, 0, 8, 0),
+            4..8 => (j % 4, j / 4 * 4, 4, 0),
+            _ => (j / 4, j % 4 * 2, 2, 0),
+        };
+        let high = match self.bits {
+            5 => (4, j, 1, 4),
+            6 => (4 + j / 4, j % 4 * 2, 2, 4),
+            3 => (2, j, 1, 2),
+            _ => (0, 0, 0, 0),
+        };
+        [low, high]
+    }
+}
+
+/// One row of a weight as its format stores it, before it is interleaved with others.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Row {
+    /// A code for each input.
+    pub codes: Vec<u8>,
+    /// For each block the scale and the minimum, in half precision: of its elements, or of its groups' own.
+    pub halves: Vec<[u16; 2]>,
+    /// For each group its scale (the bits of a signed byte) and its minimum, where scales have a scale.
+    pub groups: Vec<[u8; 2]>,
+}
+
+impl Row {
+    /// Room for `inputs` elements of `format`, all zero.
+    pub fn new(format: Format, inputs: usize) -> Row {
+        let layout = format.layout();
+        let groups = if layout.scales == Scales::Half { 0 } else { inputs / layout.group };
+        Row { codes: vec![0; inputs], halves: vec![[0; 2]; inputs / format.block()], groups: vec![[0; 2]; groups] }
+    }
+
+    /// The numbers it stands for: each product, sum and difference rounded by itself, as gguf-py has them.
+    pub fn to_f32(&self, format: Format, out: &mut [f32]) {
+        let layout = format.layout();
+        for (i, (group, out)) in self.codes.chunks(layout.group).zip(out.chunks_mut(layout.group)).enumerate() {
+            let [scale, minimum] = self.halves[i * layout.group / format.block()].map(f32_from_f16);
+            let (scale, minimum) = match layout.scales {
+                Scales::Half => (scale, minimum),
+                _ => {
+                    let [s, m] = self.groups[i];
+                    (scale * f32::from(s as i8), -(minimum * f32::from(m)))
+                }
+            };
+            for (&code, out) in group.iter().zip(out) {
+                let code = if layout.uneven { UNEVEN[usize::from(code)] } else { code };
+                *out = (i32::from(code) - layout.offset) as f32 * scale;
+                if layout.minima {
+                    *out += minimum;
+                }
+            }
+        }
+    }
+}
+
+/// Rows interleaved by sixteen.
+#[derive(Clone)]
+pub(crate) struct Strips {
+    pub format: Format,
+    inputs: usize,
+    bytes: Buffer<u8>,
+}
+
+/// A strip from some block on, as kernels read it.
+#[derive(Clone, Copy)]
+pub(crate) struct Strip {
+    pub codes: *const u8,
+    pub scales: *const u8,
+    pub supers: *const u8,
+}
+
+impl Strips {
+    /// Interleaves rows of `inputs` elements; `read` fills row i, of `outputs`.
+    pub fn pack(
+        cpu: &Cpu,
+        format: Format,
+        outputs: usize,
+        inputs: usize,
+        read: &(dyn Fn(usize, &mut Row) + Sync),
+    ) -> Strips {
+        assert!(inputs.is_multiple_of(format.block()), "{inputs} inputs are not whole blocks of {}", format.block());
+        let (scales, supers, len) = regions(format.layout(), inputs);
+        let mut bytes = Buffer::zeros(outputs.div_ceil(STRIP) * len);
+        if len > 0 {
+            cpu.pool().chunks_mut(&mut bytes, len, |i, strip| {
+                let (codes, rest) = strip.split_at_mut(scales);
+                let (scales, supers) = rest.split_at_mut(supers - scales);
+                let mut row = Row::new(format, inputs);
+                for r in 0..STRIP.min(outputs - i * STRIP) {
+                    read(i * STRIP + r, &mut row);
+                    put_row(format, &row, r, codes, scales, supers);
+                }
+            });
+        }
+        Strips { format, inputs, bytes }
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Strip `index` from input `start` on, a multiple of a block; empty past the last.
+    pub fn strip(&self, index: usize, start: usize) -> Strip {
+        let layout = self.format.layout();
+        let (scales, supers, len) = regions(layout, self.inputs);
+        assert!(start.is_multiple_of(self.format.block()) && start <= self.inputs, "a strip from input {start}");
+        let strip = &self.bytes[index * len..][..len];
+        let block = start / BLOCK;
+        Strip {
+            codes: strip[block * layout.code_bytes()..].as_ptr(),
+            scales: strip[scales + block * layout.scale_bytes()..].as_ptr(),
+            supers: strip[supers + block / 8 * layout.super_bytes()..].as_ptr(),
+        }
+    }
+
+    /// Row `row` again.
+    pub fn row(&self, row: usize, out: &mut Row) {
+        let layout = self.format.layout();
+        let (scales, supers, len) = regions(layout, self.inputs);
+        let (strip, r) = (&self.bytes[row / STRIP * len..][..len], row % STRIP);
+        for (i, code) in out.codes.iter_mut().enumerate() {
+            let block = &strip[i / BLOCK * layout.code_bytes()..][..layout.code_bytes()];
+            *code = code_at(layout, block, r, i % BLOCK);
+        }
+        let half = |at: usize| u16::from_le_bytes([strip[at + 2 * r], strip[at + 2 * r + 1]]);
+        for (i, [scale, minimum]) in out.halves.iter_mut().enumerate() {
+            let at = match layout.scales {
+                Scales::Half => scales + i * layout.scale_bytes(),
+                _ => supers + i * layout.super_bytes(),
+            };
+            *scale = half(at);
+            *minimum = if layout.minima { half(at + 2 * STRIP) } else { 0 };
+        }
+        let per_block = BLOCK / layout.group;
+        for (i, [scale, minimum]) in out.groups.iter_mut().enumerate() {
+            let at = scales + i / per_block * layout.scale_bytes() + i % per_block * STRIP + r;
+            (*scale, *minimum) = match layout.scales {
+                Scales::Nibbles => (strip[at] & 15, strip[at] >> 4),
+                _ => (strip[at], if layout.minima { strip[at + per_block * STRIP] } else { 0 }),
+            };
+        }
+    }
+}
+
+/// In a strip of `inputs`: where scales begin, where scales of scales begin, and where the strip ends.
+fn regions(layout: Layout, inputs: usize) -> (usize, usize, usize) {
+    let blocks = inputs / BLOCK;
+    let scales = (blocks * layout.code_bytes()).next_multiple_of(64);
+    let supers = (scales + blocks * layout.scale_bytes()).next_multiple_of(64);
+    (scales, supers, (supers + blocks / 8 * layout.super_bytes()).next_multiple_of(64))
+}
+
+/// The code of row `r` and input `i` in a strip's 32 inputs.
+pub(crate) fn code_at(layout: Layout, block: &[u8], r: usize, i: usize) -> u8 {
+    let bits = |(vector, shift, bits, up): (usize, usize, usize, usize)| {
+        let byte = u32::from(block[64 * vector + 4 * r + i % 4]);
+        (byte >> shift & ((1 << bits) - 1)) << up
+    };
+    let [low, high] = layout.planes(i / 4);
+    (bits(low) | bits(high)) as u8
+}
+
+fn put_row(format: Format, row: &Row, r: usize, codes: &mut [u8], scales: &mut [u8], supers: &mut [u8]) {
+    let layout = format.layout();
+    for (codes, block) in row.codes.as_chunks::<BLOCK>().0.iter().zip(codes.chunks_exact_mut(layout.code_bytes())) {
+        for (j, codes) in codes.as_chunks::<4>().0.iter().enumerate() {
+            for (vector, shift, bits, up) in layout.planes(j) {
+                let mask = ((1_u32 << bits) - 1) as u8;
+                for (i, code) in codes.iter().enumerate() {
+                    block[64 * vector + 4 * r + i] |= (code >> up & mask) << shift;
+                }
+            }
+        }
+    }
+    let mut put_half = |at: usize, half: u16| {
+        let to = if layout.scales == Scales::Half { &mut *scales } else { &mut *supers };
+        to[at + 2 * r..][..2].copy_from_slice(&half.to_le_bytes());
+    };
+    let stride = if layout.scales == Scales::Half { layout.scale_bytes() } else { layout.super_bytes() };
+    for (i, &[scale, minimum]) in row.halves.iter().enumerate() {
+        put_half(i * stride, scale);
+        if layout.minima {
+            put_half(i * stride + 2 * STRIP, minimum);
+        }
+    }
+    let per_block = BLOCK / layout.group;
+    for (i, &[scale, minimum]) in row.groups.iter().enumerate() {
+        let at = i / per_block * layout.scale_bytes() + i % per_block * STRIP + r;
+        match layout.scales {
+            Scales::Nibbles => scales[at] = scale | minimum << 4,
+            _ => {
+                scales[at] = scale;
+                if layout.minima {
+                    scales[at + per_block * STRIP] = minimum;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Quantised weights: rows come back as they went in, and products are those of the numbers that both sides stand for.
+
+use minke_kernels::gemm::{Job, Mode, Operand, gemm, linear};
+use minke_kernels::quantized::{Format, Row, Scales};
+use minke_kernels::{Cpu, Matrix, View};
+
+use crate::data::{Data, assert_near, assert_same, sum};
+
+/// A row of random codes with scales of about 1 / the largest code.
+fn row(data: &mut Data, format: Format, inputs: usize) -> Row {
+    let layout = format.layout();
+    let mut row = Row::new(format, inputs);
+    let largest = (1 << layout.bits) - 1;
+    row.codes.iter_mut().for_each(|code| *code = data.size(0, largest) as u8);
+    // Halves of either sign between 2^-9 and 2^-4, and now and then a zero or a subnormal one.
+    let mut half = || {
+        [0, 0x0003][data.size(0, 1)]
+            | (data.size(6, 10) << 10 | data.size(0, 1023) | data.size(0, 1) << 15) as u16
+                * (data.size(0, 9) > 0) as u16
+    };
+    row.halves.iter_mut().for_each(|halves| *halves = [half(), if layout.minima { half() } else { 0 }]);
+    let bound = if layout.scales == Scales::Nibbles { 15 } else { 255 };
+    let minimum = if layout.minima { bound } else { 0 };
+    row.groups.iter_mut().for_each(|group| *group = [data.size(0, bound) as u8, data.size(0, minimum) as u8]);
+    row
+}
+
+/// A row of activations as products take it: for each block of 32 its scale and its whole numbers.
+fn rounded(x: &[f32]) -> Vec<f64> {
+    let blocks = x.chunks(32).map(|x| {
+        let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+        let (scale, inverse) = (largest / 127.0, if largest > 0.0 { 127.0 / largest } else { 0.0 });
+        let inverse = if inverse.is_finite() { inverse } else { 0.0 };
+        x.iter().map(move |x| f64::from((x * inverse).round_ties_even()) * f64::from(scale)).collect::<Vec<f64>>()
+    });
+    blocks.flatten().collect()
+}
+
+pub fn products(cpu: &Cpu) {
+    let mut data = Data::new(31);
+    for format in Format::ALL {
+        for (m, n, blocks) in [(1, 1, 1), (2, 17, 2), (13, 32, 1), (25, 50, 3), (7, 100, 5), (100, 33, 2), (3, 16, 0)] {
+            let k = blocks * format.block() * if format.block() == 32 { 3 } else { 1 };
+            let rows: Vec<Row> = (0..n).map(|_| row(&mut data, format, k)).collect();
+            let matrix = Matrix::quantized(cpu, format, n, k, &|i, row| row.clone_from(&rows[i]));
+            let mut weights = vec![0.0; n * k];
+            for (i, row) in rows.iter().enumerate() {
+                let (weights, mut back) = (&mut weights[i * k..][..k], vec![f32::NAN; k]);
+                row.to_f32(format, weights);
+                matrix.row(i, &mut back);
+                assert_same(&format!("row {i} of {}", format.name()), &back, weights);
+            }
+            let x = if data.flip() { data.normal(m * k, 1.0) } else { data.hostile(m * k) };
+            let what = format!("{m} by {n} by {k} of {}", format.name());
+            let before = data.normal(m * n, 1.0);
+            for mode in [Mode::Set, Mode::Add] {
+                let mut y = before.clone();
+                let job = |a, row| Job { a, b: Operand::Packed(&matrix), row, col: 0 };
+                gemm(cpu, &mut y, n, mode, &[job(View::new(&x, m, k), 0)]);
+                for i in 0..m {
+                    let x = rounded(&x[i * k..][..k]);
+                    let old = if mode == Mode::Add { &before[i * n..][..n] } else { &vec![0.0; n] };
+                    let exact = (0..n).map(|j| {
+                        // A product of a code and one of its offset, or of a minimum, stand for each.
+                        let terms = (0..k).flat_map(|p| {
+                            let (w, x) = (f64::from(weights[j * k + p]), x[p]);
+                            [w * x, x * 0.25, -x * 0.25]
+                        });
+                        sum(terms.chain([f64::from(old[j])]), 8)
+                    });
+                    assert_near(&what, &y[i * n..][..n], exact);
+                }
+                // A row alone comes to what it came to beside the others, and without others' columns too.
+                for i in [0, m / 2, m - 1] {
+                    let mut alone = before[i * n..][..n].to_vec();
+                    gemm(cpu, &mut alone, n, mode, &[job(View::new(&x[i * k..][..k], 1, k), 0)]);
+                    assert_same(&what, &alone, &y[i * n..][..n]);
+                    if n > 32 && mode == Mode::Set {
+                        let columns = Operand::columns(&matrix, 32..n);
+                        let mut part = vec![0.0; n - 32];
+                        let job = Job { a: View::new(&x[i * k..][..k], 1, k), b: columns, row: 0, col: 0 };
+                        gemm(cpu, &mut part, n - 32, mode, &[job]);
+                        assert_same(&what, &part, &y[i * n + 32..][..n - 32]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A number that is none, or infinite, shows in the results of its row and in no other.
+pub fn not_finite(cpu: &Cpu) {
+    let mut data = Data::new(32);
+    for format in [Format::Q8_0, Format::Q4_1, Format::Q6K] {
+        let k = 256;
+        let rows: Vec<Row> = (0..20).map(|_| row(&mut data, format, k)).collect();
+        let matrix = Matrix::quantized(cpu, format, 20, k, &|i, row| row.clone_from(&rows[i]));
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = data.normal(3 * k, 1.0);
+            let at = data.size(k, 2 * k - 1);
+            x[at] = bad;
+            let mut y = vec![0.0; 3 * 20];
+            linear(cpu, &matrix, View::new(&x, 3, k), &mut y);
+            assert!(
+                y.iter().enumerate().all(|(i, y)| y.is_finite() != (i / 20 == 1)),
+                "{bad} in {}: {y:?}",
+                format.name()
+            );
+        }
+    }
+}
