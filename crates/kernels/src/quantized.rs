@@ -2,14 +2,16 @@
 //!
 //! A row of a weight is cut into blocks, and a block into groups of 16 or 32 elements. An element is
 //! `scale * (code - offset)`, or `scale * code` plus or less a minimum, by the formats of llama.cpp
-//! (`ggml-common.h`). Sixteen rows, the outputs of one vector of AVX-512, are interleaved into a strip:
+//! (`ggml-common.h`). Sixteen rows, the outputs of one vector of AVX-512, are interleaved into a strip. Codes, scales and
+//! scales of scales are three streams, each read from end to end, which is what memory is quickest at:
 //!
 //! ```text
-//! strip   codes of all blocks | scales of all blocks | scales of scales, for each 256 inputs
-//! codes   for each 32 inputs, planes of bits: byte 64 v + 4 r + i has bits of row r, inputs 4 j + i, for some j
-//! scales  for each 32 inputs, sixteen of each group; then sixteen minima of each group
+//! codes   for each 32 inputs of a strip, planes of bits: byte 64 v + 4 r + i has bits of row r, inputs 4 j + i, for some j
+//! scales  for each 32 inputs of a strip, sixteen of each group; then sixteen minima of each group
+//! supers  for each 256 inputs of a strip, sixteen scales of scales; then sixteen of minima
 //! ```
 
+use crate::blocks::chunks_mut_3;
 use crate::buffer::Buffer;
 use crate::cpu::Cpu;
 use crate::half::f32_from_f16;
@@ -219,7 +221,9 @@ impl Row {
 pub(crate) struct Strips {
     pub format: Format,
     inputs: usize,
-    bytes: Buffer<u8>,
+    codes: Buffer<u8>,
+    scales: Buffer<u8>,
+    supers: Buffer<u8>,
 }
 
 /// A strip from some block on, as kernels read it.
@@ -240,12 +244,12 @@ impl Strips {
         read: &(dyn Fn(usize, &mut Row) + Sync),
     ) -> Strips {
         assert!(inputs.is_multiple_of(format.block()), "{inputs} inputs are not whole blocks of {}", format.block());
-        let (scales, supers, len) = regions(format.layout(), inputs);
-        let mut bytes = Buffer::zeros(outputs.div_ceil(STRIP) * len);
-        if len > 0 {
-            cpu.pool().chunks_mut(&mut bytes, len, |i, strip| {
-                let (codes, rest) = strip.split_at_mut(scales);
-                let (scales, supers) = rest.split_at_mut(supers - scales);
+        let strips = outputs.div_ceil(STRIP);
+        let lengths = lengths(format.layout(), inputs);
+        let [mut codes, mut scales, mut supers] = lengths.map(|len| Buffer::zeros(strips * len));
+        if !codes.is_empty() {
+            let [a, b, c] = lengths;
+            chunks_mut_3(cpu.pool(), (&mut codes, a), (&mut scales, b), (&mut supers, c), |i, codes, scales, supers| {
                 let mut row = Row::new(format, inputs);
                 for r in 0..STRIP.min(outputs - i * STRIP) {
                     read(i * STRIP + r, &mut row);
@@ -253,63 +257,63 @@ impl Strips {
                 }
             });
         }
-        Strips { format, inputs, bytes }
+        Strips { format, inputs, codes, scales, supers }
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.bytes.len()
+        self.codes.len() + self.scales.len() + self.supers.len()
     }
 
     /// Strip `index` from input `start` on, a multiple of a block; empty past the last.
     pub fn strip(&self, index: usize, start: usize) -> Strip {
-        let layout = self.format.layout();
-        let (scales, supers, len) = regions(layout, self.inputs);
         assert!(start.is_multiple_of(self.format.block()) && start <= self.inputs, "a strip from input {start}");
-        let strip = &self.bytes[index * len..][..len];
+        let layout = self.format.layout();
+        let [codes, scales, supers] = lengths(layout, self.inputs);
         let block = start / BLOCK;
         Strip {
-            codes: strip[block * layout.code_bytes()..].as_ptr(),
-            scales: strip[scales + block * layout.scale_bytes()..].as_ptr(),
-            supers: strip[supers + block / 8 * layout.super_bytes()..].as_ptr(),
+            codes: self.codes[index * codes..][..codes][block * layout.code_bytes()..].as_ptr(),
+            scales: self.scales[index * scales..][..scales][block * layout.scale_bytes()..].as_ptr(),
+            supers: self.supers[index * supers..][..supers][block / 8 * layout.super_bytes()..].as_ptr(),
         }
     }
 
     /// Row `row` again.
     pub fn row(&self, row: usize, out: &mut Row) {
         let layout = self.format.layout();
-        let (scales, supers, len) = regions(layout, self.inputs);
-        let (strip, r) = (&self.bytes[row / STRIP * len..][..len], row % STRIP);
+        let [codes, scales, supers] = lengths(layout, self.inputs);
+        let (index, r) = (row / STRIP, row % STRIP);
+        let codes = &self.codes[index * codes..][..codes];
+        let scales = &self.scales[index * scales..][..scales];
+        let supers = &self.supers[index * supers..][..supers];
         for (i, code) in out.codes.iter_mut().enumerate() {
-            let block = &strip[i / BLOCK * layout.code_bytes()..][..layout.code_bytes()];
+            let block = &codes[i / BLOCK * layout.code_bytes()..][..layout.code_bytes()];
             *code = code_at(layout, block, r, i % BLOCK);
         }
-        let half = |at: usize| u16::from_le_bytes([strip[at + 2 * r], strip[at + 2 * r + 1]]);
+        let (halves, stride) = match layout.scales {
+            Scales::Half => (scales, layout.scale_bytes()),
+            _ => (supers, layout.super_bytes()),
+        };
+        let half = |at: usize| u16::from_le_bytes([halves[at + 2 * r], halves[at + 2 * r + 1]]);
         for (i, [scale, minimum]) in out.halves.iter_mut().enumerate() {
-            let at = match layout.scales {
-                Scales::Half => scales + i * layout.scale_bytes(),
-                _ => supers + i * layout.super_bytes(),
-            };
-            *scale = half(at);
-            *minimum = if layout.minima { half(at + 2 * STRIP) } else { 0 };
+            *scale = half(i * stride);
+            *minimum = if layout.minima { half(i * stride + 2 * STRIP) } else { 0 };
         }
         let per_block = BLOCK / layout.group;
         for (i, [scale, minimum]) in out.groups.iter_mut().enumerate() {
-            let at = scales + i / per_block * layout.scale_bytes() + i % per_block * STRIP + r;
+            let at = i / per_block * layout.scale_bytes() + i % per_block * STRIP + r;
             (*scale, *minimum) = match layout.scales {
-                Scales::Nibbles => (strip[at] & 15, strip[at] >> 4),
-                _ => (strip[at], if layout.minima { strip[at + per_block * STRIP] } else { 0 }),
+                Scales::Nibbles => (scales[at] & 15, scales[at] >> 4),
+                _ => (scales[at], if layout.minima { scales[at + per_block * STRIP] } else { 0 }),
             };
         }
     }
 }
 
-/// In a strip of `inputs`: where scales begin, where scales of scales begin, and where the strip ends.
-fn regions(layout: Layout, inputs: usize) -> (usize, usize, usize) {
+/// Bytes that a strip of `inputs` has of codes, of scales and of scales of scales.
+fn lengths(layout: Layout, inputs: usize) -> [usize; 3] {
     let blocks = inputs / BLOCK;
-    let scales = (blocks * layout.code_bytes()).next_multiple_of(64);
-    let supers = (scales + blocks * layout.scale_bytes()).next_multiple_of(64);
-    (scales, supers, (supers + blocks / 8 * layout.super_bytes()).next_multiple_of(64))
+    [blocks * layout.code_bytes(), blocks * layout.scale_bytes(), blocks / 8 * layout.super_bytes()]
 }
 
 /// The code of row `r` and input `i` in a strip's 32 inputs.
