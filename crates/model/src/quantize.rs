@@ -239,7 +239,7 @@ fn limit(dtype: DataType) -> f32 {
 pub fn quantize_row(dtype: DataType, x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     let weights = importance.map(|importance| {
         let mean_square = x.iter().map(|x| x * x).sum::<f32>() / x.len() as f32;
-        x.iter().zip(importance).map(|(x, w)| w * (2.0 * mean_square + x * x).sqrt()).collect::<Vec<f32>>()
+        x.iter().zip(importance).map(|(x, w)| w * (mean_square + x * x).sqrt()).collect::<Vec<f32>>()
     });
     let weights = weights.as_deref();
     match dtype {
@@ -251,7 +251,7 @@ pub fn quantize_row(dtype: DataType, x: &[f32], importance: Option<&[f32]>, out:
         DataType::Q4_1 => each(x, weights, out, blocks::q4_1),
         DataType::Q5_0 => each(x, weights, out, blocks::q5_0),
         DataType::Q5_1 => each(x, weights, out, blocks::q5_1),
-        DataType::Iq4Nl => each(x, weights, out, blocks::iq4_nl),
+        DataType::Iq4Nl => each(x, importance, out, blocks::iq4_nl),
         DataType::Q2K => each(x, importance, out, super_blocks::q2_k),
         DataType::Q3K => each(x, importance, out, super_blocks::q3_k),
         DataType::Q4K => each(x, importance, out, super_blocks::q4_k),

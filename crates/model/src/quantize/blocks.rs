@@ -47,12 +47,12 @@ pub(super) fn q5_1(x: &[f32; 32], weights: Option<&[f32; 32]>, out: &mut [u8; 24
 }
 
 /// A scale and 32 nibbles that stand for uneven levels.
-pub(super) fn iq4_nl(x: &[f32; 32], weights: Option<&[f32; 32]>, out: &mut [u8; 18]) {
-    let squares = x.map(|x| x * x);
+pub(super) fn iq4_nl(x: &[f32; 32], importance: Option<&[f32; 32]>, out: &mut [u8; 18]) {
+    let weights = search::weights(x, importance, 2.0, |x, _| x * x);
     // The farthest value at the last level of either side, or some steps around the longer one.
     let (low, high) = (f32::from(UNEVEN[0]), -f32::from(UNEVEN[0]));
     let ends = (-7_i8..=7).map(|step| low + f32::from(step)).chain([high]);
-    let d = search::scale(x, weights.unwrap_or(&squares), ends, |x| f32::from(UNEVEN[uneven(x)]));
+    let d = search::scale(x, &weights, ends, |x| f32::from(UNEVEN[uneven(x)]));
     let d = f16_from_f32(d);
     out[..2].copy_from_slice(&d.to_le_bytes());
     let inverse = inverse(f32_from_f16(d));

@@ -21,6 +21,25 @@ pub(super) fn farthest(x: &[f32]) -> f32 {
     x.iter().copied().fold(0.0, |far: f32, x| if x.abs() > far.abs() { x } else { far })
 }
 
+/// How much each element's error counts: by its column's importance, and more where the element itself is large beside
+/// `spread` times the block's mean square; or, where nothing is known of the columns, as `alone` says of the element and
+/// the block's root mean square.
+pub(super) fn weights<const N: usize>(
+    x: &[f32; N],
+    importance: Option<&[f32; N]>,
+    spread: f32,
+    alone: impl Fn(f32, f32) -> f32,
+) -> [f32; N] {
+    let mean_square = x.iter().map(|x| x * x).sum::<f32>() / N as f32;
+    match importance {
+        Some(importance) => std::array::from_fn(|i| importance[i] * (spread * mean_square + x[i] * x[i]).sqrt()),
+        None => {
+            let rms = mean_square.sqrt();
+            x.map(|x| alone(x, rms))
+        }
+    }
+}
+
 /// `d` of `x ≈ d·q` with integers `q` from `-n` to `n - 1`: the side with one more goes to the farthest value.
 pub(super) fn signed(x: &[f32], weights: &[f32], n: f32) -> f32 {
     scale(x, weights, steps().map(|step| step - n), |x| nearest(x, -n, n - 1.0))

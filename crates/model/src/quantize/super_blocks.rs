@@ -10,7 +10,7 @@ type Elements = [f32; SUPER];
 
 /// 16 groups, their scales and minima of 4 bits.
 pub(super) fn q2_k(x: &Elements, importance: Option<&Elements>, out: &mut [u8; Q2_K]) {
-    let block = affine::<16>(x, &weights(x, importance, |x, _| x.abs()), 3.0, 15.0);
+    let block = affine::<16>(x, &search::weights(x, importance, 1.0, |x, _| x.abs()), 3.0, 15.0);
     let (groups, rest) = out.split_at_mut(16);
     for (out, (d, m)) in groups.iter_mut().zip(block.scales.into_iter().zip(block.minima)) {
         *out = d | m << 4;
@@ -22,7 +22,7 @@ pub(super) fn q2_k(x: &Elements, importance: Option<&Elements>, out: &mut [u8; Q
 
 /// 16 groups, their scales of 6 bits with a sign.
 pub(super) fn q3_k(x: &Elements, importance: Option<&Elements>, out: &mut [u8; Q3_K]) {
-    let block = symmetric(x, &weights(x, importance, |x, _| x * x), 4.0, 32.0);
+    let block = symmetric(x, &search::weights(x, importance, 2.0, |x, _| x * x), 4.0, 32.0);
     out.fill(0);
     let (high, rest) = out.split_at_mut(32);
     let (low, rest) = rest.split_at_mut(64);
@@ -40,14 +40,14 @@ pub(super) fn q3_k(x: &Elements, importance: Option<&Elements>, out: &mut [u8; Q
 
 /// 8 groups, their scales and minima of 6 bits.
 pub(super) fn q4_k(x: &Elements, importance: Option<&Elements>, out: &mut [u8; Q4_K]) {
-    let block = affine::<8>(x, &weights(x, importance, |x, rms| rms + x.abs()), 15.0, 63.0);
+    let block = affine::<8>(x, &search::weights(x, importance, 2.0, |x, rms| rms + x.abs()), 15.0, 63.0);
     block.write_scales(&mut out[..16]);
     nibbles(&block.q, &mut out[16..]);
 }
 
 /// As Q4_K, with fifth bits.
 pub(super) fn q5_k(x: &Elements, importance: Option<&Elements>, out: &mut [u8; Q5_K]) {
-    let block = affine::<8>(x, &weights(x, importance, |x, rms| rms + x.abs()), 31.0, 63.0);
+    let block = affine::<8>(x, &search::weights(x, importance, 2.0, |x, rms| rms + x.abs()), 31.0, 63.0);
     block.write_scales(&mut out[..16]);
     let (high, low) = out[16..].split_at_mut(32);
     high.fill(0);
@@ -59,7 +59,7 @@ pub(super) fn q5_k(x: &Elements, importance: Option<&Elements>, out: &mut [u8; Q
 
 /// 16 groups, their scales of 8 bits with a sign.
 pub(super) fn q6_k(x: &Elements, importance: Option<&Elements>, out: &mut [u8; Q6_K]) {
-    let block = symmetric(x, &weights(x, importance, |x, _| x * x), 32.0, 128.0);
+    let block = symmetric(x, &importance.copied().unwrap_or_else(|| x.map(|x| x * x)), 32.0, 128.0);
     out.fill(0);
     let (low, rest) = out.split_at_mut(128);
     let (high, rest) = rest.split_at_mut(64);
@@ -72,19 +72,6 @@ pub(super) fn q6_k(x: &Elements, importance: Option<&Elements>, out: &mut [u8; Q
         *out = scale as u8;
     }
     rest[16..].copy_from_slice(&block.scale);
-}
-
-/// How much each element's error counts: by its column's importance, and more where the element itself is large; or,
-/// where nothing is known of the columns, as `alone` says of the element and the block's root mean square.
-fn weights(x: &Elements, importance: Option<&Elements>, alone: impl Fn(f32, f32) -> f32) -> Elements {
-    let mean_square = x.iter().map(|x| x * x).sum::<f32>() / SUPER as f32;
-    match importance {
-        Some(importance) => std::array::from_fn(|i| importance[i] * (2.0 * mean_square + x[i] * x[i]).sqrt()),
-        None => {
-            let rms = mean_square.sqrt();
-            x.map(|x| alone(x, rms))
-        }
-    }
 }
 
 /// `x ≈ d·q − m`, where `d` is `scale` times the group's integer and `m` `minimum` times its other.
