@@ -14,6 +14,21 @@ pub fn f32_from_f16(half: u16) -> f32 {
     f32::from_bits(sign | magnitude)
 }
 
+/// Single precision to half, to nearest even; what is too large becomes infinite, and what is not a number stays so.
+pub fn f16_from_f32(x: f32) -> u16 {
+    let sign = (x.to_bits() >> 16) as u16 & 0x8000;
+    let magnitude = x.to_bits() & 0x7fff_ffff;
+    let half = match magnitude {
+        // Subnormal: units of 2^-24, whose 1024 are the first normal number's bits.
+        ..0x3880_0000 => (x.abs() * 16_777_216.0).round_ties_even() as u16,
+        // From halfway between the largest number and the one there isn't.
+        0x7f80_0001.. => 0x7e00,
+        0x477f_f000.. => 0x7c00,
+        _ => ((magnitude + 0xfff + (magnitude >> 13 & 1) - (112 << 23)) >> 13) as u16,
+    };
+    sign | half
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,5 +48,23 @@ mod tests {
             assert!(actual == expected || actual.is_nan() && expected.is_nan(), "{half:#x}");
             assert_eq!(actual.is_sign_negative(), half & 0x8000 != 0);
         }
+    }
+
+    #[test]
+    fn halves_come_back_and_what_lies_between_goes_to_the_nearest_and_ties_to_even() {
+        for half in 0..0x7c00_u16 {
+            let (x, next) = (f32_from_f16(half), f32_from_f16(half + 1));
+            for (sign, negative) in [(1.0, 0), (-1.0, 0x8000)] {
+                assert_eq!(f16_from_f32(sign * x), half | negative);
+                // Beyond the largest, as if there were one more.
+                let middle = if next.is_finite() { (x + next) / 2.0 } else { 65520.0 };
+                let even = half + half % 2;
+                assert_eq!(f16_from_f32(sign * middle), even | negative, "{half:#x}");
+                assert_eq!(f16_from_f32(sign * middle.next_down()), half | negative, "{half:#x}");
+                assert_eq!(f16_from_f32(sign * middle.next_up()), (half + 1) | negative, "{half:#x}");
+            }
+        }
+        assert_eq!(f16_from_f32(f32::NEG_INFINITY), 0xfc00);
+        assert!(f32_from_f16(f16_from_f32(f32::NAN)).is_nan());
     }
 }

@@ -12,6 +12,7 @@ pub mod ideas;
 pub mod lab;
 pub mod models;
 pub mod pull;
+pub mod quantize;
 pub mod runs;
 pub mod serve;
 pub mod supervise;
@@ -40,6 +41,8 @@ pub enum Command {
     Models(models::Models),
     /// Bring a model into the store
     Pull(pull::Pull),
+    /// Write a model in fewer bits, as a GGUF file
+    Quantize(quantize::Quantize),
     /// Measure this machine: cores, instruction sets, bandwidth, arithmetic
     Chips(chips::Chips),
     /// How much of a task a model gets right, or how well it predicts a text

@@ -3,6 +3,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +13,7 @@ use ureq::Agent;
 use ureq::http::{HeaderMap, StatusCode};
 use ureq::tls::{RootCerts, TlsConfig};
 
-/// Time for a connection, and for the first byte of a response.
+/// Time for a connection, for the first byte of a response, and between any two reads of its body.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a partial file is a part of; kept beside it.
@@ -22,11 +24,16 @@ struct Origin {
     version: Option<String>,
 }
 
-/// Downloads `url` into `partial`; `progress` gets bytes so far and in all.
+/// Downloads `url` into `partial`, asking with `token` if there is one; `progress` gets bytes so far and in all.
 ///
 /// An earlier attempt's bytes are kept if the server still has the same version of the file (RFC 9110, section 13.1.5);
 /// otherwise it starts anew. The file is synced and as long as the server said when this returns.
-pub fn download(url: &str, partial: &Path, mut progress: impl FnMut(u64, Option<u64>)) -> Result<()> {
+pub fn download(
+    url: &str,
+    token: Option<&str>,
+    partial: &Path,
+    mut progress: impl FnMut(u64, Option<u64>),
+) -> Result<()> {
     let unwritable = || format!("{} can't be written", partial.display());
     let mut file = OpenOptions::new()
         .read(true)
@@ -40,7 +47,7 @@ pub fn download(url: &str, partial: &Path, mut progress: impl FnMut(u64, Option<
     }
     let mut have = resumable(url, partial, &file)?;
     let agent = agent(url);
-    let (status, headers, mut body) = get(&agent, url, have.as_ref())?;
+    let (status, headers, body) = get(&agent, url, token, have.as_ref())?;
     let mut total = length(&headers);
     match status {
         StatusCode::PARTIAL_CONTENT => {
@@ -67,12 +74,36 @@ pub fn download(url: &str, partial: &Path, mut progress: impl FnMut(u64, Option<
     file.set_len(start).and_then(|()| file.seek(SeekFrom::Start(start))).with_context(unwritable)?;
     let origin = Origin { url: url.to_string(), version: version(&headers) };
     fs::write(origin_of(partial), serde_json::to_vec(&origin)?).with_context(unwritable)?;
-    let got = copy(&mut body, &mut file, start, |bytes| progress(bytes, total))?;
+    let got = copy(body, PATIENCE, &mut file, start, |bytes| progress(bytes, total))?;
     if total.is_some_and(|total| got != total) {
         let total = total.unwrap_or_default();
         bail!("the download stopped at {got} of {total} bytes; run the same command again to go on from there");
     }
     file.sync_all().with_context(unwritable)
+}
+
+/// A short answer that is kept in memory.
+pub struct Page {
+    pub status: u16,
+    pub body: Vec<u8>,
+    /// Where the page after this one is (RFC 8288).
+    pub next: Option<String>,
+}
+
+/// Asks for a page of at most 16 MB.
+pub fn page(url: &str, token: Option<&str>) -> Result<Page> {
+    const LIMIT: u64 = 16 << 20;
+    let agent = agent(url);
+    let (status, headers, body) = get(&agent, url, token, None)?;
+    let mut bytes = Vec::new();
+    let failed = || format!("{url} breaks off; check the network");
+    body.take(LIMIT + 1).read_to_end(&mut bytes).with_context(failed)?;
+    if bytes.len() as u64 > LIMIT {
+        bail!("{url} has more than {LIMIT} bytes, which is no list of files");
+    }
+    let link = header(&headers, "link").and_then(|links| links.split(',').find(|link| link.contains("rel=\"next\"")));
+    let next = link.and_then(|link| Some(link.split_once('<')?.1.split_once('>')?.0.to_string()));
+    Ok(Page { status: status.as_u16(), body: bytes, next })
 }
 
 /// Removes a partial file and what is known of it.
@@ -85,6 +116,11 @@ pub fn forget(partial: &Path) {
 /// Removes what was known of a partial file that has become whole.
 pub fn forget_origin(partial: &Path) {
     let _ = fs::remove_file(origin_of(partial));
+}
+
+/// Whether a file is known as a part of one, or not known yet to be whole.
+pub fn is_partial(file: &Path) -> bool {
+    origin_of(file).exists()
 }
 
 fn origin_of(partial: &Path) -> PathBuf {
@@ -114,8 +150,17 @@ fn agent(url: &str) -> Agent {
         .into()
 }
 
-fn get(agent: &Agent, url: &str, have: Option<&(u64, String)>) -> Result<(StatusCode, HeaderMap, impl Read + use<>)> {
+fn get(
+    agent: &Agent,
+    url: &str,
+    token: Option<&str>,
+    have: Option<&(u64, String)>,
+) -> Result<(StatusCode, HeaderMap, impl Read + Send + use<>)> {
     let mut request = agent.get(url).header("accept-encoding", "identity");
+    if let Some(token) = token {
+        // It stays behind where a redirect leads to another host.
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
     if let Some((bytes, version)) = have {
         request = request.header("range", format!("bytes={bytes}-")).header("if-range", version);
     }
@@ -125,18 +170,46 @@ fn get(agent: &Agent, url: &str, have: Option<&(u64, String)>) -> Result<(Status
 }
 
 /// Copies until the end; returns the bytes that the file then has.
-fn copy(from: &mut impl Read, to: &mut File, start: u64, mut progress: impl FnMut(u64)) -> Result<u64> {
-    let (mut bytes, mut buffer) = (start, vec![0; 1 << 18]);
+fn copy(
+    mut from: impl Read + Send + 'static,
+    patience: Duration,
+    to: &mut File,
+    start: u64,
+    mut progress: impl FnMut(u64),
+) -> Result<u64> {
+    // A read can't be given up, so a thread does it that can be left behind.
+    let (sender, receiver) = mpsc::sync_channel(4);
+    thread::spawn(move || {
+        loop {
+            let mut buffer = vec![0; 1 << 18];
+            let read = match from.read(&mut buffer) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                read => read,
+            };
+            let ends = !matches!(read, Ok(1..));
+            let read = read.map(|n| {
+                buffer.truncate(n);
+                buffer
+            });
+            if sender.send(read).is_err() || ends {
+                return;
+            }
+        }
+    });
+    let mut bytes = start;
     loop {
-        match from.read(&mut buffer) {
-            Ok(0) => return Ok(bytes),
-            Ok(n) => {
-                to.write_all(&buffer[..n]).context("the download can't be written to disk")?;
-                bytes += n as u64;
+        match receiver.recv_timeout(patience) {
+            Ok(Ok(read)) if read.is_empty() => return Ok(bytes),
+            Ok(Ok(read)) => {
+                to.write_all(&read).context("the download can't be written to disk")?;
+                bytes += read.len() as u64;
                 progress(bytes);
             }
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(interrupted(e, bytes)),
+            Ok(Err(e)) => return Err(interrupted(e, bytes)),
+            Err(_) => {
+                let silence = format!("nothing came for {} seconds", patience.as_secs());
+                return Err(interrupted(io::Error::new(ErrorKind::TimedOut, silence), bytes));
+            }
         }
     }
 }
@@ -167,4 +240,27 @@ fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
     let (range, whole) = header(headers, "content-range")?.strip_prefix("bytes ")?.split_once('/')?;
     let first = range.split_once('-').map_or(Some(0), |(first, _)| first.parse().ok())?;
     Some((first, whole.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_stalls_is_not_waited_for() {
+        struct Stalling(bool);
+        impl Read for Stalling {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                if std::mem::replace(&mut self.0, true) {
+                    thread::sleep(Duration::from_secs(600));
+                }
+                buffer[..3].copy_from_slice(b"abc");
+                Ok(3)
+            }
+        }
+        let mut file = tempfile::tempfile().unwrap();
+        let error = copy(Stalling(false), Duration::from_millis(50), &mut file, 7, |_| {}).unwrap_err().to_string();
+        assert!(error.contains("broke off after 10 bytes (nothing came for 0 seconds)"), "{error}");
+        assert_eq!(file.metadata().unwrap().len(), 3);
+    }
 }

@@ -4,6 +4,7 @@ mod cli;
 mod client;
 mod contract;
 mod fetch;
+mod hub;
 mod interrupt;
 mod load;
 mod machine;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => cli::train::run(&arguments),
         Command::Models(arguments) => cli::models::run(&arguments),
         Command::Pull(arguments) => cli::pull::run(&arguments),
+        Command::Quantize(arguments) => cli::quantize::run(&arguments),
         Command::Serve(arguments) => cli::serve::run(&arguments),
         Command::Chips(arguments) => cli::chips::run(&arguments),
         Command::Eval(arguments) => cli::eval::run(&arguments),

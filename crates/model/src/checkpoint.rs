@@ -22,9 +22,9 @@ pub enum Checkpoint {
 
 /// One tensor as it is stored.
 #[derive(Clone, Copy, Debug)]
-struct Stored<'a> {
-    dtype: DataType,
-    bytes: &'a [u8],
+pub(crate) struct Stored<'a> {
+    pub dtype: DataType,
+    pub bytes: &'a [u8],
 }
 
 impl Checkpoint {
@@ -130,7 +130,7 @@ impl Checkpoint {
     }
 
     /// Finds a tensor, and checks that it has this shape and a type that is read.
-    fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
+    pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
         let missing = |name: &str| Error::new(format!("tensor {name} is missing; the configuration asks for it"));
         let misshapen = |name: &str, actual: &[usize]| {
             Error::new(format!("tensor {name} has shape {actual:?}, but the configuration asks for {shape:?}"))

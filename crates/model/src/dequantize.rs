@@ -1,5 +1,7 @@
 //! Stored elements to f32, bit for bit as gguf-py has them. Blocks as in llama.cpp's `ggml-common.h`.
 
+use minke_kernels::half::f32_from_f16;
+
 use crate::k_quants;
 
 /// How a tensor's elements are stored.
@@ -54,7 +56,7 @@ const TYPES: [(u32, DataType, &str, usize, usize); 14] = [
 ];
 
 /// What the nibbles of IQ4_NL stand for (`kvalues_iq4nl` in `ggml-common.h`).
-const UNEVEN: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub(crate) const UNEVEN: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 impl DataType {
     /// The name that files and people use.
@@ -65,6 +67,11 @@ impl DataType {
     /// The type that ggml numbers `number`, or the number itself.
     pub fn from_ggml(number: u32) -> Result<Self, u32> {
         TYPES.iter().find(|row| row.0 == number).map(|row| row.1).ok_or(number)
+    }
+
+    /// The number that ggml has for it.
+    pub fn ggml_number(self) -> u32 {
+        self.row().0
     }
 
     /// The names of all types, for a sentence.

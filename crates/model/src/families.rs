@@ -3,6 +3,7 @@
 
 mod deepseek_v3;
 pub(crate) mod gguf;
+mod gguf_export;
 mod keys;
 mod llama;
 mod qwen2;

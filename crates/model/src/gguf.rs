@@ -172,6 +172,19 @@ impl Gguf {
         })
     }
 
+    /// Keys with the bytes of their values, kind first, in the order of the file.
+    pub(crate) fn values(&self) -> Vec<(&str, &[u8])> {
+        let mut places: Vec<_> = self.tables.metadata.iter().collect();
+        places.sort_by_key(|(_, place)| place.at);
+        let whole = |&Place { kind, at }: &Place| {
+            let mut reader = Reader { bytes: &self.map, at };
+            // It was stepped over before, so it ends inside the file.
+            let _ = reader.step_over(kind, 0);
+            &self.map[at - size_of::<u32>()..reader.at]
+        };
+        places.into_iter().map(|(key, place)| (key.as_str(), whole(place))).collect()
+    }
+
     /// The text under `key`.
     pub fn text(&self, key: &str) -> Result<Option<&str>> {
         self.scalar(key, "UTF-8 text", |reader, kind| match kind {

@@ -9,9 +9,9 @@ use crate::gguf::Gguf;
 use crate::tokenizer::{Tokenizer, added_token, template};
 
 /// Kinds of tokens, as llama.cpp numbers them (`enum llama_token_type`).
-const UNKNOWN: i64 = 2;
-const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
+pub(crate) const UNKNOWN: i64 = 2;
+pub(crate) const CONTROL: i64 = 3;
+pub(crate) const USER_DEFINED: i64 = 4;
 
 impl Tokenizer {
     /// Reads the tokenizer of a GGUF file: byte-level BPE (`gpt2`) or SentencePiece BPE (`llama`).
@@ -163,7 +163,7 @@ struct PreTokenizer {
     adds_bos: bool,
 }
 
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+pub(crate) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// Expressions from the `tokenizer.json` of the models that each is named for; the default is llama.cpp's.
 const PRE_TOKENIZERS: [PreTokenizer; 6] = [
@@ -212,6 +212,12 @@ const PRE_TOKENIZERS: [PreTokenizer; 6] = [
         adds_bos: false,
     },
 ];
+
+/// What `tokenizer.ggml.pre` calls a text's cutting by `expressions`.
+pub(crate) fn pre_tokenizer_name(expressions: &[&str], composes: bool) -> Option<&'static str> {
+    let same = |pre: &&PreTokenizer| pre.expressions == expressions && pre.composes == composes;
+    PRE_TOKENIZERS.iter().find(same).map(|pre| pre.names[0])
+}
 
 /// SentencePiece's BPE: pairs merge in the order of the score of what they make.
 fn sentence_piece(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Value> {

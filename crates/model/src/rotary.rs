@@ -19,7 +19,7 @@ pub(crate) fn table(config: &Config) -> RopeTable {
 }
 
 /// Radians a position, for each pair of rotated elements.
-fn inverse_frequencies(config: &Config) -> Vec<f64> {
+pub(crate) fn inverse_frequencies(config: &Config) -> Vec<f64> {
     let width = match config.attention {
         Attention::Grouped { head_dim, .. } => head_dim,
         Attention::Latent { rope_dim, .. } => rope_dim,

@@ -1,4 +1,4 @@
-//! `minke pull`: a model into the store, from a path or an HTTPS address.
+//! `minke pull`: a model into the store, from a path, an HTTPS address or the Hugging Face Hub.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -11,6 +11,7 @@ use minke_model::Checkpoint;
 use sha2::{Digest, Sha256};
 
 use super::models::Described;
+use crate::hub::{Hub, Reference};
 use crate::output::print;
 use crate::store::Store;
 use crate::terminal::Bar;
@@ -22,12 +23,15 @@ const KEPT: [&str; 3] = ["json", "safetensors", "jinja"];
 
 #[derive(Args)]
 #[command(after_help = "Examples:
+  minke pull hf:HuggingFaceTB/SmolLM2-135M-Instruct
+  minke pull hf:bartowski/SmolLM2-135M-Instruct-GGUF:SmolLM2-135M-Instruct-Q4_0.gguf --name smollm2
   minke pull https://example.org/SmolLM2-135M-Instruct.Q4_1.gguf --name smollm2
   minke pull ./my-model/ --name mine
 
-A download that broke off goes on where it stopped when the same command is run again.")]
+A download that broke off goes on where it stopped when the same command is run again. HF_ENDPOINT names a mirror of the
+Hugging Face Hub, and HF_TOKEN a token for what is not for everybody.")]
 pub struct Pull {
-    /// A .gguf file or Hugging Face directory, or the https:// address of a .gguf file
+    /// A .gguf file or Hugging Face directory, the https:// address of a .gguf file, or hf:ORG/REPO[:FILE]
     reference: String,
     /// What to call it in the store; by default as the file or directory is called
     #[arg(long, value_name = "NAME")]
@@ -43,8 +47,20 @@ pub struct Pull {
 /// Where a model comes from.
 enum Source<'a> {
     Url(&'a str),
+    Hub(Reference<'a>),
     File(&'a Path),
     Directory(&'a Path),
+}
+
+impl Source<'_> {
+    /// Whether it becomes a directory in the store.
+    fn is_directory(&self) -> bool {
+        match self {
+            Source::Hub(reference) => reference.file.is_none(),
+            Source::Directory(_) => true,
+            Source::Url(_) | Source::File(_) => false,
+        }
+    }
 }
 
 pub fn run(arguments: &Pull) -> Result<()> {
@@ -57,7 +73,7 @@ pub fn run(arguments: &Pull) -> Result<()> {
     let models = Store::open()?.models_directory();
     fs::create_dir_all(&models)
         .with_context(|| format!("{} can't be made; set MINKE_HOME to another directory", models.display()))?;
-    let file_name = if matches!(source, Source::Directory(_)) { name.clone() } else { format!("{name}.gguf") };
+    let file_name = if source.is_directory() { name.clone() } else { format!("{name}.gguf") };
     let (place, partial) = (models.join(&file_name), models.join(format!(".{file_name}.partial")));
     if place.exists() {
         let same = match &arguments.sha256 {
@@ -86,12 +102,15 @@ fn source(arguments: &Pull) -> Result<Source<'_>> {
         Some(("http", _)) => bail!(
             "over http:// anybody on the way could change the model; use https://, or say what it must be with --sha256"
         ),
-        Some(("hf", _)) => bail!(
-            "hf: references are not read yet; give the https:// address of a .gguf file, or a directory that was \
-             downloaded with another program"
-        ),
+        Some(("hf", rest)) => {
+            let reference = Reference::new(rest)?;
+            if reference.file.is_none() && arguments.sha256.is_some() {
+                bail!("--sha256 is for a file, and hf:{rest} is a directory; leave it out");
+            }
+            Ok(Source::Hub(reference))
+        }
         Some((scheme, rest)) if rest.starts_with("//") => {
-            bail!("{scheme}:// addresses are not read; give an https:// address or a path")
+            bail!("{scheme}:// addresses are not read; give an https:// address, hf:ORG/REPO or a path")
         }
         _ if path.is_dir() && arguments.sha256.is_some() => {
             bail!("--sha256 is for a file, and {reference} is a directory; leave it out")
@@ -105,16 +124,14 @@ fn source(arguments: &Pull) -> Result<Source<'_>> {
 fn default_name(source: &Source<'_>) -> Result<String> {
     let file = match source {
         Source::Url(url) => url.split(['?', '#']).next().and_then(|url| url.rsplit('/').next()).map(str::to_string),
+        Source::Hub(reference) => Some(reference.name().to_string()),
         Source::File(path) | Source::Directory(path) => {
             let path = path.canonicalize().with_context(|| format!("{} can't be read", path.display()))?;
             path.file_name().map(|name| name.to_string_lossy().into_owned())
         }
     };
     let name = file.unwrap_or_default();
-    let stem = match source {
-        Source::Directory(_) => Some(name.as_str()),
-        _ => name.strip_suffix(".gguf"),
-    };
+    let stem = if source.is_directory() { Some(name.as_str()) } else { name.strip_suffix(".gguf") };
     stem.map(str::to_string).context("only files that end with .gguf say what they are; give the model a --name")
 }
 
@@ -141,19 +158,8 @@ fn sha256_argument(text: &str) -> Result<String, String> {
 /// Makes the partial file or directory.
 fn bring(source: &Source<'_>, partial: &Path) -> Result<()> {
     match source {
-        Source::Url(url) => {
-            let (mut bar, begin) = (Bar::new("downloading"), Instant::now());
-            let mut before = None;
-            fetch::download(url, partial, |bytes, total| {
-                let fresh = bytes - *before.get_or_insert(bytes);
-                let fraction = total.map_or(0.0, |total| bytes as f64 / total.max(1) as f64);
-                let speed = fresh as f64 / begin.elapsed().as_secs_f64().max(1e-3);
-                bar.update(fraction, || {
-                    let of = total.map_or(String::new(), |total| format!(" of {}", units::bytes(total)));
-                    format!("{}{of}, {}/s", units::bytes(bytes), units::bytes(speed as u64))
-                });
-            })
-        }
+        Source::Url(url) => fetch::download(url, None, partial, watch()),
+        Source::Hub(reference) => bring_from_hub(reference, partial),
         Source::File(path) => copy(path, partial, &mut Bar::new("copying")),
         Source::Directory(directory) => {
             if partial.exists() {
@@ -171,6 +177,57 @@ fn bring(source: &Source<'_>, partial: &Path) -> Result<()> {
             }
             sync(partial)
         }
+    }
+}
+
+/// A repository's files into a partial directory, or its one file into a partial file.
+fn bring_from_hub(reference: &Reference<'_>, partial: &Path) -> Result<()> {
+    let hub = Hub::from_environment()?;
+    let files = hub.files(reference)?;
+    if reference.file.is_none() {
+        fs::create_dir_all(partial).with_context(|| format!("{} can't be made", partial.display()))?;
+    }
+    let (total, mut before) = (files.iter().map(|file| file.size).sum(), 0);
+    let mut progress = watch();
+    for file in &files {
+        let place = if reference.file.is_none() { partial.join(&file.path) } else { partial.to_path_buf() };
+        // What an earlier attempt has finished and found right has no origin any more.
+        let is_whole = fs::metadata(&place).is_ok_and(|about| about.len() == file.size);
+        if reference.file.is_some() || !is_whole || fetch::is_partial(&place) {
+            let url = hub.url(reference.repository, file);
+            fetch::download(&url, hub.token(), &place, |bytes, _| progress(before + bytes, Some(total)))?;
+            let found = digest(&place)?;
+            if let Some(expected) = file.sha256.as_ref().filter(|expected| **expected != found) {
+                fetch::forget(&place);
+                bail!("{} has the SHA-256 {found}, and the hub says {expected}; run the same command again", file.path);
+            }
+            if reference.file.is_none() {
+                fetch::forget_origin(&place);
+            }
+        }
+        before += file.size;
+    }
+    if reference.file.is_none() { sync(partial) } else { Ok(()) }
+}
+
+/// Draws how far a download has come: bytes so far and in all.
+fn watch() -> impl FnMut(u64, Option<u64>) {
+    let (mut bar, begin, mut before) = (Bar::new("downloading"), Instant::now(), None);
+    move |bytes, total| {
+        let fresh = bytes - *before.get_or_insert(bytes);
+        let speed = fresh as f64 / begin.elapsed().as_secs_f64().max(1e-3);
+        let fraction = total.map_or(0.0, |total| bytes as f64 / total.max(1) as f64);
+        bar.update(fraction, || {
+            let rate = format!("{}/s", units::bytes(speed as u64));
+            match total {
+                None => format!("{}, {rate}", units::bytes(bytes)),
+                Some(total) => {
+                    let left = total.saturating_sub(bytes) as f64 / speed.max(1.0);
+                    let (bytes, total) = (units::bytes(bytes), units::bytes(total));
+                    format!("{bytes} of {total}, {rate}, {} left", units::duration(left))
+                }
+            }
+        });
     }
 }
 
@@ -236,7 +293,7 @@ pub fn digest_of(bytes: &[u8]) -> String {
 }
 
 /// Makes the names in a directory last.
-fn sync(directory: &Path) -> Result<()> {
+pub fn sync(directory: &Path) -> Result<()> {
     let sync = || -> io::Result<()> { File::open(directory)?.sync_all() };
     sync().with_context(|| format!("{} can't be synced", PathBuf::from(directory).display()))
 }

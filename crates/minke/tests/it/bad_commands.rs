@@ -8,6 +8,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(training());
     cases.extend(talking());
     cases.extend(pulling());
+    cases.extend(quantizing());
     cases.extend(measuring());
     cases.extend(serving());
     cases.extend(voting());
@@ -50,6 +51,8 @@ fn words() -> Vec<Case> {
         typed("chat m --max-tokens -1"),
         typed("pull"),
         typed("pull https://example.org/a.gguf --sha256 abc"),
+        typed("quantize m q4_0"),
+        typed("quantize m q9_k -o out.gguf"),
         typed("bench m --prefill 0"),
         typed("serve --listen nowhere"),
         typed("serve --cert c.pem"),
@@ -130,7 +133,14 @@ fn pulling() -> Vec<Case> {
     let gguf = repository().join("golden/gguf/llama-chat.gguf");
     vec![
         typed("pull ftp://example.org/a.gguf"),
-        typed("pull hf:org/model"),
+        typed("pull hf:model"),
+        typed("pull hf:org/model:config.json"),
+        typed_where("pull hf:org/model", "`HF_ENDPOINT=mirror`").env("HF_ENDPOINT", "mirror"),
+        typed_where("pull hf:org/model", "`HF_ENDPOINT=http://127.0.0.1:1`, nobody there")
+            .env("HF_ENDPOINT", "http://127.0.0.1:1"),
+        typed_where("pull hf:org/model", "`HF_ENDPOINT=http://192.0.2.1`, a token")
+            .env("HF_ENDPOINT", "http://192.0.2.1")
+            .env("HF_TOKEN", "secret"),
         typed("pull http://example.org/a.gguf"),
         typed("pull https://example.org/model"),
         typed("pull https://"),
@@ -149,6 +159,30 @@ fn pulling() -> Vec<Case> {
         Case::new("`minke pull a --sha256 …`, a directory", &["pull", "a", "--sha256", &sha256])
             .file("a/config.json", ""),
         typed_where("pull a", "an empty directory").with(|place| std::fs::create_dir(place.path("a")).unwrap()),
+    ]
+}
+
+fn quantizing() -> Vec<Case> {
+    let golden = |name: &str| repository().join("golden").join(name);
+    let with = |line: &str, circumstances: &str| {
+        typed_where(line, circumstances).copy(&golden("gguf/llama-chat.gguf"), "m.gguf")
+    };
+    vec![
+        typed("quantize no-such-model q4_0 -o out.gguf"),
+        with("quantize m.gguf q8_0 -o m.gguf", "over itself"),
+        with("quantize m.gguf q8_0 -o no/such/out.gguf", "no such directory"),
+        with("quantize m.gguf q8_0 -o ..", "no file's name"),
+        with("quantize m.gguf q4_0 -o out.gguf --imatrix no-such.dat", "no such file"),
+        with("quantize m.gguf q4_0 -o out.gguf --imatrix i.dat", "a text file").file("i.dat", "all of them\n"),
+        with("quantize m.gguf q4_0 -o out.gguf --imatrix m.gguf", "a model"),
+        with("quantize m.gguf q4_0 -o out.gguf --imatrix i.dat", "of another model")
+            .file("i.dat", b"\x01\0\0\0\x05\0\0\0other\x01\0\0\0\x01\0\0\0\0\0\x80\x3f"),
+        typed_where("quantize m.gguf q4_0 -o out.gguf", "a text file").file("m.gguf", "a model\n"),
+        typed_where("quantize v.gguf q4_0 -o out.gguf", "a vocabulary")
+            .copy(&golden("gguf/byte-level-vocabulary.gguf"), "v.gguf"),
+        typed_where("quantize m q4_0 -o out.gguf", "no tokenizer").copy(&golden("models/llama"), "m"),
+        typed_where("quantize m q4_0 -o out.gguf", "a family that GGUF is not written of")
+            .copy(&golden("models/deepseek_v3"), "m"),
     ]
 }
 

@@ -6,12 +6,13 @@ use serde_json::Value;
 
 use crate::{Place, printed, replaced, repository, tiny, tiny_from};
 
-const SUBCOMMANDS: [&[&str]; 34] = [
+const SUBCOMMANDS: [&[&str]; 35] = [
     &["chat"],
     &["train"],
     &["serve"],
     &["models"],
     &["pull"],
+    &["quantize"],
     &["chips"],
     &["bench"],
     &["arena", "battle"],
@@ -108,6 +109,21 @@ fn chat_answers_a_prompt_from_anywhere_the_same() {
     for key in ["thought", "thought_tokens", "tokens_per_second"] {
         assert!(!reply[key].is_null(), "{key}: {reply}");
     }
+}
+
+#[test]
+fn a_quantized_model_talks() {
+    let place = with_model();
+    let made = place.json(&["quantize", "m", "q8_0", "-o", "m.Q8_0.gguf"]);
+    assert_eq!((made["path"].as_str(), made["type"].as_str()), (Some("m.Q8_0.gguf"), Some("Q8_0")));
+    assert_eq!(made["bytes"].as_u64(), Some(place.read("m.Q8_0.gguf").len() as u64));
+    assert!(!place.path(".m.Q8_0.gguf.partial").exists());
+    // Its rows are no whole blocks, so they are F16: the answer stays as it was.
+    let options = ["hello", "--max-tokens", "12", "--seed", "3"];
+    let answer = |model: &str| place.run(&[&["chat", model], &options[..]].concat());
+    assert_eq!(answer("m.Q8_0.gguf"), answer("m"));
+    let words = place.run(&["quantize", "m.Q8_0.gguf", "f32", "-o", "m.F32.gguf"]);
+    assert!(words.starts_with("m.F32.gguf: F32, "), "{words}");
 }
 
 #[test]

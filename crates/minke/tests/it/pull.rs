@@ -1,4 +1,5 @@
-//! `minke pull`: models into the store, whole or not at all, from a path and from a server that misbehaves.
+//! `minke pull`: models into the store, whole or not at all, from a path, from a server that misbehaves, and from a mirror of the
+//! Hugging Face Hub.
 
 use std::fs;
 
@@ -170,4 +171,111 @@ fn redirects_are_followed() {
     place.run(&["pull", &url, "--sha256", &sha256]);
     assert!(place.read("home/models/a.gguf") == bytes);
     assert_eq!(server.asked().last(), Some(&format!("/elsewhere from {}", bytes.len() / 2)));
+}
+
+const TREE: &str = "/api/models/org/repo/tree/main?recursive=true";
+
+/// A mirror with one repository: paths and bytes; those of weights have their digests in the listing.
+fn mirror(files: &[(&'static str, Vec<u8>)]) -> Server {
+    let entries = files.iter().map(|(url, bytes)| {
+        let path = url.strip_prefix("/org/repo/resolve/main/").unwrap();
+        let mut entry = serde_json::json!({ "type": "file", "path": path, "size": bytes.len(), "oid": "0" });
+        if path.ends_with(".safetensors") || path.ends_with(".gguf") {
+            entry["lfs"] = serde_json::json!({ "oid": sha256(bytes), "size": bytes.len() });
+        }
+        entry
+    });
+    let directory = serde_json::json!({ "type": "directory", "path": "onnx", "size": 0, "oid": "0" });
+    let tree: Vec<serde_json::Value> = [directory].into_iter().chain(entries).collect();
+    let listing = (TREE, serde_json::to_vec(&tree).unwrap());
+    let files = [listing].into_iter().chain(files.iter().cloned()).collect();
+    Server::new(Served { tag: TAG, files, ..Served::default() })
+}
+
+/// Runs a pull from a mirror: whether it went well, and what was said.
+fn pull_from(place: &Place, server: &Server, arguments: &[&str], token: Option<&str>) -> (bool, String) {
+    let mut command = place.minke(&[&["pull"], arguments].concat());
+    let endpoint = server.url("");
+    command.env("HF_ENDPOINT", endpoint.trim_end_matches('/')).env_remove("HF_TOKEN");
+    let output = command.envs(token.map(|token| ("HF_TOKEN", token))).output().unwrap();
+    (output.status.success(), said(&output))
+}
+
+/// The files of a Hugging Face directory, and others that are not wanted.
+fn repository_files() -> Vec<(&'static str, Vec<u8>)> {
+    let directory = repository().join("golden/models/llama-chat");
+    let read = |name: &str| fs::read(directory.join(name)).unwrap();
+    vec![
+        ("/org/repo/resolve/main/README.md", b"a model".to_vec()),
+        ("/org/repo/resolve/main/chat_template.jinja", read("chat_template.jinja")),
+        ("/org/repo/resolve/main/config.json", read("config.json")),
+        ("/org/repo/resolve/main/model.safetensors", read("model.safetensors")),
+        ("/org/repo/resolve/main/onnx/model.safetensors", vec![0; 9]),
+        ("/org/repo/resolve/main/tokenizer.json", read("tokenizer.json")),
+    ]
+}
+
+#[test]
+fn a_repository_becomes_a_directory_and_goes_on_where_it_broke_off() {
+    let files = repository_files();
+    let server = mirror(&files);
+    let longest = |served: &mut Served| served.break_after = Some(60_000);
+    server.change(longest);
+    let place = Place::new();
+    let (fine, why) = pull_from(&place, &server, &["hf:org/repo"], None);
+    assert!(!fine && why.contains("run the same command again to go on from there"), "{why}");
+    let wanted = ["chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json"];
+    let at = |name: &str| format!("/org/repo/resolve/main/{name}");
+    assert_eq!(server.asked(), [TREE.to_string(), at(wanted[0]), at(wanted[1]), at(wanted[2])]);
+
+    server.change(|served| served.break_after = None);
+    let (fine, why) = pull_from(&place, &server, &["hf:org/repo"], None);
+    assert!(fine, "{why}");
+    assert_eq!(server.asked(), [TREE.to_string(), at(wanted[2]) + " from 60000", at(wanted[3])]);
+    assert_eq!(stored(&place), ["repo"]);
+    let mut names: Vec<String> = fs::read_dir(place.path("home/models/repo"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, wanted);
+    for (url, bytes) in files.iter().filter(|(url, _)| wanted.contains(&url.rsplit_once("main/").unwrap().1)) {
+        assert!(place.read(&format!("home/models/repo/{}", url.rsplit_once("main/").unwrap().1)) == *bytes, "{url}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_what_the_hub_says_is_thrown_away() {
+    let files = repository_files();
+    let server = mirror(&files);
+    server.change(|served| served.files[4].1[70_000] ^= 1);
+    let place = Place::new();
+    let (fine, why) = pull_from(&place, &server, &["hf:org/repo"], None);
+    assert!(!fine && why.contains("model.safetensors has the SHA-256") && why.contains("the hub says"), "{why}");
+    server.change(|served| served.files[4].1[70_000] ^= 1);
+    let (fine, why) = pull_from(&place, &server, &["hf:org/repo", "--name", "mine"], None);
+    assert!(fine, "{why}");
+    assert_eq!(stored(&place).last().map(String::as_str), Some("mine"));
+}
+
+#[test]
+fn a_file_of_a_repository_is_fetched_with_a_token() {
+    let files = [("/org/repo/resolve/main/small/a.gguf", model()), ("/org/repo/resolve/main/b.gguf", b"GGUF".to_vec())];
+    let server = mirror(&files);
+    server.change(|served| served.authorization = Some("Bearer secret"));
+    let place = Place::new();
+    for (token, sentence) in [(None, "set HF_TOKEN to a token"), (Some("other"), "HF_TOKEN may not read org/repo")] {
+        let (fine, why) = pull_from(&place, &server, &["hf:org/repo:small/a.gguf"], token);
+        assert!(!fine && why.contains(sentence), "{why}");
+    }
+    let (fine, why) = pull_from(&place, &server, &["hf:org/repo"], Some("secret"));
+    assert!(!fine && why.contains("has GGUF files only") && why.contains("hf:org/repo:FILE: small/a.gguf ("), "{why}");
+    let (fine, why) = pull_from(&place, &server, &["hf:org/repo:c.gguf"], Some("secret"));
+    assert!(!fine && why.contains("org/repo has no file c.gguf; it has small/a.gguf ("), "{why}");
+    let (fine, why) = pull_from(&place, &server, &["hf:org/repo:small/a.gguf"], Some("secret"));
+    assert!(fine, "{why}");
+    assert!(place.read("home/models/a.gguf") == model());
+    assert_eq!(stored(&place), ["a.gguf"]);
+    let (fine, why) = pull_from(&place, &server, &["hf:org/other"], Some("secret"));
+    assert!(!fine && why.contains("there is no model org/other"), "{why}");
 }

@@ -1,4 +1,4 @@
-//! A web server for one file, with the misfortunes that downloads meet.
+//! A web server for one file or several, with the misfortunes that downloads meet.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,6 +17,10 @@ pub struct Served {
     pub status: Option<u16>,
     /// Send whoever asks for anything but this path there.
     pub redirect_to: Option<&'static str>,
+    /// Other bodies by their paths; there is nothing else then.
+    pub files: Vec<(&'static str, Vec<u8>)>,
+    /// Answer with 401 whoever does not send this.
+    pub authorization: Option<&'static str>,
 }
 
 /// A server on a port of its own, until the process ends.
@@ -61,7 +65,7 @@ fn answer(mut connection: TcpStream, served: &Served, log: &Mutex<Vec<String>>) 
     let mut lines = BufReader::new(connection.try_clone()?).lines();
     let first = lines.next().transpose()?.unwrap_or_default();
     let path = first.split(' ').nth(1).unwrap_or_default().to_string();
-    let (mut start, mut if_range) = (None, None);
+    let (mut start, mut if_range, mut authorization) = (None, None, None);
     for line in lines {
         let line = line?;
         match line.split_once(": ") {
@@ -70,6 +74,9 @@ fn answer(mut connection: TcpStream, served: &Served, log: &Mutex<Vec<String>>) 
                 start = first.and_then(|first| first.parse::<usize>().ok());
             }
             Some((name, value)) if name.eq_ignore_ascii_case("if-range") => if_range = Some(value.to_string()),
+            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
+                authorization = Some(value.to_string())
+            }
             _ if line.is_empty() => break,
             _ => {}
         }
@@ -84,22 +91,27 @@ fn answer(mut connection: TcpStream, served: &Served, log: &Mutex<Vec<String>>) 
             "HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
         );
     }
-    if let Some(status) = served.status {
+    let file = served.files.iter().find(|(name, _)| *name == path);
+    let status = match served.authorization {
+        Some(expected) if authorization.as_deref() != Some(expected) => Some(401),
+        _ if !served.files.is_empty() && file.is_none() => Some(404),
+        _ => served.status,
+    };
+    let bytes = file.map_or(&served.bytes, |(_, bytes)| bytes);
+    if let Some(status) = status {
         return write!(connection, "HTTP/1.1 {status} No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     }
-    let whole = served.bytes.len();
+    let whole = bytes.len();
     let start = start.filter(|_| if_range.is_none_or(|tag| tag == served.tag));
     let tag = if served.tag.is_empty() { String::new() } else { format!("etag: {}\r\n", served.tag) };
     let (status, range, body) = match start {
         Some(start) if start >= whole => {
             ("416 Range Not Satisfiable", format!("content-range: bytes */{whole}\r\n"), &[][..])
         }
-        Some(start) => (
-            "206 Partial Content",
-            format!("content-range: bytes {start}-{}/{whole}\r\n", whole - 1),
-            &served.bytes[start..],
-        ),
-        None => ("200 OK", String::new(), &served.bytes[..]),
+        Some(start) => {
+            ("206 Partial Content", format!("content-range: bytes {start}-{}/{whole}\r\n", whole - 1), &bytes[start..])
+        }
+        None => ("200 OK", String::new(), &bytes[..]),
     };
     write!(connection, "HTTP/1.1 {status}\r\ncontent-length: {}\r\n{range}{tag}connection: close\r\n\r\n", body.len())?;
     connection.write_all(&body[..served.break_after.unwrap_or(body.len()).min(body.len())])
