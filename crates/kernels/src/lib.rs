@@ -17,6 +17,7 @@ pub mod cpu;
 pub mod elementwise;
 pub mod embedding;
 pub mod gemm;
+pub mod head_norm;
 pub mod heads;
 pub mod kv;
 pub mod log_prob;

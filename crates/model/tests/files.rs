@@ -19,12 +19,11 @@ fn json_file(path: &str) -> Value {
     serde_json::from_slice(&fs::read(golden(path)).unwrap()).unwrap()
 }
 
-/// The golden directories that load (YaRN is refused).
+/// The golden directories.
 fn directories() -> Vec<(String, Checkpoint)> {
     let mut names: Vec<String> = fs::read_dir(golden("models"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| !name.contains("yarn"))
         .collect();
     names.sort();
     assert!(names.len() >= 10, "{names:?}");

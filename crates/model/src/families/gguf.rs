@@ -185,6 +185,7 @@ impl Keys<'_> {
                 kv_heads: self.optional_size("attention.head_count_kv")?.unwrap_or(heads),
                 head_dim,
                 bias,
+                head_norm: false,
             },
             intermediate_size: self.size("feed_forward_length")?,
             experts: None,

@@ -20,6 +20,7 @@ pub fn all(root: &Path) -> Vec<(String, PathBuf)> {
     gguf_models(&mut cases);
     gguf_tokenizers(&mut cases);
     configurations(&mut cases);
+    experts(&mut cases);
     weights(&mut cases);
     tokenizers(&mut cases);
     cases.made
@@ -221,7 +222,25 @@ fn configurations(cases: &mut Cases) {
         ("hidden_act gelu", json!({ "hidden_act": "gelu" })),
         ("attention_bias in Llama", json!({ "attention_bias": true })),
         ("quantization_config (fp8)", json!({ "quantization_config": { "quant_method": "fp8" } })),
-        ("rope_scaling yarn", json!({ "rope_scaling": { "type": "yarn", "factor": 4.0 } })),
+        ("rope_scaling longrope", json!({ "rope_scaling": { "type": "longrope", "factor": 4.0 } })),
+        ("rope_scaling yarn without a factor", json!({ "rope_scaling": { "type": "yarn" } })),
+        ("rope_scaling yarn by 0", json!({ "rope_scaling": { "type": "yarn", "factor": 0.0 } })),
+        (
+            "rope_scaling yarn with its ramp the wrong way round",
+            json!({ "rope_scaling": { "type": "yarn", "factor": 4.0, "beta_fast": 1.0, "beta_slow": 32.0 } }),
+        ),
+        (
+            "rope_scaling yarn of a base of 1",
+            json!({ "rope_scaling": { "type": "yarn", "factor": 4.0, "rope_theta": 1.0 } }),
+        ),
+        (
+            "rope_scaling yarn with mscale below 0",
+            json!({ "rope_scaling": { "type": "yarn", "factor": 4.0, "mscale": -1.0 } }),
+        ),
+        (
+            "rope_scaling yarn with truncate false",
+            json!({ "rope_scaling": { "type": "yarn", "factor": 4.0, "truncate": false } }),
+        ),
         ("rope_scaling a list", json!({ "rope_scaling": [1] })),
         ("rope_scaling linear by 0", json!({ "rope_scaling": { "type": "linear", "factor": 0 } })),
         ("rope_theta negative", json!({ "rope_parameters": { "rope_type": "default", "rope_theta": -1.0 } })),
@@ -246,6 +265,29 @@ fn configurations(cases: &mut Cases) {
         ("q_lora_rank where the tensors have none", json!({ "q_lora_rank": 12 })),
     ] {
         cases.json_of(&format!("DeepSeek's config.json: {what}"), "deepseek_v3", "config.json", changes);
+    }
+}
+
+fn experts(cases: &mut Cases) {
+    for (what, changes) in [
+        ("topk_method noaux_tc", json!({ "topk_method": "noaux_tc" })),
+        ("scoring_func sigmoid", json!({ "scoring_func": "sigmoid" })),
+        ("no groups where it chooses by group", json!({ "n_group": null })),
+        ("weights divided by their sum and multiplied", json!({ "norm_topk_prob": true })),
+        ("more shared experts than the tensors have", json!({ "n_shared_experts": 3 })),
+        ("fewer key heads than query heads", json!({ "num_key_value_heads": 2 })),
+    ] {
+        cases.json_of(&format!("DeepSeek-V2's config.json: {what}"), "deepseek_v2", "config.json", changes);
+    }
+    for (what, changes) in [
+        ("dense blocks between", json!({ "mlp_only_layers": [1] })),
+        ("experts in every other block", json!({ "decoder_sparse_step": 2 })),
+        ("no number of experts", json!({ "num_experts": null })),
+        ("more experts per token than there are", json!({ "num_experts_per_tok": 9 })),
+        ("attention_bias", json!({ "attention_bias": true })),
+        ("head_dim of the query projection alone", json!({ "head_dim": 20, "num_attention_heads": 2 })),
+    ] {
+        cases.json_of(&format!("Qwen3-MoE's config.json: {what}"), "qwen3_moe", "config.json", changes);
     }
 }
 

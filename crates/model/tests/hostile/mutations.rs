@@ -33,7 +33,7 @@ pub fn run() {
         }
     });
 
-    for name in ["llama-rope-llama3", "qwen2", "deepseek_v3-qlora"] {
+    for name in ["llama-rope-llama3", "qwen2", "qwen3-yarn", "qwen3_moe", "deepseek_v2", "deepseek_v3-qlora"] {
         let config: Value = serde_json::from_slice(&golden(&format!("models/{name}/config.json"))).unwrap();
         repeat(10_000, || {
             let Ok(config) = families::config_from_json(&random.json(&config)) else { return };
