@@ -49,6 +49,7 @@ def floats(tensor):
 # ---------------------------------------------------------------------------------------------------- models
 
 LLAMA3 = dict(rope_type="llama3", rope_theta=500.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
+META = LLAMA3 | dict(rope_theta=500000.0, original_max_position_embeddings=8192)
 YARN = dict(rope_type="yarn", rope_theta=1000.0, factor=4.0, beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=0.7, original_max_position_embeddings=32)
 YARN_QWEN = dict(rope_type="yarn", rope_theta=1000.0, factor=4.0, original_max_position_embeddings=32)
 LINEAR = dict(rope_type="linear", rope_theta=10000.0, factor=4.0)
@@ -94,6 +95,7 @@ CASES = {
         dict(keys=4),
     ),
     "llama-rope-llama3": (llama(rope_parameters=LLAMA3, **SMALL), dict(keys=4, long=True)),
+    "llama-rope-meta": (llama(rope_parameters=META, max_position_embeddings=16384, **SMALL), dict(keys=4)),
     "llama-rope-linear": (llama(num_key_value_heads=4, rope_parameters=LINEAR, **SMALL), dict(keys=4)),
     "llama-bf16": (llama(rope_parameters=LLAMA3, **SMALL), dict(dtype=torch.bfloat16)),
     "llama-sharded": (llama(**SMALL), dict(layout="sharded")),
@@ -109,7 +111,7 @@ CASES = {
                     rope_parameters=YARN | dict(mscale=0.707, mscale_all_dim=0.707), vocab_size=50),
         dict(keys=4, long=True),
     ),
-    "deepseek_v2-lite": (deepseek_v2(vocab_size=50), dict()),
+    "deepseek_v2-lite": (deepseek_v2(rope_parameters=YARN | dict(mscale=0.707, mscale_all_dim=0.707), vocab_size=50), dict()),
     "deepseek_v3": (deepseek(num_hidden_layers=3), dict(long=True)),
     "deepseek_v3-qlora": (
         deepseek(hidden_size=36, q_lora_rank=18, kv_lora_rank=8, qk_nope_head_dim=12, v_head_dim=10, n_routed_experts=16, num_experts_per_tok=4,

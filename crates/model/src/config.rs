@@ -316,6 +316,14 @@ impl Experts {
                 self.groups_per_token * group
             )));
         }
+        // DeepSeek's own code for V2 then leaves out the factor, llama.cpp and vLLM apply it, and transformers does not divide.
+        if self.scoring == Scoring::Softmax && self.normalize && self.scaling != 1.0 {
+            return Err(Error::new(format!(
+                "norm_topk_prob is true and routed_scaling_factor is {}, which no two implementations of DeepSeek-V2 \
+                 understand alike; one of them must be false or 1",
+                self.scaling
+            )));
+        }
         if !self.scaling.is_finite() {
             return Err(Error::new("routed_scaling_factor is not a finite number"));
         }

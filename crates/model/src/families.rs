@@ -2,7 +2,8 @@
 //! tensors. What a model computes is in [`crate::transformer`], the same for all.
 
 mod deepseek;
-pub(crate) mod gguf;
+mod gguf;
+pub(crate) mod gguf_tensors;
 mod keys;
 mod llama;
 mod qwen;
@@ -27,13 +28,6 @@ const MODEL_TYPES: &str = "llama, mistral, qwen2, qwen3, qwen3_moe, deepseek_v2 
 /// The first key that is missing, can't be, or asks for something that isn't supported.
 pub fn config_from_json(json: &Value) -> Result<Config> {
     let keys = Keys::new(json)?;
-    if let Some(quantization) = keys.object("quantization_config", "quantization_config.")? {
-        let method = quantization.word("quant_method")?.unwrap_or("unknown");
-        return Err(Error::new(format!(
-            "quantization_config says that the weights are quantised by {}; use the model in bf16, or as GGUF",
-            quoted(method)
-        )));
-    }
     let config = match keys.word("model_type")? {
         Some("llama") => llama::from_json(keys),
         Some("mistral") => llama::from_mistral_json(keys),
@@ -49,6 +43,35 @@ pub fn config_from_json(json: &Value) -> Result<Config> {
     }?;
     config.validate()?;
     Ok(config)
+}
+
+/// The rows and columns of a block of FP8 weights that share a factor, where `config.json` says that there are any.
+///
+/// # Errors
+/// When the weights are quantised in another way.
+pub(crate) fn fp8_block(json: &Value) -> Result<Option<[usize; 2]>> {
+    let Some(quantization) = Keys::new(json)?.object("quantization_config", "quantization_config.")? else {
+        return Ok(None);
+    };
+    match quantization.word("quant_method")? {
+        Some("fp8") => {}
+        method => {
+            return Err(Error::new(format!(
+                "quantization_config says that the weights are quantised by {}; use the model in bf16, or as GGUF",
+                quoted(method.unwrap_or("unknown"))
+            )));
+        }
+    }
+    quantization.only("fmt", &json!("e4m3"))?;
+    let block = quantization.get("weight_block_size").and_then(Value::as_array);
+    let sides: Vec<_> = block.into_iter().flatten().filter_map(Value::as_u64).collect();
+    match sides[..] {
+        // A side is bounded so that it fits this machine's numbers.
+        [rows @ 1..=0xffff, columns @ 1..=0xffff] => Ok(Some([rows as usize, columns as usize])),
+        _ => Err(Error::new(
+            "quantization_config.weight_block_size is not a pair of sizes; other kinds of fp8 are not supported",
+        )),
+    }
 }
 
 /// Writes the `config.json` that transformers 4 and 5 both read: the rotary keys in the words of each.

@@ -18,6 +18,7 @@ pub mod mmap;
 pub mod parameters;
 mod rotary;
 pub mod safetensors;
+mod stored;
 pub mod tokenizer;
 mod tokenizer_checks;
 pub mod transformer;

@@ -29,14 +29,6 @@ pub(super) fn from_v2_json(keys: Keys<'_>) -> Result<Config> {
         scaling: keys.number_or("routed_scaling_factor", 1.0)? as f32,
         ..experts(keys, Scoring::Softmax)?
     };
-    // DeepSeek's own code then leaves out the factor, llama.cpp and vLLM apply it, and transformers does not divide.
-    if experts.normalize && experts.scaling != 1.0 {
-        return Err(Error::new(format!(
-            "norm_topk_prob is true and routed_scaling_factor is {}, which no two implementations of DeepSeek-V2 \
-             understand alike; one of them must be false or 1",
-            experts.scaling
-        )));
-    }
     latent(keys, Family::DeepseekV2, true, experts)
 }
 
