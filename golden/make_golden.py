@@ -1,6 +1,6 @@
 """Writes the golden numbers that minke's tests compare against, with the libraries people would use instead.
 
-    python make_golden.py [OUT] [--only models gguf losses adamw moe]
+    python make_golden.py [OUT] [--only models gguf losses adamw moe] [--models NAME ...]
 
 OUT defaults to this script's folder. It needs torch, transformers, trl, gguf and tokenizers (versions in README.md), runs
 offline on one thread in about ten seconds, and writes the same bytes each time on the same machine and versions.
@@ -18,7 +18,8 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models as tokenizer_models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, DeepseekV3Config, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
+from transformers import (AutoModelForCausalLM, DeepseekV2Config, DeepseekV3Config, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config,
+                          Qwen3MoeConfig)
 from transformers.core_model_loading import revert_weight_conversion
 
 transformers.utils.logging.set_verbosity_error()
@@ -48,7 +49,9 @@ def floats(tensor):
 # ---------------------------------------------------------------------------------------------------- models
 
 LLAMA3 = dict(rope_type="llama3", rope_theta=500.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
+META = LLAMA3 | dict(rope_theta=500000.0, original_max_position_embeddings=8192)
 YARN = dict(rope_type="yarn", rope_theta=1000.0, factor=4.0, beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=0.7, original_max_position_embeddings=32)
+YARN_QWEN = dict(rope_type="yarn", rope_theta=1000.0, factor=4.0, original_max_position_embeddings=32)
 LINEAR = dict(rope_type="linear", rope_theta=10000.0, factor=4.0)
 SMALL = dict(hidden_size=32, vocab_size=50, num_hidden_layers=1)
 BASE = dict(max_position_embeddings=256, bos_token_id=0, eos_token_id=1, hidden_size=40, intermediate_size=52, vocab_size=83, num_hidden_layers=2)
@@ -60,6 +63,21 @@ def llama(**kw):
 
 def qwen2(**kw):
     return Qwen2Config(**BASE | dict(num_attention_heads=6, num_key_value_heads=2, rms_norm_eps=1e-6) | kw)
+
+
+def qwen3(**kw):
+    return Qwen3Config(**BASE | dict(num_attention_heads=4, num_key_value_heads=2, head_dim=14, rms_norm_eps=1e-3) | kw)
+
+
+def qwen3_moe(**kw):
+    moe = dict(num_experts=8, num_experts_per_tok=3, moe_intermediate_size=12, norm_topk_prob=True)
+    return Qwen3MoeConfig(**BASE | dict(num_attention_heads=4, num_key_value_heads=2, head_dim=10, rms_norm_eps=1e-6) | moe | kw)
+
+
+def deepseek_v2(**kw):
+    mla = dict(num_attention_heads=4, num_key_value_heads=4, q_lora_rank=None, kv_lora_rank=20, qk_nope_head_dim=10, qk_rope_head_dim=6, v_head_dim=14)
+    moe = dict(n_routed_experts=8, num_experts_per_tok=3, n_shared_experts=2, moe_intermediate_size=12, first_k_dense_replace=1, norm_topk_prob=False)
+    return DeepseekV2Config(**BASE | mla | moe | kw)
 
 
 def deepseek(**kw):
@@ -77,12 +95,23 @@ CASES = {
         dict(keys=4),
     ),
     "llama-rope-llama3": (llama(rope_parameters=LLAMA3, **SMALL), dict(keys=4, long=True)),
+    "llama-rope-meta": (llama(rope_parameters=META, max_position_embeddings=16384, **SMALL), dict(keys=4)),
     "llama-rope-linear": (llama(num_key_value_heads=4, rope_parameters=LINEAR, **SMALL), dict(keys=4)),
     "llama-bf16": (llama(rope_parameters=LLAMA3, **SMALL), dict(dtype=torch.bfloat16)),
     "llama-sharded": (llama(**SMALL), dict(layout="sharded")),
     "qwen2": (qwen2(hidden_size=36, intermediate_size=44, vocab_size=71, num_hidden_layers=3, tie_word_embeddings=True), dict()),
     "qwen2-untied": (qwen2(hidden_size=36, intermediate_size=44, vocab_size=71), dict(keys=4)),
     "llama-chat": (llama(hidden_size=24, intermediate_size=36, vocab_size=300, bos_token_id=0, eos_token_id=2), dict(chat=True)),
+    "qwen3": (qwen3(hidden_size=36, intermediate_size=44, vocab_size=71, tie_word_embeddings=True), dict(keys=4)),
+    "qwen3-yarn": (qwen3(rope_parameters=YARN_QWEN, num_key_value_heads=1, **SMALL), dict(long=True)),
+    "qwen3_moe": (qwen3_moe(vocab_size=50), dict(keys=4)),
+    "qwen3_moe-plain": (qwen3_moe(norm_topk_prob=False, num_experts=6, num_experts_per_tok=2, **SMALL), dict()),
+    "deepseek_v2": (
+        deepseek_v2(q_lora_rank=18, qk_rope_head_dim=8, topk_method="group_limited_greedy", n_group=4, topk_group=2, routed_scaling_factor=6.0,
+                    rope_parameters=YARN | dict(mscale=0.707, mscale_all_dim=0.707), vocab_size=50),
+        dict(keys=4, long=True),
+    ),
+    "deepseek_v2-lite": (deepseek_v2(rope_parameters=YARN | dict(mscale=0.707, mscale_all_dim=0.707), vocab_size=50), dict()),
     "deepseek_v3": (deepseek(num_hidden_layers=3), dict(long=True)),
     "deepseek_v3-qlora": (
         deepseek(hidden_size=36, q_lora_rank=18, kv_lora_rank=8, qk_nope_head_dim=12, v_head_dim=10, n_routed_experts=16, num_experts_per_tok=4,
@@ -119,10 +148,15 @@ def randomise(model, rng):
 def routing(router, x):
     """Of a forward pass through one router: the narrowest margin of its choices, and for how many tokens masking the groups
     left out with 0 rather than -inf would have chosen other experts."""
-    n, groups = router.num_experts, router.num_group
-    choice = (x.reshape(-1, router.hidden_dim) @ router.weight.T).sigmoid() + router.e_score_correction_bias
-    score = choice.view(-1, groups, n // groups).topk(2, dim=-1)[0].sum(-1)
-    kept = score.topk(router.topk_group, dim=-1)[1]
+    n, logits = router.num_experts, x.reshape(-1, router.hidden_dim) @ router.weight.T
+    groups, kept_groups = getattr(router, "num_group", None) or 1, getattr(router, "topk_group", None) or 1
+    if hasattr(router, "e_score_correction_bias"):
+        choice = logits.sigmoid() + router.e_score_correction_bias
+        score = choice.view(-1, groups, n // groups).topk(2, dim=-1)[0].sum(-1)
+    else:
+        choice = logits.softmax(-1)
+        score = choice.view(-1, groups, n // groups).max(-1)[0]
+    kept = score.topk(kept_groups, dim=-1)[1]
     mask = torch.zeros_like(score).scatter_(1, kept, 1).bool().repeat_interleave(n // groups, dim=1)
 
     def margin(v, k):
@@ -131,7 +165,7 @@ def routing(router, x):
 
     inf, zero = choice.masked_fill(~mask, -torch.inf), choice.masked_fill(~mask, 0.0)
     chosen = lambda v: v.topk(router.top_k, dim=-1)[1].sort(-1)[0]
-    return min(margin(score, router.topk_group), margin(inf, router.top_k)), (chosen(inf) != chosen(zero)).any(-1).sum().item()
+    return min(margin(score, kept_groups), margin(inf, router.top_k)), (chosen(inf) != chosen(zero)).any(-1).sum().item()
 
 
 def forward(model, sequences):
@@ -157,10 +191,17 @@ def write_transformers_4(path):
     kind = rope.pop("rope_type")
     # Llama 3.1 onwards says rope_type; older files, and DeepSeek-V3's, say type.
     c["rope_scaling"] = None if kind == "default" else {"rope_type" if kind == "llama3" else "type": kind, **rope}
+    if "num_local_experts" in c:
+        c["num_experts"] = c.pop("num_local_experts")
     c["torch_dtype"] = c.pop("dtype")
     c["transformers_version"] = "4.46.3"
     for key in ("layer_types", "qk_head_dim", "output_router_logits"):
         c.pop(key, None)
+    if c["model_type"] == "deepseek_v2":
+        for key in ("head_dim", "mlp_bias", "pad_token_id"):
+            c.pop(key, None)
+        c |= dict(scoring_func="softmax", moe_layer_freq=1, ep_size=1, aux_loss_alpha=0.001, seq_aux=True,
+                  auto_map={"AutoConfig": "configuration_deepseek.DeepseekV2Config"})
     if c["model_type"] == "deepseek_v3":
         for key in ("head_dim", "rope_interleave", "pad_token_id"):
             c.pop(key)
@@ -229,8 +270,9 @@ def write_tokenizer(out, vocab_size):
         chat=[render(c, g) for c in CONVERSATIONS for g in (True, False)]))
 
 
-def make_models(root):
-    for name, (config, how) in CASES.items():
+def make_models(root, names=CASES):
+    for name in names:
+        config, how = CASES[name]
         out, rng, how = root / "models" / name, generator(name), dict(how)
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
@@ -241,7 +283,9 @@ def make_models(root):
             randomise(model, rng)
             sequences = [torch.randint(0, config.vocab_size, (n,), generator=rng) for n in lengths]
             _, margin, zero_masked = forward(model, sequences)
-            if margin is None or (margin > 2e-4 and (zero_masked >= 5 or config.topk_group == config.n_group)):
+            # Softmax scores are above 0, so that masking with 0 chooses the same.
+            masks = config.model_type == "deepseek_v3" and config.topk_group < config.n_group
+            if margin is None or (margin > 2e-4 and (zero_masked >= 5 or not masks)):
                 break
         else:
             raise RuntimeError(f"{name}: no draw has clear routing margins")
@@ -491,8 +535,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", nargs="?", type=Path, default=Path(__file__).parent)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--models", nargs="+", choices=CASES, help="only these models, and nothing else")
     args = parser.parse_args()
-    for part in args.only:
-        PARTS[part](args.out)
+    if args.models:
+        make_models(args.out, args.models)
+    else:
+        for part in args.only:
+            PARTS[part](args.out)
     for f in args.out.rglob("*.safetensors"):
         f.chmod(0o644)

@@ -18,6 +18,7 @@ pub mod elementwise;
 pub mod embedding;
 pub mod gemm;
 pub mod half;
+pub mod head_norm;
 pub mod heads;
 pub mod kv;
 pub mod log_prob;

@@ -19,7 +19,7 @@ pub struct RopeTable {
 pub enum Direction {
     /// By the angle.
     Forward,
-    /// By the negative angle: what gradients need, a rotation's transpose being its inverse.
+    /// By the negative angle: what gradients need, a rotation's transpose being its inverse. The amplitude is the same.
     Backward,
 }
 
@@ -28,8 +28,9 @@ impl RopeTable {
     /// `interleaved` (DeepSeek), else as pairs (i, i + half) (Llama).
     ///
     /// The angle is rounded to `f32` before its cosine is taken, as transformers does: at position 10 000 that moves it by
-    /// up to 5e-4, and models are trained with it.
-    pub fn new(inv_freq: &[f64], positions: usize, interleaved: bool) -> RopeTable {
+    /// up to 5e-4, and models are trained with it. Cosines and sines are multiplied by `amplitude` (YaRN; otherwise 1), so
+    /// that rotated vectors are as much longer.
+    pub fn new(inv_freq: &[f64], positions: usize, interleaved: bool, amplitude: f32) -> RopeTable {
         let half = inv_freq.len();
         let width = if interleaved { 2 * half } else { half };
         let mut table = RopeTable {
@@ -43,7 +44,7 @@ impl RopeTable {
             for &frequency in inv_freq {
                 let angle = position as f32 * frequency as f32;
                 let (sin, cos) = math::sin_cos(f64::from(angle));
-                let (sin, cos) = (sin as f32, cos as f32);
+                let (sin, cos) = (sin as f32 * amplitude, cos as f32 * amplitude);
                 if interleaved {
                     table.cos.extend([cos, cos]);
                     table.sin.extend([-sin, sin]);

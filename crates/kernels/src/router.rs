@@ -1,5 +1,6 @@
-//! The router of DeepSeekMoE as DeepSeek-V3 has it (arXiv 2412.19437, section 2.1.2): sigmoid scores, a bias that only
-//! chooses, groups, and the sequence-wise balance loss.
+//! Routers of mixtures of experts: DeepSeek-V3's (arXiv 2412.19437, section 2.1.2), with sigmoid scores and a bias that
+//! only chooses; the softmax routers of DeepSeek-V2 (arXiv 2405.04434, section 2.2) and Qwen3; the sequence-wise balance
+//! loss.
 
 use std::ops::Range;
 
@@ -10,6 +11,15 @@ use crate::math;
 /// The cost of an expert's score in a row, in elements of plain arithmetic.
 const COST: usize = 8;
 
+/// What a router makes of its logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scoring {
+    /// Each score by itself; a group of experts is as good as the sum of its two best.
+    Sigmoid,
+    /// Scores that sum to 1 over all experts; a group is as good as its best.
+    Softmax,
+}
+
 /// How tokens choose experts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Router {
@@ -17,6 +27,8 @@ pub struct Router {
     pub experts: usize,
     /// k: experts that a token goes to.
     pub per_token: usize,
+    /// Logits to scores, and scores of groups.
+    pub scoring: Scoring,
     /// Groups that the experts are divided into, evenly and in order.
     pub groups: usize,
     /// Groups that a token's experts may come from.
@@ -52,7 +64,7 @@ impl Router {
         if self.normalize { chosen.iter().map(|&e| scores[e as usize]).sum::<f32>() + 1e-20 } else { 1.0 }
     }
 
-    /// Marks the experts that a row may choose with `true`: those of the best groups by the sum of their two best.
+    /// Marks the experts that a row may choose with `true`: those of the best groups.
     fn open_groups(&self, choice: &[f32], open: &mut [bool], group_scores: &mut [f32], group_open: &mut [bool]) {
         let size = self.experts / self.groups;
         for (score, group) in group_scores.iter_mut().zip(choice.chunks_exact(size)) {
@@ -64,7 +76,7 @@ impl Router {
                     second = c;
                 }
             }
-            *score = if size == 1 { first } else { first + second };
+            *score = if size == 1 || self.scoring == Scoring::Softmax { first } else { first + second };
         }
         group_open.fill(false);
         for _ in 0..self.groups_per_token {
@@ -91,9 +103,9 @@ fn take_best(scores: &[f32], taken: &mut [bool], allowed: impl Fn(usize) -> bool
 
 /// Scores, choices and weights of each row.
 ///
-/// `scores` = sigmoid(`logits`), rows by E. A row's `chosen` experts, k of them in ascending order, are the best by
-/// score + bias within the groups that are best by the sum of their two best; ties go to the lower index. Its `weights`
-/// are the plain scores of those, divided by their sum + 1e-20 when `router.normalize`, times `router.scaling`.
+/// `scores` = sigmoid or softmax of `logits`, rows by E. A row's `chosen` experts, k of them in ascending order, are the best
+/// by score + bias within the best groups; ties go to the lower index. Its `weights` are the plain scores of those, divided by
+/// their sum + 1e-20 when `router.normalize`, times `router.scaling`. `bias` has E numbers, or none.
 ///
 /// A masked expert is out, not at 0: with negative biases, 0 would win.
 pub fn route(
@@ -107,7 +119,8 @@ pub fn route(
 ) {
     router.assert_sound();
     let (e, k, rows) = (router.experts, router.per_token, router.rows(chosen.len()));
-    assert_eq!((logits.len(), bias.len(), scores.len(), weights.len()), (rows * e, e, rows * e, rows * k), "routing");
+    assert_eq!((logits.len(), scores.len(), weights.len()), (rows * e, rows * e, rows * k), "routing");
+    assert!([0, e].contains(&bias.len()), "{} biases of {e} experts", bias.len());
     let block = rows_per_task(rows, e * COST);
     chunks_mut_3(
         cpu.pool(),
@@ -120,10 +133,12 @@ pub fn route(
             let outputs = scores.chunks_exact_mut(e).zip(chosen.chunks_exact_mut(k)).zip(weights.chunks_exact_mut(k));
             for (r, ((scores, chosen), weights)) in outputs.enumerate() {
                 let logits = &logits[(i * block + r) * e..][..e];
-                for j in 0..e {
-                    scores[j] = math::sigmoid(logits[j]);
-                    choice[j] = scores[j] + bias[j];
+                match router.scoring {
+                    Scoring::Sigmoid => scores.iter_mut().zip(logits).for_each(|(s, &x)| *s = math::sigmoid(x)),
+                    Scoring::Softmax => softmax(logits, scores),
                 }
+                choice.copy_from_slice(scores);
+                choice.iter_mut().zip(bias).for_each(|(choice, bias)| *choice += bias);
                 if router.groups_per_token < router.groups {
                     router.open_groups(&choice, &mut open, &mut group_scores, &mut group_open);
                 }
@@ -141,6 +156,18 @@ pub fn route(
             }
         },
     );
+}
+
+/// Shares of e to the power of each logit, in the order of the experts.
+fn softmax(logits: &[f32], scores: &mut [f32]) {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for (score, &x) in scores.iter_mut().zip(logits) {
+        let share = math::exp(f64::from(x) - f64::from(largest));
+        *score = share as f32;
+        sum += share;
+    }
+    scores.iter_mut().for_each(|score| *score = (f64::from(*score) / sum) as f32);
 }
 
 /// Gradient of [`route`]'s weights: sets `d_logits`, rows by E, from `d_weights`, rows by k. Choices have no gradient.
@@ -171,8 +198,15 @@ pub fn route_backward(
             };
             d_logits.fill(0.0);
             for (&expert, &d_weight) in chosen.iter().zip(d_weights) {
-                let s = scores[expert as usize];
-                d_logits[expert as usize] = (router.scaling * d_weight - shared) / norm * s * (1.0 - s);
+                d_logits[expert as usize] = (router.scaling * d_weight - shared) / norm;
+            }
+            // d_logits holds dL/ds so far.
+            match router.scoring {
+                Scoring::Sigmoid => d_logits.iter_mut().zip(scores).for_each(|(d, s)| *d *= s * (1.0 - s)),
+                Scoring::Softmax => {
+                    let mean: f32 = d_logits.iter().zip(scores).map(|(d, s)| d * s).sum();
+                    d_logits.iter_mut().zip(scores).for_each(|(d, s)| *d = s * (*d - mean));
+                }
             }
         }
     });
@@ -214,7 +248,12 @@ pub fn balance(
             if let Some(d_logits) = d_logits.as_deref_mut() {
                 for ((d, &s), f) in d_logits[r * e..][..e].iter_mut().zip(scores).zip(&frequency) {
                     let s = f64::from(s);
-                    *d += (alpha / tokens * (f - weighted) / total * s * (1.0 - s)) as f32;
+                    let slope = match router.scoring {
+                        Scoring::Sigmoid => s * (1.0 - s),
+                        // The shares sum to 1 already, so that what softmax takes off on average is 0.
+                        Scoring::Softmax => s,
+                    };
+                    *d += (alpha / tokens * (f - weighted) / total * slope) as f32;
                 }
             }
         }

@@ -1,11 +1,12 @@
-//! A block's attention: grouped heads (Llama, Qwen), or multi-head latent attention (DeepSeek).
+//! A block's attention: grouped heads (Llama, Qwen; [`grouped`]), or multi-head latent attention (DeepSeek).
 //!
 //! Latent attention runs in one form everywhere, the absorbed one (arXiv 2405.04434, section 2.1.2): a query is carried
 //! into the latent space by its head's part of `kv_b_proj`, attends to the latents themselves, and the weighted latent is
 //! carried back out. So prefill, decode and training compute the same bits, and a token is remembered by its latent.
 
+mod grouped;
+
 use minke_kernels::attention::{attention, attention_backward};
-use minke_kernels::elementwise::{add_bias, bias_backward};
 use minke_kernels::gemm::{Job, Mode, Operand, gemm};
 use minke_kernels::heads::{Heads, copy_heads};
 use minke_kernels::kv::{KvPages, Span};
@@ -15,7 +16,9 @@ use minke_kernels::{Buffer, Cpu, Dtype, Matrix, View};
 
 use crate::config::{Attention, Config};
 use crate::error::Result;
+use crate::rotary;
 use crate::weight::{Reader, Vector, Weight};
+use grouped::Grouped;
 
 /// Of the norms inside latent attention, whatever `rms_norm_eps` says (modeling_deepseek_v3.py in transformers).
 const LATENT_NORM_EPS: f32 = 1e-6;
@@ -24,16 +27,6 @@ const LATENT_NORM_EPS: f32 = 1e-6;
 pub(crate) enum AttentionWeights {
     Grouped(Grouped),
     Latent(Latent),
-}
-
-pub(crate) struct Grouped {
-    /// query | key | value, from the hidden state
-    qkv: Weight,
-    bias: Option<Vector>,
-    output: Weight,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
 }
 
 pub(crate) struct Latent {
@@ -45,6 +38,8 @@ pub(crate) struct Latent {
     output: Weight,
     heads: usize,
     widths: Widths,
+    /// Of a query's product with a key.
+    scale: f32,
 }
 
 struct LowRankQuery {
@@ -85,8 +80,11 @@ impl Widths {
 /// What backward needs of an attention's forward pass. Rows are those of the batch.
 #[derive(Default)]
 pub(crate) struct AttentionActivations {
-    /// Output of `qkv` (after rotation) or of `down`.
+    /// Output of `qkv` (after rotation, where heads have no norms) or of `down`.
     projected: Buffer,
+    /// Where heads have norms: queries and keys after norm and rotation, and 1 / rms of the query heads, then the key heads.
+    head_normed: Buffer,
+    head_inv_rms: Buffer,
     /// Latent only: the normed low-rank query and its 1 / rms; all heads' queries where there is one; the absorbed queries;
     /// the normed latents and their 1 / rms; the keys; the heads' values.
     query_normed: Buffer,
@@ -115,14 +113,7 @@ impl AttentionWeights {
     pub fn new(cpu: &Cpu, config: &Config, dtype: Dtype) -> AttentionWeights {
         let (hidden, heads) = (config.hidden_size, config.heads);
         match config.attention {
-            Attention::Grouped { kv_heads, head_dim, bias } => AttentionWeights::Grouped(Grouped {
-                qkv: Weight::new(cpu, dtype, (heads + 2 * kv_heads) * head_dim, hidden),
-                bias: bias.then(Vector::default),
-                output: Weight::new(cpu, dtype, hidden, heads * head_dim),
-                heads,
-                kv_heads,
-                head_dim,
-            }),
+            Attention::Grouped { .. } => AttentionWeights::Grouped(Grouped::new(cpu, config, dtype)),
             Attention::Latent { q_lora_rank, kv_lora_rank, nope_dim, rope_dim, value_dim } => {
                 let all_heads = heads * (nope_dim + rope_dim);
                 let query = q_lora_rank.unwrap_or(all_heads);
@@ -142,6 +133,7 @@ impl AttentionWeights {
                     output: Weight::new(cpu, dtype, hidden, heads * value_dim),
                     heads,
                     widths: Widths { query, latent: kv_lora_rank, nope: nope_dim, rope: rope_dim, value: value_dim },
+                    scale: (rotary::score_factor(config) / ((nope_dim + rope_dim) as f64).sqrt()) as f32,
                 })
             }
         }
@@ -149,13 +141,7 @@ impl AttentionWeights {
 
     pub fn fill(&mut self, cpu: &Cpu, reader: &mut Reader<'_, '_>) -> Result<()> {
         match self {
-            AttentionWeights::Grouped(w) => {
-                w.qkv.fill(cpu, reader, 3)?;
-                if let Some(bias) = &mut w.bias {
-                    bias.fill(reader, 3)?;
-                }
-                w.output.fill(cpu, reader, 1)
-            }
+            AttentionWeights::Grouped(w) => w.fill(cpu, reader),
             AttentionWeights::Latent(w) => {
                 w.down.fill(cpu, reader, 2)?;
                 if let Some(query) = &mut w.query {
@@ -203,67 +189,6 @@ impl AttentionWeights {
     }
 }
 
-impl Grouped {
-    fn scale(&self) -> f32 {
-        1.0 / (self.head_dim as f32).sqrt()
-    }
-
-    fn forward(
-        &self,
-        pass: &Pass<'_>,
-        kv: &mut KvPages,
-        normed: View<'_>,
-        a: &mut AttentionActivations,
-        x: &mut [f32],
-    ) {
-        let &Pass { cpu, layer, spans, positions, rope: table } = pass;
-        let &Grouped { heads, kv_heads, head_dim, .. } = self;
-        let (rows, width) = (normed.rows(), self.qkv.matrix.outputs());
-        a.projected.resize(rows * width);
-        self.qkv.forward(cpu, normed, Mode::Set, &mut a.projected);
-        if let Some(bias) = &self.bias {
-            add_bias(cpu, &bias.values, &mut a.projected);
-        }
-        rope(cpu, table, &mut a.projected, width, heads + kv_heads, head_dim, 0, positions, Direction::Forward);
-        let (key, value) = (heads * head_dim, (heads + kv_heads) * head_dim);
-        let columns = |from, heads| View::columns(&a.projected, rows, width, from, heads * head_dim);
-        kv.write(cpu, layer, spans, columns(key, kv_heads), columns(value, kv_heads));
-        a.out.resize(rows * heads * head_dim);
-        a.lse.resize(rows * heads);
-        attention(cpu, kv, layer, spans, heads, self.scale(), columns(0, heads), &mut a.out, Some(&mut a.lse));
-        self.output.forward(cpu, View::new(&a.out, rows, heads * head_dim), Mode::Add, x);
-    }
-
-    fn backward(
-        &self,
-        pass: &Pass<'_>,
-        values: &[f32],
-        kv: &KvPages,
-        normed: View<'_>,
-        a: &AttentionActivations,
-        d_x: View<'_>,
-        d_normed: &mut [f32],
-        gradient: &mut [f32],
-    ) {
-        let &Pass { cpu, layer, spans, positions, rope: table } = pass;
-        let &Grouped { heads, kv_heads, head_dim, .. } = self;
-        let (rows, width) = (normed.rows(), self.qkv.matrix.outputs());
-        self.output.backward_weight(cpu, d_x, View::new(&a.out, rows, heads * head_dim), gradient);
-        let mut d_out = cpu.scratch(rows * heads * head_dim);
-        self.output.backward_input(cpu, values, d_x, Mode::Set, &mut d_out);
-        let mut d_qkv = cpu.scratch(rows * width);
-        let q = View::columns(&a.projected, rows, width, 0, heads * head_dim);
-        attention_backward(cpu, kv, layer, spans, heads, self.scale(), q, &a.out, &a.lse, &d_out, &mut d_qkv);
-        rope(cpu, table, &mut d_qkv, width, heads + kv_heads, head_dim, 0, positions, Direction::Backward);
-        if let Some(bias) = &self.bias {
-            bias_backward(cpu, &d_qkv, bias.gradient(gradient));
-        }
-        let d_qkv = View::new(&d_qkv, rows, width);
-        self.qkv.backward_weight(cpu, d_qkv, normed, gradient);
-        self.qkv.backward_input(cpu, values, d_qkv, Mode::Set, d_normed);
-    }
-}
-
 impl KvUp {
     fn fill(&mut self, cpu: &Cpu, reader: &mut Reader<'_, '_>, widths: Widths) -> Result<()> {
         let (at, values) = reader.next(1)?;
@@ -279,10 +204,6 @@ impl KvUp {
 }
 
 impl Latent {
-    fn scale(&self) -> f32 {
-        1.0 / (self.widths.head() as f32).sqrt()
-    }
-
     /// All heads' queries before absorption, and the distance between their rows.
     fn query<'a>(&self, a: &'a AttentionActivations) -> (&'a [f32], usize) {
         match self.query {
@@ -350,7 +271,7 @@ impl Latent {
         a.out.resize(rows * heads * latent);
         a.lse.resize(rows * heads);
         let q = View::new(&a.absorbed, rows, heads * key);
-        attention(cpu, kv, layer, spans, heads, self.scale(), q, &mut a.out, Some(&mut a.lse));
+        attention(cpu, kv, layer, spans, heads, self.scale, q, &mut a.out, Some(&mut a.lse));
         a.values.resize(rows * heads * value);
         let jobs: Vec<Job<'_>> = (0..heads)
             .map(|h| Job {
@@ -408,7 +329,7 @@ impl Latent {
         let width = heads * key + key + latent;
         let mut d_qkv = cpu.scratch(rows * width);
         let q = View::new(&a.absorbed, rows, heads * key);
-        attention_backward(cpu, kv, layer, spans, heads, self.scale(), q, &a.out, &a.lse, &d_out, &mut d_qkv);
+        attention_backward(cpu, kv, layer, spans, heads, self.scale, q, &a.out, &a.lse, &d_out, &mut d_qkv);
         rope(cpu, table, &mut d_qkv, width, heads + 1, key, latent, positions, Direction::Backward);
 
         // Queries into the latent space.

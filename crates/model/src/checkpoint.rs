@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use crate::chat_template::ChatTemplate;
-use crate::config::Config;
+use crate::config::{Attention, Config};
 use crate::dequantize::DataType;
-use crate::error::{Error, Result, quoted};
-use crate::families::{self, gguf};
+use crate::error::{Error, Result};
+use crate::families::gguf_tensors::Place;
+use crate::families::{self, gguf_tensors};
 use crate::gguf::Gguf;
 use crate::huggingface::HuggingFace;
+use crate::stored::{Elements, Stored};
 use crate::tokenizer::Tokenizer;
 
 /// An open model. Tensors go by their Hugging Face names in every format.
@@ -18,13 +20,6 @@ pub enum Checkpoint {
     HuggingFace(HuggingFace),
     /// A `.gguf` file, and the configuration read from it.
     Gguf(Gguf, Config),
-}
-
-/// One tensor as it is stored.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Stored<'a> {
-    pub dtype: DataType,
-    pub bytes: &'a [u8],
 }
 
 impl Checkpoint {
@@ -67,36 +62,12 @@ impl Checkpoint {
         }
     }
 
-    /// Whether there is a tensor called `name`.
-    pub fn has(&self, name: &str) -> bool {
-        match self {
-            Self::HuggingFace(directory) => directory.get(name).is_some(),
-            Self::Gguf(file, _) => gguf::tensor_name(name).is_some_and(|name| file.tensor(&name).is_some()),
-        }
-    }
-
-    /// Names of all tensors that have one in Hugging Face files.
-    pub fn names(&self) -> Vec<String> {
-        match self {
-            Self::HuggingFace(directory) => directory.names().map(str::to_string).collect(),
-            Self::Gguf(file, _) => file.names().filter_map(gguf::tensor_name_in_hugging_face).collect(),
-        }
-    }
-
     /// The elements of the tensor called `name`, row-major, whatever the stored type.
     ///
     /// # Errors
     /// When there is no such tensor, or its shape is not `shape`, or its type is not one that is read.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let stored = self.stored(name, shape)?;
-        let values = stored.dtype.to_f32(stored.bytes);
-        Ok(match self {
-            Self::Gguf(_, config) => match gguf::interleaved_heads(config, name) {
-                Some(heads) => gguf::deinterleave_rows(&values, heads, shape[0]),
-                None => values,
-            },
-            Self::HuggingFace(_) => values,
-        })
+        Ok(self.stored(name, shape)?.to_f32(shape))
     }
 
     /// The tokenizer.
@@ -131,41 +102,70 @@ impl Checkpoint {
 
     /// Finds a tensor, and checks that it has this shape and a type that is read.
     pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
-        let missing = |name: &str| Error::new(format!("tensor {name} is missing; the configuration asks for it"));
-        let misshapen = |name: &str, actual: &[usize]| {
-            Error::new(format!("tensor {name} has shape {actual:?}, but the configuration asks for {shape:?}"))
-        };
         match self {
-            Self::HuggingFace(directory) => {
-                let stored = directory.get(name).ok_or_else(|| missing(name))?;
-                if stored.shape != shape {
-                    return Err(misshapen(name, stored.shape));
-                }
-                let dtype = stored.dtype.map_err(|dtype| {
-                    Error::new(format!(
-                        "tensor {name} has type {}, which is not read; convert it to BF16",
-                        quoted(dtype)
-                    ))
-                })?;
-                Ok(Stored { dtype, bytes: stored.bytes })
-            }
-            Self::Gguf(file, _) => {
-                let ours = gguf::tensor_name(name).ok_or_else(|| missing(name))?;
-                let tensor = file.tensor(&ours).ok_or_else(|| missing(&ours))?;
-                if tensor.shape != shape {
-                    return Err(misshapen(&ours, &tensor.shape));
-                }
-                let dtype = tensor.dtype.map_err(|_| {
-                    Error::new(format!(
-                        "tensor {ours} has type {}, which is not read; the types that are read are {}",
-                        tensor.type_name(),
-                        DataType::names()
-                    ))
-                })?;
-                Ok(Stored { dtype, bytes: file.bytes(tensor) })
-            }
+            Self::HuggingFace(directory) => directory.stored(name, shape),
+            Self::Gguf(file, config) => in_gguf(file, config, name, shape),
         }
     }
+}
+
+pub(crate) fn missing(name: &str) -> Error {
+    Error::new(format!("tensor {name} is missing; the configuration asks for it"))
+}
+
+pub(crate) fn misshapen(name: &str, actual: &[usize], wanted: &[usize]) -> Error {
+    Error::new(format!("tensor {name} has shape {actual:?}, but the configuration asks for {wanted:?}"))
+}
+
+fn in_gguf<'a>(file: &'a Gguf, config: &Config, name: &str, shape: &[usize]) -> Result<Stored<'a>> {
+    match gguf_tensors::place(file, name).ok_or_else(|| missing(name))? {
+        Place::Whole(ours) => {
+            let elements = elements_in_gguf(file, &ours, shape)?;
+            Ok(match gguf_tensors::interleaved_heads(config, name) {
+                Some(heads) => Stored::Interleaved(elements, heads),
+                None => Stored::Plain(elements),
+            })
+        }
+        Place::Expert { stack, expert } => {
+            let experts = config.experts.as_ref().map_or(0, |experts| experts.routed);
+            if expert >= experts {
+                return Err(missing(name));
+            }
+            let stacked = elements_in_gguf(file, &stack, &[&[experts], shape].concat())?;
+            let size = stacked.bytes.len() / experts;
+            Ok(Stored::Plain(Elements { bytes: &stacked.bytes[expert * size..][..size], ..stacked }))
+        }
+        Place::KeysAndValues { keys, values } => {
+            let Attention::Latent { kv_lora_rank: latent, nope_dim, value_dim, .. } = config.attention else {
+                return Err(missing(name));
+            };
+            let (heads, whole) = (config.heads, [config.heads * (nope_dim + value_dim), latent]);
+            if shape != whole {
+                return Err(misshapen(name, &whole, shape));
+            }
+            Ok(Stored::KeysAndValues {
+                keys: elements_in_gguf(file, &keys, &[heads, latent, nope_dim])?,
+                values: elements_in_gguf(file, &values, &[heads, value_dim, latent])?,
+                heads,
+                latent,
+            })
+        }
+    }
+}
+
+fn elements_in_gguf<'a>(file: &'a Gguf, name: &str, shape: &[usize]) -> Result<Elements<'a>> {
+    let tensor = file.tensor(name).ok_or_else(|| missing(name))?;
+    if tensor.shape != shape {
+        return Err(misshapen(name, &tensor.shape, shape));
+    }
+    let dtype = tensor.dtype.map_err(|_| {
+        Error::new(format!(
+            "tensor {name} has type {}, which is not read; the types that are read are {}",
+            tensor.type_name(),
+            DataType::names()
+        ))
+    })?;
+    Ok(Elements { dtype, bytes: file.bytes(tensor) })
 }
 
 /// What `minke models` says of a model.
@@ -193,10 +193,10 @@ impl Checkpoint {
             let stored = self.stored(&name, &shape)?;
             let elements = shape.iter().product::<usize>() as u64;
             parameters += elements;
-            bytes += stored.bytes.len() as u64;
-            match types.iter_mut().find(|(dtype, _)| *dtype == stored.dtype) {
+            bytes += stored.len() as u64;
+            match types.iter_mut().find(|(dtype, _)| *dtype == stored.dtype()) {
                 Some((_, count)) => *count += elements,
-                None => types.push((stored.dtype, elements)),
+                None => types.push((stored.dtype(), elements)),
             }
         }
         let most = types.into_iter().max_by_key(|&(_, count)| count);

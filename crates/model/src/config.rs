@@ -1,5 +1,7 @@
 //! What a model is made of: sizes and switches, the same for every family and file format.
 
+use minke_kernels::router::Scoring;
+
 use crate::error::{Error, Result};
 
 /// The published families that load and run; each only translates keys and names ([`crate::families`]).
@@ -9,7 +11,13 @@ pub enum Family {
     Llama,
     /// Qwen2 and Qwen2.5: Llama with biases on the query, key and value projections.
     Qwen2,
-    /// DeepSeek-V3: latent attention and a mixture of experts with a sigmoid gate.
+    /// Qwen3: Llama with a norm on each query and key head.
+    Qwen3,
+    /// Qwen3's mixtures of experts.
+    Qwen3Moe,
+    /// DeepSeek-V2: latent attention and a mixture of experts with a softmax gate.
+    DeepseekV2,
+    /// DeepSeek-V3: the same with a sigmoid gate.
     DeepseekV3,
 }
 
@@ -19,6 +27,9 @@ impl Family {
         match self {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+            Self::Qwen3Moe => "qwen3_moe",
+            Self::DeepseekV2 => "deepseek_v2",
             Self::DeepseekV3 => "deepseek_v3",
         }
     }
@@ -64,6 +75,8 @@ pub enum Attention {
         head_dim: usize,
         /// The query, key and value projections have biases.
         bias: bool,
+        /// Queries and keys are normed, each head by itself (Qwen3).
+        head_norm: bool,
     },
     /// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1).
     Latent {
@@ -80,19 +93,21 @@ pub enum Attention {
     },
 }
 
-/// DeepSeekMoE as in DeepSeek-V3 (arXiv 2412.19437, section 2.1.2).
+/// A mixture of experts: DeepSeekMoE (arXiv 2401.06066) as in DeepSeek-V2 and V3, and Qwen3's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Experts {
     /// Routed experts.
     pub routed: usize,
     /// Routed experts that each token uses.
     pub per_token: usize,
-    /// Shared experts, applied to every token (one feed-forward, this many times as wide).
+    /// Shared experts, applied to every token (one feed-forward, this many times as wide); 0 for none.
     pub shared: usize,
     /// Width inside one expert.
     pub intermediate_size: usize,
     /// Blocks before the first mixture; those have a dense feed-forward.
     pub first_dense: usize,
+    /// What the router makes of its logits; with sigmoid scores, every expert has a bias in the choice.
+    pub scoring: Scoring,
     /// Groups that the experts are divided in.
     pub groups: usize,
     /// Groups that a token may choose from.
@@ -135,6 +150,49 @@ pub enum RopeScaling {
         /// The context that the model was first trained for.
         original_max_positions: usize,
     },
+    /// YaRN (arXiv 2309.00071): long wavelengths divided by the factor, a ramp between, and longer vectors.
+    Yarn(Yarn),
+}
+
+/// YaRN, in the words of transformers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Yarn {
+    /// The divisor of long wavelengths.
+    pub factor: f64,
+    /// Turns over the original context above which nothing changes.
+    pub beta_fast: f64,
+    /// Turns over the original context below which the factor holds in full.
+    pub beta_slow: f64,
+    /// The context that the model was first trained for.
+    pub original_max_positions: usize,
+    /// How much longer rotated vectors become; where it is missing, `mscale` and `mscale_all_dim` say.
+    pub attention_factor: Option<f64>,
+    /// DeepSeek's weights of ln(factor) for rotated vectors, and for whole ones (latent attention alone uses it).
+    pub mscale: Option<f64>,
+    /// See `mscale`.
+    pub mscale_all_dim: Option<f64>,
+}
+
+impl Yarn {
+    /// 0.1 m ln(factor) + 1.
+    fn length(&self, m: f64) -> f64 {
+        if self.factor <= 1.0 { 1.0 } else { 0.1 * m * minke_kernels::math::ln(self.factor) + 1.0 }
+    }
+
+    /// What cosines and sines are multiplied by.
+    pub fn amplitude(&self) -> f64 {
+        match (self.attention_factor, self.mscale, self.mscale_all_dim) {
+            (Some(factor), ..) => factor,
+            (None, Some(m), Some(all)) if m != 0.0 && all != 0.0 => self.length(m) / self.length(all),
+            _ => self.length(1.0),
+        }
+    }
+
+    /// What latent attention's scores are multiplied by.
+    pub fn score_factor(&self) -> f64 {
+        let all = self.mscale_all_dim.unwrap_or(0.0);
+        if all == 0.0 { 1.0 } else { self.length(all) * self.length(all) }
+    }
 }
 
 /// Upper bounds that no published model comes near, and below which products of sizes fit 64 bits.
@@ -196,9 +254,10 @@ impl Config {
         let [vocabulary, hidden, layers, heads, wide] =
             [self.vocab_size, self.hidden_size, self.layers, self.heads, self.intermediate_size].map(|n| n as u128);
         let attention = match self.attention {
-            Attention::Grouped { kv_heads, head_dim, bias } => {
+            Attention::Grouped { kv_heads, head_dim, bias, head_norm } => {
                 let (q, kv) = (heads * head_dim as u128, (kv_heads * head_dim) as u128);
-                hidden * (2 * q + 2 * kv) + if bias { q + 2 * kv } else { 0 }
+                let norms = if head_norm { 2 * head_dim as u128 } else { 0 };
+                hidden * (2 * q + 2 * kv) + norms + if bias { q + 2 * kv } else { 0 }
             }
             Attention::Latent { q_lora_rank, kv_lora_rank, nope_dim, rope_dim, value_dim } => {
                 let [latent, nope, rope, value] = [kv_lora_rank, nope_dim, rope_dim, value_dim].map(|n| n as u128);
@@ -216,7 +275,8 @@ impl Config {
             Some(e) => {
                 let [routed, shared, narrow, first] =
                     [e.routed, e.shared, e.intermediate_size, e.first_dense].map(|n| n as u128);
-                first * dense + (layers - first) * (routed * (hidden + 1) + 3 * hidden * narrow * (routed + shared))
+                let gate = routed * (hidden + if e.scoring == Scoring::Sigmoid { 1 } else { 0 });
+                first * dense + (layers - first) * (gate + 3 * hidden * narrow * (routed + shared))
             }
         };
         let tables = if self.tied_embeddings { 1 } else { 2 };
@@ -228,7 +288,9 @@ impl Experts {
     fn validate(&self, layers: usize) -> Result<()> {
         within("n_routed_experts", self.routed, limit::COUNT)?;
         within("num_experts_per_tok", self.per_token, self.routed)?;
-        within("n_shared_experts", self.shared, limit::COUNT)?;
+        if self.shared > 0 {
+            within("n_shared_experts", self.shared, limit::COUNT)?;
+        }
         within("moe_intermediate_size", self.intermediate_size, limit::WIDTH)?;
         if self.first_dense > layers {
             return Err(Error::new(format!(
@@ -240,8 +302,8 @@ impl Experts {
         divides("n_group", self.groups, "n_routed_experts", self.routed)?;
         within("topk_group", self.groups_per_token, self.groups)?;
         let group = self.routed / self.groups;
-        // A group is scored by the sum of its two best experts.
-        if group < 2 {
+        // A group is scored by the sum of its two best experts, where scores are sigmoids.
+        if group < 2 && self.scoring == Scoring::Sigmoid {
             return Err(Error::new(format!(
                 "n_group is {} for {} experts, but a group needs at least two",
                 self.groups, self.routed
@@ -252,6 +314,14 @@ impl Experts {
                 "num_experts_per_tok is {}, but topk_group leaves only {} experts to choose from",
                 self.per_token,
                 self.groups_per_token * group
+            )));
+        }
+        // DeepSeek's own code for V2 then leaves out the factor, llama.cpp and vLLM apply it, and transformers does not divide.
+        if self.scoring == Scoring::Softmax && self.normalize && self.scaling != 1.0 {
+            return Err(Error::new(format!(
+                "norm_topk_prob is true and routed_scaling_factor is {}, which no two implementations of DeepSeek-V2 \
+                 understand alike; one of them must be false or 1",
+                self.scaling
             )));
         }
         if !self.scaling.is_finite() {
@@ -271,10 +341,38 @@ impl Rope {
             }
         };
         positive("rope_theta", self.theta)?;
-        match self.scaling {
+        match &self.scaling {
+            &RopeScaling::Yarn(Yarn {
+                factor,
+                beta_fast,
+                beta_slow,
+                original_max_positions,
+                attention_factor,
+                mscale,
+                mscale_all_dim,
+            }) => {
+                positive("rope_scaling.factor", factor)?;
+                positive("rope_scaling.beta_fast", beta_fast)?;
+                positive("rope_scaling.beta_slow", beta_slow)?;
+                if beta_slow >= beta_fast {
+                    return Err(Error::new("rope_scaling.beta_slow is not below rope_scaling.beta_fast"));
+                }
+                // The ramp is measured in logarithms of the base.
+                if self.theta <= 1.0 {
+                    return Err(Error::new(format!("rope_theta is {}, but YaRN needs more than 1", self.theta)));
+                }
+                positive("rope_scaling.attention_factor", attention_factor.unwrap_or(1.0))?;
+                for (key, m) in [("mscale", mscale), ("mscale_all_dim", mscale_all_dim)] {
+                    let m = m.unwrap_or(0.0);
+                    if !(m.is_finite() && m >= 0.0) {
+                        return Err(Error::new(format!("rope_scaling.{key} is {m}, which is not 0 or more")));
+                    }
+                }
+                within("rope_scaling.original_max_position_embeddings", original_max_positions, limit::POSITIONS)
+            }
             RopeScaling::None => Ok(()),
-            RopeScaling::Linear { factor } => positive("rope_scaling.factor", factor),
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions } => {
+            &RopeScaling::Linear { factor } => positive("rope_scaling.factor", factor),
+            &RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions } => {
                 positive("rope_scaling.factor", factor)?;
                 positive("rope_scaling.low_freq_factor", low_freq_factor)?;
                 positive("rope_scaling.high_freq_factor", high_freq_factor)?;

@@ -35,24 +35,28 @@ pub enum DataType {
     Q5K,
     /// Of 6 bits, with a scale of 8 bits for each 16.
     Q6K,
+    /// Eight-bit floats of 4 bits of exponent and 3 of mantissa, without infinities (arXiv 2209.05433); not in GGUF.
+    F8E4m3,
 }
 
-/// Types with their number in ggml (`enum ggml_type` in `ggml.h`), their name, and the elements and bytes of a block.
-const TYPES: [(u32, DataType, &str, usize, usize); 14] = [
-    (0, DataType::F32, "F32", 1, 4),
-    (1, DataType::F16, "F16", 1, 2),
-    (30, DataType::Bf16, "BF16", 1, 2),
-    (8, DataType::Q8_0, "Q8_0", 32, 34),
-    (2, DataType::Q4_0, "Q4_0", 32, 18),
-    (3, DataType::Q4_1, "Q4_1", 32, 20),
-    (6, DataType::Q5_0, "Q5_0", 32, 22),
-    (7, DataType::Q5_1, "Q5_1", 32, 24),
-    (20, DataType::Iq4Nl, "IQ4_NL", 32, 18),
-    (10, DataType::Q2K, "Q2_K", k_quants::SUPER, k_quants::Q2_K),
-    (11, DataType::Q3K, "Q3_K", k_quants::SUPER, k_quants::Q3_K),
-    (12, DataType::Q4K, "Q4_K", k_quants::SUPER, k_quants::Q4_K),
-    (13, DataType::Q5K, "Q5_K", k_quants::SUPER, k_quants::Q5_K),
-    (14, DataType::Q6K, "Q6_K", k_quants::SUPER, k_quants::Q6_K),
+/// Types with their number in ggml (`enum ggml_type` in `ggml.h`) if they have one, their name, and the elements and bytes
+/// of a block.
+const TYPES: [(Option<u32>, DataType, &str, usize, usize); 15] = [
+    (Some(0), DataType::F32, "F32", 1, 4),
+    (Some(1), DataType::F16, "F16", 1, 2),
+    (Some(30), DataType::Bf16, "BF16", 1, 2),
+    (Some(8), DataType::Q8_0, "Q8_0", 32, 34),
+    (Some(2), DataType::Q4_0, "Q4_0", 32, 18),
+    (Some(3), DataType::Q4_1, "Q4_1", 32, 20),
+    (Some(6), DataType::Q5_0, "Q5_0", 32, 22),
+    (Some(7), DataType::Q5_1, "Q5_1", 32, 24),
+    (Some(20), DataType::Iq4Nl, "IQ4_NL", 32, 18),
+    (Some(10), DataType::Q2K, "Q2_K", k_quants::SUPER, k_quants::Q2_K),
+    (Some(11), DataType::Q3K, "Q3_K", k_quants::SUPER, k_quants::Q3_K),
+    (Some(12), DataType::Q4K, "Q4_K", k_quants::SUPER, k_quants::Q4_K),
+    (Some(13), DataType::Q5K, "Q5_K", k_quants::SUPER, k_quants::Q5_K),
+    (Some(14), DataType::Q6K, "Q6_K", k_quants::SUPER, k_quants::Q6_K),
+    (None, DataType::F8E4m3, "F8_E4M3", 1, 1),
 ];
 
 /// What the nibbles of IQ4_NL stand for (`kvalues_iq4nl` in `ggml-common.h`).
@@ -66,17 +70,17 @@ impl DataType {
 
     /// The type that ggml numbers `number`, or the number itself.
     pub fn from_ggml(number: u32) -> Result<Self, u32> {
-        TYPES.iter().find(|row| row.0 == number).map(|row| row.1).ok_or(number)
+        TYPES.iter().find(|row| row.0 == Some(number)).map(|row| row.1).ok_or(number)
     }
 
-    /// The number that ggml has for it.
-    pub fn ggml_number(self) -> u32 {
+    /// The number that ggml has for it, if it has one.
+    pub fn ggml_number(self) -> Option<u32> {
         self.row().0
     }
 
-    /// The names of all types, for a sentence.
+    /// The names of all types of GGUF, for a sentence.
     pub fn names() -> String {
-        let names = TYPES.map(|row| row.2);
+        let names: Vec<_> = TYPES.iter().filter(|row| row.0.is_some()).map(|row| row.2).collect();
         format!("{} and {}", names[..names.len() - 1].join(", "), names[names.len() - 1])
     }
 
@@ -86,7 +90,7 @@ impl DataType {
         (elements, bytes)
     }
 
-    fn row(self) -> (u32, Self, &'static str, usize, usize) {
+    fn row(self) -> (Option<u32>, Self, &'static str, usize, usize) {
         // The test below holds the table to the order of the types.
         TYPES[self as usize]
     }
@@ -105,6 +109,7 @@ impl DataType {
         let (per_block, size) = self.block();
         let mut out = Vec::with_capacity(bytes.len() / size * per_block);
         match self {
+            Self::F8E4m3 => out.extend(bytes.iter().map(|&b| f32_from_f8_e4m3(b))),
             Self::F32 => {
                 let (elements, _) = bytes.as_chunks::<4>();
                 out.extend(elements.iter().map(|&b| f32::from_le_bytes(b)));
@@ -185,6 +190,18 @@ pub(crate) fn half(block: &[u8], at: usize) -> f32 {
     f32_from_f16(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
+/// The value of an eight-bit float of 4 bits of exponent and 3 of mantissa: exact, and NaN where all of them are set.
+fn f32_from_f8_e4m3(byte: u8) -> f32 {
+    let (sign, exponent, mantissa) = (u32::from(byte >> 7), u32::from(byte >> 3 & 15), u32::from(byte & 7));
+    let magnitude = match (exponent, mantissa) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa as f32 / 512.0,
+        // The exponents' biases are 7 and 127.
+        _ => f32::from_bits((exponent + 120) << 23 | mantissa << 20),
+    };
+    f32::from_bits(magnitude.to_bits() | sign << 31)
+}
+
 /// Single precision to its upper half, to nearest even; what is not a number stays so.
 pub fn bf16_from_f32(x: f32) -> u16 {
     let bits = x.to_bits();
@@ -242,7 +259,8 @@ mod tests {
     #[test]
     fn the_table_has_every_type_in_its_place() {
         for (i, row) in TYPES.into_iter().enumerate() {
-            assert_eq!((row.1 as usize, DataType::from_ggml(row.0)), (i, Ok(row.1)));
+            assert_eq!(row.1 as usize, i);
+            assert!(row.0.is_none_or(|number| DataType::from_ggml(number) == Ok(row.1)));
         }
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use minke_kernels::elementwise::{combine, combine_backward, gather_rows, scatter_rows_add, swiglu, swiglu_backward};
 use minke_kernels::gemm::{Job, Mode, Operand, gemm};
-use minke_kernels::router::{Router, balance, route, route_backward};
+use minke_kernels::router::{Router, Scoring, balance, route, route_backward};
 use minke_kernels::{Buffer, Cpu, Dtype, View};
 
 use crate::config::{Config, Experts};
@@ -25,7 +25,7 @@ pub(crate) struct Gated {
 
 pub(crate) struct Mixture {
     gate: Weight,
-    /// Added to the scores for the choice alone; moved by the load, not by a gradient.
+    /// Added to sigmoid scores for the choice alone; moved by the load, not by a gradient. Softmax scores have none.
     bias: Vector,
     experts: Vec<Gated>,
     shared: Option<Gated>,
@@ -37,7 +37,7 @@ pub(crate) struct Mixture {
 pub(crate) struct FeedForwardActivations {
     /// Of the dense or the shared feed-forward, rows of the batch.
     gated: GatedActivations,
-    /// Rows by experts: the router's sigmoids. Rows by experts per token: which were chosen, and their weights.
+    /// Rows by experts: the router's scores. Rows by experts per token: which were chosen, and their weights.
     logits: Buffer,
     scores: Buffer,
     chosen: Vec<u32>,
@@ -110,6 +110,7 @@ impl FeedForwardWeights {
                     router: Router {
                         experts: routed,
                         per_token: experts.per_token,
+                        scoring: experts.scoring,
                         groups: experts.groups,
                         groups_per_token: experts.groups_per_token,
                         normalize: experts.normalize,
@@ -126,7 +127,9 @@ impl FeedForwardWeights {
             FeedForwardWeights::Gated(w) => w.fill(cpu, reader),
             FeedForwardWeights::Experts(w) => {
                 w.gate.fill(cpu, reader, 1)?;
-                w.bias.fill(reader, 1)?;
+                if w.router.scoring == Scoring::Sigmoid {
+                    w.bias.fill(reader, 1)?;
+                }
                 for expert in w.experts.iter_mut().chain(&mut w.shared) {
                     expert.fill(cpu, reader)?;
                 }

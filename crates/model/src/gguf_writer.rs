@@ -124,7 +124,8 @@ pub fn header(metadata: &Metadata, rows: &[Row<'_>]) -> Vec<u8> {
         out.extend((row.shape.len() as u32).to_le_bytes());
         // Fastest first.
         out.extend(row.shape.iter().rev().flat_map(|&size| (size as u64).to_le_bytes()));
-        out.extend(row.dtype.ggml_number().to_le_bytes());
+        let number = row.dtype.ggml_number().expect("a type that GGUF has");
+        out.extend(number.to_le_bytes());
         out.extend((offset as u64).to_le_bytes());
         offset = (offset + row.bytes()).next_multiple_of(metadata.alignment());
     }

@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::chat_template::ChatTemplate;
+use crate::checkpoint::{misshapen, missing};
 use crate::config::Config;
 use crate::dequantize::DataType;
 use crate::error::{Error, Result, quoted};
 use crate::families;
-use crate::safetensors::{self, SafeTensors, Stored};
+use crate::safetensors::{self, SafeTensors};
+use crate::stored::{Elements, Stored};
 use crate::tokenizer::{Tokenizer, template};
 
 const CONFIG: &str = "config.json";
@@ -32,6 +34,8 @@ const JSON_LIMIT: u64 = 256 << 20;
 pub struct HuggingFace {
     directory: PathBuf,
     config: Config,
+    /// Rows and columns that share a factor, where the weights are FP8.
+    fp8_block: Option<[usize; 2]>,
     shards: Vec<SafeTensors>,
     /// Which shard has a tensor.
     places: BTreeMap<String, usize>,
@@ -46,8 +50,9 @@ impl HuggingFace {
         let json = read_json(directory, CONFIG)?
             .ok_or_else(|| Error::new("the directory has no config.json; it is not a Hugging Face model"))?;
         let config = families::config_from_json(&json).map_err(|e| e.at(CONFIG))?;
+        let fp8_block = families::fp8_block(&json).map_err(|e| e.at(CONFIG))?;
         let (shards, places) = open_weights(directory)?;
-        Ok(Self { directory: directory.to_path_buf(), config, shards, places })
+        Ok(Self { directory: directory.to_path_buf(), config, fp8_block, shards, places })
     }
 
     /// The configuration.
@@ -55,14 +60,33 @@ impl HuggingFace {
         &self.config
     }
 
-    /// The tensor called `name`, if the directory has it.
-    pub fn get(&self, name: &str) -> Option<Stored<'_>> {
-        self.shards[*self.places.get(name)?].get(name)
+    /// Finds a tensor, and checks that it has this shape and a type that is read.
+    pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
+        let elements = self.elements(name, shape)?;
+        match (elements.dtype, self.fp8_block) {
+            (DataType::F8E4m3, Some(block @ [rows, columns])) if shape.len() == 2 => {
+                let factors = [shape[0].div_ceil(rows), shape[1].div_ceil(columns)];
+                let factors = self.elements(&format!("{name}_scale_inv"), &factors)?;
+                Ok(Stored::Scaled { elements, factors, block })
+            }
+            (DataType::F8E4m3, _) => Err(Error::new(format!(
+                "tensor {name} has type F8_E4M3, but config.json's quantization_config has no factors for it; convert it to \
+                 BF16"
+            ))),
+            _ => Ok(Stored::Plain(elements)),
+        }
     }
 
-    /// Names of all tensors, sorted.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.places.keys().map(String::as_str)
+    fn elements(&self, name: &str, shape: &[usize]) -> Result<Elements<'_>> {
+        let stored = self.places.get(name).and_then(|&shard| self.shards[shard].get(name));
+        let stored = stored.ok_or_else(|| missing(name))?;
+        if stored.shape != shape {
+            return Err(misshapen(name, stored.shape, shape));
+        }
+        let dtype = stored.dtype.map_err(|dtype| {
+            Error::new(format!("tensor {name} has type {}, which is not read; convert it to BF16", quoted(dtype)))
+        })?;
+        Ok(Elements { dtype, bytes: stored.bytes })
     }
 
     /// The tokenizer, with the tokens that begin and end a text.

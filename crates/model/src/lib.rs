@@ -21,6 +21,7 @@ pub mod parameters;
 pub mod quantize;
 mod rotary;
 pub mod safetensors;
+mod stored;
 pub mod tokenizer;
 mod tokenizer_checks;
 pub mod transformer;

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use minke_kernels::router::Scoring;
+
 use crate::config::{Attention, Config};
 
 /// How a tensor of a new model is filled (as transformers does).
@@ -53,107 +55,127 @@ impl Parameter {
 }
 
 /// All tensors of a model, in the order of their places in the arena.
-///
-/// Matrices that are multiplied by the same input stand side by side (query, key, value; gate, up), so that one product
-/// serves them all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameters {
     list: Vec<Parameter>,
     len: usize,
 }
 
-impl Parameters {
-    /// The tensors of a model with this configuration.
-    pub fn of(config: &Config) -> Parameters {
-        let mut p = Parameters { list: Vec::new(), len: 0 };
-        let hidden = config.hidden_size;
-        p.matrix("model.embed_tokens", config.vocab_size, hidden);
-        for layer in 0..config.layers {
-            let at = format!("model.layers.{layer}");
-            p.norm(&format!("{at}.input_layernorm"), hidden);
-            p.attention(config, &format!("{at}.self_attn"));
-            p.norm(&format!("{at}.post_attention_layernorm"), hidden);
-            match &config.experts {
-                Some(experts) if layer >= experts.first_dense => {
-                    p.matrix(&format!("{at}.mlp.gate"), experts.routed, hidden);
-                    p.add(
-                        format!("{at}.mlp.gate.e_score_correction_bias"),
-                        vec![experts.routed],
-                        Initial::Zeros,
-                        false,
-                    );
-                    for expert in 0..experts.routed {
-                        p.gated(&format!("{at}.mlp.experts.{expert}"), hidden, experts.intermediate_size);
-                    }
-                    if experts.shared > 0 {
-                        p.gated(
-                            &format!("{at}.mlp.shared_experts"),
-                            hidden,
-                            experts.shared * experts.intermediate_size,
-                        );
-                    }
-                }
-                _ => p.gated(&format!("{at}.mlp"), hidden, config.intermediate_size),
+/// Every tensor that a model of this configuration has, in the order of their places: its name in Hugging Face files and
+/// its row-major shape.
+///
+/// Matrices that are multiplied by the same input stand side by side (query, key, value; gate, up), so that one product
+/// serves them all.
+pub fn tensor_shapes(config: &Config) -> impl Iterator<Item = (String, Vec<usize>)> {
+    let (vocabulary, hidden) = (config.vocab_size, config.hidden_size);
+    let head = (!config.tied_embeddings).then(|| ("lm_head.weight".to_string(), vec![vocabulary, hidden]));
+    [("model.embed_tokens.weight".to_string(), vec![vocabulary, hidden])]
+        .into_iter()
+        .chain((0..config.layers).flat_map(|layer| block(config, layer)))
+        .chain([("model.norm.weight".to_string(), vec![hidden])])
+        .chain(head)
+}
+
+/// The tensors of one block.
+fn block(config: &Config, layer: usize) -> Vec<(String, Vec<usize>)> {
+    let hidden = config.hidden_size;
+    let mut tensors = Tensors { prefix: format!("model.layers.{layer}."), list: Vec::new() };
+    tensors.push("input_layernorm.weight", [hidden]);
+    tensors.attention(config);
+    tensors.push("post_attention_layernorm.weight", [hidden]);
+    match &config.experts {
+        Some(experts) if layer >= experts.first_dense => {
+            tensors.push("mlp.gate.weight", [experts.routed, hidden]);
+            if experts.scoring == Scoring::Sigmoid {
+                tensors.push("mlp.gate.e_score_correction_bias", [experts.routed]);
+            }
+            for expert in 0..experts.routed {
+                tensors.gated(&format!("mlp.experts.{expert}"), hidden, experts.intermediate_size);
+            }
+            if experts.shared > 0 {
+                tensors.gated("mlp.shared_experts", hidden, experts.shared * experts.intermediate_size);
             }
         }
-        p.norm("model.norm", hidden);
-        if !config.tied_embeddings {
-            p.matrix("lm_head", config.vocab_size, hidden);
-        }
-        p
+        _ => tensors.gated("mlp", hidden, config.intermediate_size),
+    }
+    tensors.list
+}
+
+/// Tensors of one block, under its prefix.
+struct Tensors {
+    prefix: String,
+    list: Vec<(String, Vec<usize>)>,
+}
+
+impl Tensors {
+    fn push<const N: usize>(&mut self, name: &str, shape: [usize; N]) {
+        self.list.push((format!("{}{name}", self.prefix), shape.to_vec()));
     }
 
-    fn attention(&mut self, config: &Config, at: &str) {
+    fn gated(&mut self, at: &str, hidden: usize, width: usize) {
+        self.push(&format!("{at}.gate_proj.weight"), [width, hidden]);
+        self.push(&format!("{at}.up_proj.weight"), [width, hidden]);
+        self.push(&format!("{at}.down_proj.weight"), [hidden, width]);
+    }
+
+    fn attention(&mut self, config: &Config) {
         let (hidden, heads) = (config.hidden_size, config.heads);
         match config.attention {
-            Attention::Grouped { kv_heads, head_dim, bias } => {
+            Attention::Grouped { kv_heads, head_dim, bias, head_norm } => {
                 let parts = [("q_proj", heads), ("k_proj", kv_heads), ("v_proj", kv_heads)];
                 for (name, heads) in parts {
-                    self.matrix(&format!("{at}.{name}"), heads * head_dim, hidden);
+                    self.push(&format!("self_attn.{name}.weight"), [heads * head_dim, hidden]);
                 }
                 if bias {
                     for (name, heads) in parts {
-                        self.add(format!("{at}.{name}.bias"), vec![heads * head_dim], Initial::Zeros, true);
+                        self.push(&format!("self_attn.{name}.bias"), [heads * head_dim]);
                     }
                 }
-                self.matrix(&format!("{at}.o_proj"), hidden, heads * head_dim);
+                if head_norm {
+                    self.push("self_attn.q_norm.weight", [head_dim]);
+                    self.push("self_attn.k_norm.weight", [head_dim]);
+                }
+                self.push("self_attn.o_proj.weight", [hidden, heads * head_dim]);
             }
             Attention::Latent { q_lora_rank, kv_lora_rank, nope_dim, rope_dim, value_dim } => {
                 let query = heads * (nope_dim + rope_dim);
                 match q_lora_rank {
-                    Some(rank) => self.matrix(&format!("{at}.q_a_proj"), rank, hidden),
-                    None => self.matrix(&format!("{at}.q_proj"), query, hidden),
+                    Some(rank) => self.push("self_attn.q_a_proj.weight", [rank, hidden]),
+                    None => self.push("self_attn.q_proj.weight", [query, hidden]),
                 }
-                self.matrix(&format!("{at}.kv_a_proj_with_mqa"), kv_lora_rank + rope_dim, hidden);
+                self.push("self_attn.kv_a_proj_with_mqa.weight", [kv_lora_rank + rope_dim, hidden]);
                 if let Some(rank) = q_lora_rank {
-                    self.norm(&format!("{at}.q_a_layernorm"), rank);
-                    self.matrix(&format!("{at}.q_b_proj"), query, rank);
+                    self.push("self_attn.q_a_layernorm.weight", [rank]);
+                    self.push("self_attn.q_b_proj.weight", [query, rank]);
                 }
-                self.norm(&format!("{at}.kv_a_layernorm"), kv_lora_rank);
-                self.matrix(&format!("{at}.kv_b_proj"), heads * (nope_dim + value_dim), kv_lora_rank);
-                self.matrix(&format!("{at}.o_proj"), hidden, heads * value_dim);
+                self.push("self_attn.kv_a_layernorm.weight", [kv_lora_rank]);
+                self.push("self_attn.kv_b_proj.weight", [heads * (nope_dim + value_dim), kv_lora_rank]);
+                self.push("self_attn.o_proj.weight", [hidden, heads * value_dim]);
             }
         }
     }
+}
 
-    fn gated(&mut self, at: &str, hidden: usize, width: usize) {
-        self.matrix(&format!("{at}.gate_proj"), width, hidden);
-        self.matrix(&format!("{at}.up_proj"), width, hidden);
-        self.matrix(&format!("{at}.down_proj"), hidden, width);
+impl Parameters {
+    /// The tensors of a model with this configuration.
+    pub fn of(config: &Config) -> Parameters {
+        Parameters::from_shapes(tensor_shapes(config))
     }
 
-    fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) {
-        self.add(format!("{name}.weight"), vec![outputs, inputs], Initial::Normal, true);
-    }
-
-    fn norm(&mut self, name: &str, width: usize) {
-        self.add(format!("{name}.weight"), vec![width], Initial::Ones, true);
-    }
-
-    fn add(&mut self, name: String, shape: Vec<usize>, initial: Initial, trainable: bool) {
-        let parameter = Parameter { name, shape, offset: self.len, initial, trainable };
-        self.len += parameter.len();
-        self.list.push(parameter);
+    fn from_shapes(shapes: impl Iterator<Item = (String, Vec<usize>)>) -> Parameters {
+        let mut len = 0;
+        let list = shapes.map(|(name, shape)| {
+            let initial = match name.as_str() {
+                name if name.ends_with("norm.weight") => Initial::Ones,
+                name if name.ends_with("bias") => Initial::Zeros,
+                _ => Initial::Normal,
+            };
+            let trainable = !name.ends_with("e_score_correction_bias");
+            let parameter = Parameter { name, shape, offset: len, initial, trainable };
+            len += parameter.len();
+            parameter
+        });
+        Parameters { list: list.collect(), len }
     }
 
     /// The tensors, in order of their places.

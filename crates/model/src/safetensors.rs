@@ -143,7 +143,7 @@ fn read_header(bytes: &[u8]) -> Result<(usize, BTreeMap<String, Entry>)> {
 
 /// The type that a header calls `name`, if it is one that is read.
 fn data_type(name: &str) -> Option<DataType> {
-    [DataType::F32, DataType::F16, DataType::Bf16].into_iter().find(|t| t.name() == name)
+    [DataType::F32, DataType::F16, DataType::Bf16, DataType::F8E4m3].into_iter().find(|t| t.name() == name)
 }
 
 /// The header's tensors; a name that comes twice is refused, which a plain map would hide.

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use minke_kernels::router::{Router, balance as balance_loss, route, update_bias};
+use minke_kernels::router::{Router, Scoring, balance as balance_loss, route, update_bias};
 use minke_kernels::{Cpu, elementwise};
 
 use crate::data::{Data, EPSILON, WIDTHS, assert_near, assert_same, sum, widen};
@@ -21,9 +21,11 @@ pub fn routers() -> Vec<Router> {
         (64, 6, 8, 3),
     ];
     for (i, (experts, per_token, groups, groups_per_token)) in shapes.into_iter().enumerate() {
-        for normalize in [false, true] {
+        for (normalize, scoring) in
+            [(false, Scoring::Sigmoid), (true, Scoring::Sigmoid), (false, Scoring::Softmax), (true, Scoring::Softmax)]
+        {
             let scaling = [1.0, 2.5][i % 2];
-            routers.push(Router { experts, per_token, groups, groups_per_token, normalize, scaling });
+            routers.push(Router { experts, per_token, scoring, groups, groups_per_token, normalize, scaling });
         }
     }
     routers
@@ -38,6 +40,18 @@ fn top(values: &[f64], count: usize) -> Vec<usize> {
     order
 }
 
+/// The scores of one row.
+pub fn naive_scores(router: &Router, logits: &[f64]) -> Vec<f64> {
+    match router.scoring {
+        Scoring::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+        Scoring::Softmax => {
+            let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let shares: Vec<f64> = logits.iter().map(|x| (x - largest).exp()).collect();
+            shares.iter().map(|share| share / shares.iter().sum::<f64>()).collect()
+        }
+    }
+}
+
 /// The choice of one row, straight from the paper.
 fn choose(router: &Router, scores: &[f32], bias: &[f32]) -> Vec<usize> {
     let size = router.experts / router.groups;
@@ -46,7 +60,8 @@ fn choose(router: &Router, scores: &[f32], bias: &[f32]) -> Vec<usize> {
         .chunks(size)
         .map(|group| {
             // In f32, as the sum is made there, so that ties are the same ties.
-            let best: Vec<f32> = top(group, 2).iter().map(|&i| group[i] as f32).collect();
+            let best = if router.scoring == Scoring::Softmax { 1 } else { 2 };
+            let best: Vec<f32> = top(group, best).iter().map(|&i| group[i] as f32).collect();
             f64::from(best.iter().sum::<f32>())
         })
         .collect();
@@ -74,11 +89,8 @@ pub fn routing(cpu: &Cpu) {
                 let mut weights = vec![f32::NAN; rows * k];
                 route(cpu, &router, &logits, &bias, &mut scores, &mut chosen, &mut weights);
                 let what = format!("{router:?}, {kind}");
-                let exact = logits.iter().map(|&x| {
-                    let s = 1.0 / (1.0 + (-f64::from(x)).exp());
-                    (s, 1.01 * EPSILON * s)
-                });
-                assert_near(&what, &scores, exact);
+                let exact = logits.chunks(e).flat_map(|logits| naive_scores(&router, &widen(logits)));
+                assert_near(&what, &scores, exact.map(|s| (s, (3.0 * EPSILON * s).max(1e-38))));
                 for r in 0..rows {
                     let (scores, chosen) = (&scores[r * e..][..e], &chosen[r * k..][..k]);
                     let want = choose(&router, scores, &bias);
@@ -95,14 +107,18 @@ pub fn routing(cpu: &Cpu) {
         }
     }
     // A NaN must not make it choose an expert twice, or none.
-    let router = Router { experts: 4, per_token: 3, groups: 2, groups_per_token: 2, normalize: true, scaling: 1.0 };
+    let scoring = Scoring::Sigmoid;
+    let router =
+        Router { experts: 4, per_token: 3, scoring, groups: 2, groups_per_token: 2, normalize: true, scaling: 1.0 };
     let (mut scores, mut chosen, mut weights) = ([0.0; 4], [9; 3], [0.0; 3]);
     route(cpu, &router, &[f32::NAN; 4], &[0.0; 4], &mut scores, &mut chosen, &mut weights);
     assert_eq!(chosen, [0, 1, 2]);
 }
 
 pub fn balance(_: &Cpu) {
-    let router = Router { experts: 4, per_token: 2, groups: 1, groups_per_token: 1, normalize: true, scaling: 1.0 };
+    let scoring = Scoring::Sigmoid;
+    let router =
+        Router { experts: 4, per_token: 2, scoring, groups: 1, groups_per_token: 1, normalize: true, scaling: 1.0 };
     // All experts equally likely: P is 1/4 each and f sums to E, whatever was chosen, so each sequence gives alpha.
     let chosen = [0, 1, 0, 1, 2, 3, 0, 2];
     let loss = balance_loss(&router, &[0.5; 16], &chosen, &[0..1, 1..4, 4..4], 0.25, None);

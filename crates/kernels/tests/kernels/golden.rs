@@ -1,7 +1,7 @@
 //! AdamW and the balance loss against torch: numbers of `golden/`, made by `golden/make_golden.py`.
 
 use minke_kernels::optimizer::{AdamW, adamw, sum_of_squares};
-use minke_kernels::router::{Router, balance, route};
+use minke_kernels::router::{Router, Scoring, balance, route};
 use minke_kernels::{Cpu, math};
 use serde_json::Value;
 
@@ -74,7 +74,9 @@ fn sequence_balance(cpu: &Cpu) {
         let (logits, marks) = (floats(&case["logits"]), numbers(&case["chosen"]));
         let sequences = case["logits"].as_array().expect("sequences");
         let experts = case["logits"][0][0].as_array().expect("a row").len();
-        let router = Router { experts, per_token, groups: 1, groups_per_token: 1, normalize: true, scaling: 1.0 };
+        let scoring = Scoring::Sigmoid;
+        let router =
+            Router { experts, per_token, scoring, groups: 1, groups_per_token: 1, normalize: true, scaling: 1.0 };
         let marked = marks.chunks(experts).flat_map(|row| (0..experts as u32).filter(|&e| row[e as usize] != 0.0));
         let chosen: Vec<u32> = marked.collect();
         let rows = logits.len() / experts;

@@ -1,14 +1,16 @@
 //! Gradients, against central differences of naive `f64` code.
 
+use minke_kernels::heads::Heads;
 use minke_kernels::log_prob::{LogProb, log_prob, log_prob_backward};
 use minke_kernels::router::{Router, balance, route, route_backward};
-use minke_kernels::{Cpu, Dtype, Matrix, View, elementwise, norm};
+use minke_kernels::{Cpu, Dtype, Matrix, View, elementwise, head_norm, norm};
 
 use crate::data::{Data, WIDTHS, assert_gradient, assert_near, dot, widen};
-use crate::experts::routers;
+use crate::experts::{naive_scores, routers};
 
 pub fn all(cpu: &Cpu) {
     rms_norm(cpu);
+    rms_norm_heads(cpu);
     swiglu(cpu);
     routing(cpu);
     log_probs(cpu);
@@ -54,6 +56,41 @@ fn rms_norm(cpu: &Cpu) {
     }
 }
 
+/// Each head must come out as a row of the plain norm does, and so must its gradients.
+fn rms_norm_heads(cpu: &Cpu) {
+    let mut data = Data::new(44);
+    for dim in WIDTHS {
+        for (rows, heads) in [(1, 1), (3, 2), (70, 5)] {
+            let (from, to) = (
+                Heads { row: heads * (dim + 2) + 7, head: dim + 2, offset: 3 },
+                Heads { row: heads * dim + 1, head: dim, offset: 1 },
+            );
+            let (x, weight) = (data.normal(rows * from.row, 1.0), data.normal(dim, 1.0));
+            let before = data.normal(rows * to.row, 1.0);
+            let (mut y, mut inv_rms) = (before.clone(), vec![0.0; rows * heads]);
+            head_norm::rms_norm_heads(cpu, (rows, heads), (&x, from), &weight, 1e-3, (&mut y, to), &mut inv_rms);
+            let dy = data.normal(rows * to.row, 1.0);
+            let (mut dx, mut d_weight) = (dy.clone(), vec![0.5; dim]);
+            let d = (&mut *dx, to);
+            head_norm::rms_norm_heads_backward(cpu, (rows, heads), (&x, from), &weight, &inv_rms, d, &mut d_weight);
+
+            let gather = |x: &[f32], at: Heads| -> Vec<f32> {
+                let head = |i: usize| &x[i / heads * at.row + i % heads * at.head + at.offset..][..dim];
+                (0..rows * heads).flat_map(head).copied().collect()
+            };
+            let (flat, n) = (gather(&x, from), rows * heads);
+            let (mut want, mut want_inv) = (vec![0.0; n * dim], vec![0.0; n]);
+            norm::rms_norm(cpu, View::new(&flat, n, dim), &weight, 1e-3, &mut want, &mut want_inv);
+            assert_eq!((gather(&y, to), &inv_rms), (want, &want_inv), "{rows} rows of {heads} heads of {dim}");
+            assert!(y.chunks(to.row).zip(before.chunks(to.row)).all(|(y, before)| y[0] == before[0]), "beside heads");
+            let (mut want, mut want_weight) = (vec![0.0; n * dim], vec![0.5; dim]);
+            let (flat, dy) = (View::new(&flat, n, dim), gather(&dy, to));
+            norm::rms_norm_backward(cpu, flat, &weight, &inv_rms, &dy, &mut want, dim, false, &mut want_weight);
+            assert_eq!((gather(&dx, to), d_weight), (want, want_weight), "{rows} rows of {heads} heads of {dim}");
+        }
+    }
+}
+
 fn swiglu(cpu: &Cpu) {
     let mut data = Data::new(41);
     for f in WIDTHS {
@@ -75,10 +112,6 @@ fn swiglu(cpu: &Cpu) {
     assert_near("saturated SwiGLU", &d, [(0.0, 1e-30), (3.0, 0.0), (0.0, 1e-30), (200.0, 0.0)]);
 }
 
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
-}
-
 fn routing(cpu: &Cpu) {
     let mut data = Data::new(42);
     for router in routers() {
@@ -91,7 +124,8 @@ fn routing(cpu: &Cpu) {
         route_backward(cpu, &router, &scores, &chosen, &weights, &d_weights, &mut d_logits);
         assert_gradient(&format!("{router:?}"), &mut data, &logits, &d_logits, |logits| {
             let rows = chosen.chunks(k).zip(d_weights.chunks(k)).zip(logits.chunks(e)).map(|((chosen, d), logits)| {
-                let s: Vec<f64> = chosen.iter().map(|&c| sigmoid(logits[c as usize])).collect();
+                let scores = naive_scores(&router, logits);
+                let s: Vec<f64> = chosen.iter().map(|&c| scores[c as usize]).collect();
                 let total = if router.normalize { s.iter().sum::<f64>() } else { 1.0 };
                 dot(&s, d) / total * f64::from(router.scaling)
             });
@@ -119,7 +153,7 @@ fn naive_balance(router: &Router, logits: &[f64], chosen: &[u32], spans: &[std::
                 let times = chosen[span.start * k..span.end * k].iter().filter(|&&c| c as usize == expert).count();
                 let f = e as f64 / (k as f64 * tokens) * times as f64;
                 let shares = span.clone().map(|r| {
-                    let row: Vec<f64> = logits[r * e..][..e].iter().map(|&x| sigmoid(x)).collect();
+                    let row = naive_scores(router, &logits[r * e..][..e]);
                     row[expert] / row.iter().sum::<f64>()
                 });
                 f * shares.sum::<f64>() / tokens

@@ -3,11 +3,13 @@
 
 use minke_kernels::attention::attention_backward;
 use minke_kernels::gemm::{Job, Mode, Operand, gemm};
+use minke_kernels::head_norm::rms_norm_heads;
+use minke_kernels::heads::Heads;
 use minke_kernels::kv::Span;
 use minke_kernels::log_prob::{LogProb, log_prob, log_prob_backward};
 use minke_kernels::optimizer::{self, AdamW};
 use minke_kernels::rope::{Direction, RopeTable};
-use minke_kernels::router::{Router, route, route_backward};
+use minke_kernels::router::{Router, Scoring, route, route_backward};
 use minke_kernels::{Cpu, Dtype, Matrix, View, elementwise, embedding, norm};
 
 use crate::Check;
@@ -85,9 +87,13 @@ fn forward(cpu: &Cpu) {
         let interleaved = data.flip();
         let half = data.size(1, 20);
         let heads = data.size(1, 6);
-        let table = RopeTable::new(&(0..half).map(|i| 0.5_f64.powi(i as i32)).collect::<Vec<_>>(), 700, interleaved);
+        let head_weight = data.normal(2 * half, 1.0);
+        let table =
+            RopeTable::new(&(0..half).map(|i| 0.5_f64.powi(i as i32)).collect::<Vec<_>>(), 700, interleaved, 1.5);
         let experts = 4 * data.size(1, 8);
-        let router = Router { experts, per_token: 2, groups: 4, groups_per_token: 2, normalize: true, scaling: 2.5 };
+        let scoring = data.pick(&[Scoring::Sigmoid, Scoring::Softmax]);
+        let router =
+            Router { experts, per_token: 2, scoring, groups: 4, groups_per_token: 2, normalize: true, scaling: 2.5 };
         let bias = data.normal(experts, 0.5);
         let inverse_temperature = data.pick(&[0.7, 1.0]);
 
@@ -99,6 +105,17 @@ fn forward(cpu: &Cpu) {
             Box::new(|cpu, rows, x, _| {
                 let (mut y, mut inv_rms) = (vec![0.0; rows * dim], vec![0.0; rows]);
                 norm::rms_norm(cpu, View::new(x, rows, dim), &weight, 1e-6, &mut y, &mut inv_rms);
+                beside(rows, &[&y, &inv_rms])
+            }),
+        );
+        operations.add(
+            "RMSNorm of heads",
+            heads * 2 * half,
+            1,
+            Box::new(|cpu, rows, x, _| {
+                let at = Heads { row: heads * 2 * half, head: 2 * half, offset: 0 };
+                let (mut y, mut inv_rms) = (vec![0.0; x.len()], vec![0.0; rows * heads]);
+                rms_norm_heads(cpu, (rows, heads), (x, at), &head_weight, 1e-6, (&mut y, at), &mut inv_rms);
                 beside(rows, &[&y, &inv_rms])
             }),
         );

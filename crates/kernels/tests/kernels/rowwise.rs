@@ -41,7 +41,7 @@ pub fn rope(cpu: &Cpu) {
     for half in [1, 2, 3, 4, 7, 8, 9, 16, 17, 32, 33] {
         for interleaved in [false, true] {
             let inv_freq: Vec<f64> = (0..half).map(|i| 10_000_f64.powf(-(i as f64) / half as f64)).collect();
-            let table = RopeTable::new(&inv_freq, 5000, interleaved);
+            let table = RopeTable::new(&inv_freq, 5000, interleaved, 1.0);
             assert_eq!((table.positions(), table.width()), (5000, 2 * half));
             let (heads, offset) = (data.size(1, 5), data.size(0, 4));
             let head_stride = 2 * half + offset + data.size(0, 3);

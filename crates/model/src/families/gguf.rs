@@ -1,8 +1,10 @@
-//! What GGUF calls a family's keys and tensors, as llama.cpp's converter writes them.
+//! What GGUF calls a family's keys, as llama.cpp's converter writes them.
 
 use std::f64::consts::TAU;
 
-use crate::config::{Attention, Config, Family, Rope, RopeScaling};
+use minke_kernels::router::Scoring;
+
+use crate::config::{Attention, Config, Experts, Family, Rope, RopeScaling, Yarn};
 use crate::error::{Error, Result, quoted};
 use crate::gguf::Gguf;
 
@@ -15,96 +17,20 @@ pub fn config_from_gguf(file: &Gguf) -> Result<Config> {
     if let Some(parts @ 2..) = file.size("split.count")? {
         return Err(Error::new(format!("split.count is {parts}; merge the parts with llama-gguf-split first")));
     }
-    let (family, bias) = match architecture {
-        "llama" => (Family::Llama, false),
-        "qwen2" => (Family::Qwen2, true),
-        other => {
-            return Err(Error::new(format!(
-                "general.architecture is {}; the ones that load from GGUF are llama and qwen2",
-                quoted(other)
-            )));
-        }
-    };
-    let config = Keys { file, architecture }.config(family, bias)?;
+    let keys = Keys { file, architecture };
+    let config = match architecture {
+        "llama" => keys.grouped(Family::Llama),
+        "qwen2" => keys.grouped(Family::Qwen2),
+        "qwen3" => keys.grouped(Family::Qwen3),
+        "qwen3moe" => keys.grouped(Family::Qwen3Moe),
+        "deepseek2" => keys.latent(),
+        other => Err(Error::new(format!(
+            "general.architecture is {}; the ones that load from GGUF are llama, qwen2, qwen3, qwen3moe and deepseek2",
+            quoted(other)
+        ))),
+    }?;
     config.validate().map_err(|e| e.at("the metadata, in config.json's words"))?;
     Ok(config)
-}
-
-/// What GGUF calls a tensor that Hugging Face calls `name`.
-pub(crate) fn tensor_name(name: &str) -> Option<String> {
-    let whole = match name {
-        "model.embed_tokens.weight" => Some("token_embd.weight"),
-        "model.norm.weight" => Some("output_norm.weight"),
-        "lm_head.weight" => Some("output.weight"),
-        _ => None,
-    };
-    if let Some(whole) = whole {
-        return Some(whole.to_string());
-    }
-    let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
-    let (part, kind) = part.rsplit_once('.')?;
-    let (_, part) = PARTS.iter().find(|(theirs, _)| *theirs == part)?;
-    Some(format!("blk.{layer}.{part}.{kind}"))
-}
-
-/// Parts of a block: in Hugging Face files, and in GGUF.
-const PARTS: [(&str, &str); 9] = [
-    ("input_layernorm", "attn_norm"),
-    ("self_attn.q_proj", "attn_q"),
-    ("self_attn.k_proj", "attn_k"),
-    ("self_attn.v_proj", "attn_v"),
-    ("self_attn.o_proj", "attn_output"),
-    ("post_attention_layernorm", "ffn_norm"),
-    ("mlp.gate_proj", "ffn_gate"),
-    ("mlp.up_proj", "ffn_up"),
-    ("mlp.down_proj", "ffn_down"),
-];
-
-/// Hugging Face's name of the tensor that GGUF calls `name`, if it is one of a model's weights.
-pub(crate) fn tensor_name_in_hugging_face(name: &str) -> Option<String> {
-    let whole = match name {
-        "token_embd.weight" => Some("model.embed_tokens.weight"),
-        "output_norm.weight" => Some("model.norm.weight"),
-        "output.weight" => Some("lm_head.weight"),
-        _ => None,
-    };
-    if let Some(whole) = whole {
-        return Some(whole.to_string());
-    }
-    let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
-    let (part, kind) = part.rsplit_once('.')?;
-    let (part, _) = PARTS.iter().find(|(_, ours)| *ours == part)?;
-    Some(format!("model.layers.{layer}.{part}.{kind}"))
-}
-
-/// The number of heads whose rows llama.cpp reorders in this tensor (Hugging Face's name), if it does.
-///
-/// llama.cpp rotates neighbouring elements where Hugging Face's Llama rotates halves, so its converter interleaves
-/// the rows of each query and key head; Qwen2's are left alone.
-pub(crate) fn interleaved_heads(config: &Config, name: &str) -> Option<usize> {
-    let Attention::Grouped { kv_heads, .. } = config.attention else { return None };
-    match config.family {
-        Family::Llama if name.ends_with("self_attn.q_proj.weight") => Some(config.heads),
-        Family::Llama if name.ends_with("self_attn.k_proj.weight") => Some(kv_heads),
-        _ => None,
-    }
-}
-
-/// Puts interleaved rows back in halves; `values` is `[heads, width / 2, 2, columns]` and becomes
-/// `[heads, 2, width / 2, columns]`.
-pub(crate) fn deinterleave_rows(values: &[f32], heads: usize, rows: usize) -> Vec<f32> {
-    let columns = values.len() / rows;
-    let width = rows / heads;
-    let mut out = Vec::with_capacity(values.len());
-    for head in 0..heads {
-        for half in 0..2 {
-            for i in 0..width / 2 {
-                let row = head * width + 2 * i + half;
-                out.extend_from_slice(&values[row * columns..(row + 1) * columns]);
-            }
-        }
-    }
-    out
 }
 
 /// The keys of one architecture.
@@ -130,13 +56,12 @@ impl Keys<'_> {
         self.file.number(&self.key(name))
     }
 
-    fn config(&self, family: Family, bias: bool) -> Result<Config> {
-        if let Some(experts @ 1..) = self.optional_size("expert_count")? {
-            return Err(Error::new(format!(
-                "{} is {experts}; mixtures load from Hugging Face files only",
-                self.key("expert_count")
-            )));
-        }
+    fn flag(&self, name: &str) -> Result<Option<bool>> {
+        self.file.flag(&self.key(name))
+    }
+
+    /// What all architectures share; `head_dim` is the width that rotary positions turn.
+    fn common(&self, family: Family, attention: Attention, head_dim: usize) -> Result<Config> {
         let max_positions = self.size("context_length")?;
         if let Some(window @ 1..) = self.optional_size("attention.sliding_window")?
             && window < max_positions
@@ -146,11 +71,35 @@ impl Keys<'_> {
                 self.key("attention.sliding_window")
             )));
         }
+        let table =
+            self.file.tensor("token_embd.weight").ok_or_else(|| Error::new("tensor token_embd.weight is missing"))?;
+        // Blocks for multi-token prediction come last.
+        let predicting = self.optional_size("nextn_predict_layers")?.unwrap_or(0);
+        Ok(Config {
+            family,
+            // The metadata's own count is optional, and the table is what ids index.
+            vocab_size: table.shape[0],
+            hidden_size: self.size("embedding_length")?,
+            layers: self.size("block_count")?.saturating_sub(predicting),
+            heads: self.size("attention.head_count")?,
+            attention,
+            intermediate_size: self.size("feed_forward_length")?,
+            experts: None,
+            rope: self.rope(head_dim)?,
+            norm_eps: self
+                .number("attention.layer_norm_rms_epsilon")?
+                .ok_or_else(|| missing(&self.key("attention.layer_norm_rms_epsilon")))? as f32,
+            tied_embeddings: self.file.tensor("output.weight").is_none(),
+            max_positions,
+        })
+    }
+
+    fn grouped(&self, family: Family) -> Result<Config> {
+        let (bias, head_norm) = (family == Family::Qwen2, matches!(family, Family::Qwen3 | Family::Qwen3Moe));
         if !bias && self.file.tensor("blk.0.attn_q.bias").is_some() {
             return Err(Error::new("tensor blk.0.attn_q.bias is there, but biases are only supported in qwen2"));
         }
-        let hidden_size = self.size("embedding_length")?;
-        let heads = self.size("attention.head_count")?;
+        let (hidden_size, heads) = (self.size("embedding_length")?, self.size("attention.head_count")?);
         let head_dim = match self.optional_size("attention.key_length")? {
             Some(width) => width,
             None if heads > 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
@@ -172,28 +121,78 @@ impl Keys<'_> {
                 )));
             }
         }
-        let table =
-            self.file.tensor("token_embd.weight").ok_or_else(|| Error::new("tensor token_embd.weight is missing"))?;
-        Ok(Config {
-            family,
-            // The metadata's own count is optional, and the table is what ids index.
-            vocab_size: table.shape[0],
-            hidden_size,
-            layers: self.size("block_count")?,
-            heads,
-            attention: Attention::Grouped {
-                kv_heads: self.optional_size("attention.head_count_kv")?.unwrap_or(heads),
-                head_dim,
-                bias,
-            },
-            intermediate_size: self.size("feed_forward_length")?,
-            experts: None,
-            rope: self.rope(head_dim)?,
-            norm_eps: self
-                .number("attention.layer_norm_rms_epsilon")?
-                .ok_or_else(|| missing(&self.key("attention.layer_norm_rms_epsilon")))? as f32,
-            tied_embeddings: self.file.tensor("output.weight").is_none(),
-            max_positions,
+        let kv_heads = self.optional_size("attention.head_count_kv")?.unwrap_or(heads);
+        let attention = Attention::Grouped { kv_heads, head_dim, bias, head_norm };
+        let mut config = self.common(family, attention, head_dim)?;
+        match self.optional_size("expert_count")? {
+            Some(experts @ 1..) if family != Family::Qwen3Moe => Err(Error::new(format!(
+                "{} is {experts}; mixtures load from the architectures qwen3moe and deepseek2",
+                self.key("expert_count")
+            ))),
+            _ if family != Family::Qwen3Moe => Ok(config),
+            _ => {
+                // The architecture implies that chosen weights are divided by their sum.
+                config.experts = Some(Experts { normalize: true, ..self.experts(Scoring::Softmax)? });
+                Ok(config)
+            }
+        }
+    }
+
+    /// Latent attention. Converters of 2025 and later write it as one head of keys and values, and a head's own widths
+    /// under `_mla`.
+    fn latent(&self) -> Result<Config> {
+        let rope_dim = self.size("rope.dimension_count")?;
+        let width = |name: &str| match self.optional_size(&format!("attention.{name}_mla"))? {
+            Some(width) => Ok(width),
+            None => self.size(&format!("attention.{name}")),
+        };
+        let key = width("key_length")?;
+        let nope_dim = key.checked_sub(rope_dim).ok_or_else(|| {
+            Error::new(format!(
+                "{} is {rope_dim}, more than the {key} of a head's key",
+                self.key("rope.dimension_count")
+            ))
+        })?;
+        let attention = Attention::Latent {
+            q_lora_rank: self.optional_size("attention.q_lora_rank")?.filter(|&rank| rank > 0),
+            kv_lora_rank: self.size("attention.kv_lora_rank")?,
+            nope_dim,
+            rope_dim,
+            value_dim: width("value_length")?,
+        };
+        // Files of V2 from before the key was invented say nothing.
+        let scoring = match self.optional_size("expert_gating_func")?.unwrap_or(1) {
+            1 => Scoring::Softmax,
+            2 => Scoring::Sigmoid,
+            other => {
+                return Err(Error::new(format!(
+                    "{} is {other}; the ones that load are 1 (softmax) and 2 (sigmoid)",
+                    self.key("expert_gating_func")
+                )));
+            }
+        };
+        let family = if scoring == Scoring::Sigmoid { Family::DeepseekV3 } else { Family::DeepseekV2 };
+        let mut config = self.common(family, attention, rope_dim)?;
+        config.rope.interleaved = true;
+        if let Some(1..) = self.optional_size("expert_count")? {
+            config.experts = Some(self.experts(scoring)?);
+        }
+        Ok(config)
+    }
+
+    fn experts(&self, scoring: Scoring) -> Result<Experts> {
+        let groups = self.optional_size("expert_group_count")?.filter(|&groups| groups > 0).unwrap_or(1);
+        Ok(Experts {
+            routed: self.size("expert_count")?,
+            per_token: self.size("expert_used_count")?,
+            shared: self.optional_size("expert_shared_count")?.unwrap_or(0),
+            intermediate_size: self.size("expert_feed_forward_length")?,
+            first_dense: self.optional_size("leading_dense_block_count")?.unwrap_or(0),
+            scoring,
+            groups,
+            groups_per_token: self.optional_size("expert_group_used_count")?.filter(|_| groups > 1).unwrap_or(groups),
+            normalize: self.flag("expert_weights_norm")?.unwrap_or(false),
+            scaling: self.number("expert_weights_scale")?.filter(|&scale| scale != 0.0).unwrap_or(1.0) as f32,
         })
     }
 
@@ -205,10 +204,11 @@ impl Keys<'_> {
             (Some("none"), Some(_)) => RopeScaling::None,
             (None | Some("linear"), Some(1.0)) => RopeScaling::None,
             (None | Some("linear"), Some(factor)) => RopeScaling::Linear { factor },
-            (Some("linear"), None) => return Err(missing(&self.key("rope.scaling.factor"))),
+            (Some("linear" | "yarn"), None) => return Err(missing(&self.key("rope.scaling.factor"))),
+            (Some("yarn"), Some(factor)) => RopeScaling::Yarn(self.yarn(factor)?),
             (Some(other), _) => {
                 return Err(Error::new(format!(
-                    "{kind} is {}; the types that load are none and linear",
+                    "{kind} is {}; the types that load are none, linear and yarn",
                     quoted(other)
                 )));
             }
@@ -220,6 +220,39 @@ impl Keys<'_> {
             })?;
         }
         Ok(Rope { theta, interleaved: false, scaling })
+    }
+
+    /// YaRN as llama.cpp computes it.
+    fn yarn(&self, factor: f64) -> Result<Yarn> {
+        for name in ["yarn_ext_factor", "yarn_attn_factor", "attn_factor"] {
+            match self.number(&format!("rope.scaling.{name}"))? {
+                None | Some(1.0) => {}
+                Some(other) => {
+                    return Err(Error::new(format!(
+                        "{} is {other}, but only 1 is supported",
+                        self.key(&format!("rope.scaling.{name}"))
+                    )));
+                }
+            }
+        }
+        let number_or = |name: &str, default: f64| -> Result<f64> {
+            Ok(self.number(&format!("rope.scaling.{name}"))?.unwrap_or(default))
+        };
+        // A tenth of mscale_all_dim, which is mscale in all models that have it. Numbers here are f32, and 0.0707 ten times
+        // over is not what the model's configuration says: six digits are.
+        let all = self.number("rope.scaling.yarn_log_multiplier")?.map(|m| (m * 1e7).round() / 1e6);
+        Ok(Yarn {
+            factor,
+            beta_fast: number_or("yarn_beta_fast", 32.0)?,
+            beta_slow: number_or("yarn_beta_slow", 1.0)?,
+            original_max_positions: match self.optional_size("rope.scaling.original_context_length")? {
+                Some(positions) => positions,
+                None => self.size("context_length")?,
+            },
+            attention_factor: None,
+            mscale: all,
+            mscale_all_dim: all,
+        })
     }
 }
 
@@ -256,28 +289,6 @@ fn missing(key: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_go_both_ways() {
-        for (theirs, ours) in [
-            ("model.embed_tokens.weight", "token_embd.weight"),
-            ("model.layers.12.self_attn.k_proj.bias", "blk.12.attn_k.bias"),
-            ("model.layers.0.post_attention_layernorm.weight", "blk.0.ffn_norm.weight"),
-            ("lm_head.weight", "output.weight"),
-        ] {
-            assert_eq!(tensor_name(theirs).as_deref(), Some(ours));
-            assert_eq!(tensor_name_in_hugging_face(ours).as_deref(), Some(theirs));
-        }
-        assert_eq!(tensor_name("model.layers.0.mlp.gate.weight"), None);
-        assert_eq!(tensor_name_in_hugging_face("rope_freqs.weight"), None);
-    }
-
-    #[test]
-    fn rows_go_back_to_halves() {
-        // Two heads of width 4, one column; the converter wrote rows 0 2 1 3 of each head.
-        let stored = [0.0, 2.0, 1.0, 3.0, 10.0, 12.0, 11.0, 13.0];
-        assert_eq!(deinterleave_rows(&stored, 2, 8), [0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0]);
-    }
 
     #[test]
     fn only_llama_3_1_divisors_are_understood() {

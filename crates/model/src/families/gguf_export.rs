@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::gguf::{interleaved_heads, tensor_name};
+use super::gguf_tensors::{interleaved_heads, tensor_name};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Attention, Config, Family, RopeScaling};
 use crate::dequantize::DataType;
@@ -11,6 +11,7 @@ use crate::gguf_tokenizer_writer;
 use crate::gguf_writer::Metadata;
 use crate::quantize::{Facts, Model, Tensor};
 use crate::rotary::inverse_frequencies;
+use crate::stored::Stored;
 
 impl<'a> Model<'a> {
     /// A model of any format; a Hugging Face one gets the metadata that its configuration and tokenizer come to.
@@ -30,7 +31,10 @@ impl<'a> Model<'a> {
         }
         let mut tensors = Vec::new();
         for (name, shape) in super::tensor_shapes(config) {
-            let stored = checkpoint.stored(&name, &shape)?;
+            let Stored::Plain(stored) = checkpoint.stored(&name, &shape)? else { return Err(unspeakable(config)) };
+            if stored.dtype.ggml_number().is_none() {
+                return Err(Error::new(format!("tensor {name} has type {}, which GGUF has not", stored.dtype.name())));
+            }
             let heads = interleaved_heads(config, &name);
             let name = tensor_name(&name).ok_or_else(|| unspeakable(config))?;
             tensors.push(match shape.len() {
@@ -63,6 +67,7 @@ fn keys(config: &Config, kv_heads: usize, head_dim: usize) -> Result<Metadata> {
     let architecture = match config.family {
         Family::Llama => "llama",
         Family::Qwen2 => "qwen2",
+        Family::Qwen3 => "qwen3",
         _ => return Err(unspeakable(config)),
     };
     let mut metadata = Metadata::default();
@@ -96,7 +101,7 @@ fn keys(config: &Config, kv_heads: usize, head_dim: usize) -> Result<Metadata> {
 
 fn unspeakable(config: &Config) -> Error {
     Error::new(format!(
-        "models of the family {} are not written as GGUF; those of llama and qwen2 are",
+        "models of the family {} are not written as GGUF; those of llama, qwen2 and qwen3 are",
         config.family.name()
     ))
 }

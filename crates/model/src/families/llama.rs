@@ -10,12 +10,12 @@ use crate::error::{Error, Result};
 pub(super) fn from_json(keys: Keys<'_>) -> Result<Config> {
     keys.only("attention_bias", &json!(false))?;
     keys.only("mlp_bias", &json!(false))?;
-    common(keys, Family::Llama, grouped(keys, false, None)?, false)
+    common(keys, Family::Llama, grouped(keys, None)?, false)
 }
 
 /// Mistral is Llama's arithmetic as long as no sequence outgrows its sliding window.
 pub(super) fn from_mistral_json(keys: Keys<'_>) -> Result<Config> {
-    let config = common(keys, Family::Llama, grouped(keys, false, Some(8))?, false)?;
+    let config = common(keys, Family::Llama, grouped(keys, Some(8))?, false)?;
     match keys.optional_size("sliding_window")? {
         Some(window) if window < config.max_positions => Err(Error::new(format!(
             "sliding_window is {window}, shorter than the {} of max_position_embeddings; sliding windows are not \

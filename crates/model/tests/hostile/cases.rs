@@ -18,8 +18,10 @@ pub fn all(root: &Path) -> Vec<(String, PathBuf)> {
     gguf_tables(&mut cases);
     gguf_tensors(&mut cases);
     gguf_models(&mut cases);
+    gguf_families(&mut cases);
     gguf_tokenizers(&mut cases);
     configurations(&mut cases);
+    experts(&mut cases);
     weights(&mut cases);
     tokenizers(&mut cases);
     cases.made
@@ -159,9 +161,56 @@ fn gguf_models(cases: &mut Cases) {
     cases.gguf("GGUF: 4000 blocks, but tensors of one", valid().set("llama.block_count", u32(4000)));
     cases.gguf("GGUF: an epsilon of 0", valid().set("llama.attention.layer_norm_rms_epsilon", f32(0.0)));
     cases.gguf("GGUF: a rotary base that is not a number", valid().set("llama.rope.freq_base", f32(f32::NAN)));
-    cases.gguf("GGUF: YaRN", valid().set("llama.rope.scaling.type", text("yarn")));
+    let scaled = |kind: &str| valid().set("llama.rope.scaling.type", text(kind));
+    cases.gguf("GGUF: long RoPE", scaled("longrope").set("llama.rope.scaling.factor", f32(2.0)));
+    cases.gguf("GGUF: YaRN without a factor", scaled("yarn"));
+    let yarn = || scaled("yarn").set("llama.rope.scaling.factor", f32(2.0));
+    cases.gguf("GGUF: YaRN that only interpolates", yarn().set("llama.rope.scaling.yarn_ext_factor", f32(0.0)));
+    cases.gguf(
+        "GGUF: YaRN of an original context of 0",
+        yarn().set("llama.rope.scaling.original_context_length", u32(0)),
+    );
     cases.gguf("GGUF: experts", valid().set("llama.expert_count", u32(8)));
     cases.gguf("GGUF: a part of a split file", valid().set("split.count", u32(3)));
+}
+
+fn gguf_families(cases: &mut Cases) {
+    let deepseek = || GgufFile::valid().renamed("deepseek2").set("deepseek2.rope.dimension_count", u32(4));
+    cases.gguf("GGUF: latent attention without a latent", deepseek().set("deepseek2.attention.key_length_mla", u32(8)));
+    cases.gguf("GGUF: rotated keys wider than keys", deepseek().set("deepseek2.attention.key_length_mla", u32(2)));
+    let deepseek = || {
+        deepseek()
+            .set("deepseek2.attention.kv_lora_rank", u32(8))
+            .set("deepseek2.attention.key_length_mla", u32(8))
+            .set("deepseek2.attention.value_length_mla", u32(8))
+    };
+    cases.gguf("GGUF: latent attention without its tensors", deepseek());
+    cases.gguf("GGUF: a gate of another kind", deepseek().set("deepseek2.expert_gating_func", u32(3)));
+    let experts = |file: GgufFile, architecture: &str| {
+        file.set(&format!("{architecture}.expert_count"), u32(4))
+            .set(&format!("{architecture}.expert_used_count"), u32(2))
+            .set(&format!("{architecture}.expert_feed_forward_length"), u32(32))
+    };
+    let groups = experts(deepseek(), "deepseek2").set("deepseek2.expert_group_count", u32(3));
+    cases.gguf("GGUF: groups that do not divide the experts", groups);
+    let blocks = deepseek().set("deepseek2.nextn_predict_layers", u32(1));
+    cases.gguf("GGUF: no blocks but one for multi-token prediction", blocks);
+    cases.gguf("GGUF: Qwen3 without norms of heads", GgufFile::valid().renamed("qwen3"));
+    cases.gguf("GGUF: Qwen3's mixture without a number of experts", GgufFile::valid().renamed("qwen3moe"));
+    let mixture = || {
+        experts(GgufFile::valid().renamed("qwen3moe"), "qwen3moe")
+            .tensor("blk.0.ffn_gate.weight", |t| t.name = "blk.0.attn_q_norm.weight".into())
+            .tensor("blk.0.ffn_up.weight", |t| t.name = "blk.0.attn_k_norm.weight".into())
+            .tensor("blk.0.attn_q_norm.weight", |t| t.dimensions = vec![8])
+            .tensor("blk.0.attn_k_norm.weight", |t| t.dimensions = vec![8])
+            .tensor("blk.0.ffn_down.weight", |t| t.name = "blk.0.ffn_gate_inp.weight".into())
+            .tensor("blk.0.ffn_gate_inp.weight", |t| t.dimensions = vec![32, 4])
+    };
+    cases.gguf("GGUF: a mixture without its experts", mixture());
+    let flat = mixture().with("blk.0.ffn_gate_exps.weight", vec![32, 32]);
+    cases.gguf("GGUF: experts that are not stacked", flat);
+    let few = mixture().with("blk.0.ffn_gate_exps.weight", vec![32, 32, 3]);
+    cases.gguf("GGUF: a stack of fewer experts", few);
 }
 
 fn gguf_tokenizers(cases: &mut Cases) {
@@ -221,7 +270,25 @@ fn configurations(cases: &mut Cases) {
         ("hidden_act gelu", json!({ "hidden_act": "gelu" })),
         ("attention_bias in Llama", json!({ "attention_bias": true })),
         ("quantization_config (fp8)", json!({ "quantization_config": { "quant_method": "fp8" } })),
-        ("rope_scaling yarn", json!({ "rope_scaling": { "type": "yarn", "factor": 4.0 } })),
+        ("rope_scaling longrope", json!({ "rope_scaling": { "type": "longrope", "factor": 4.0 } })),
+        ("rope_scaling yarn without a factor", json!({ "rope_scaling": { "type": "yarn" } })),
+        ("rope_scaling yarn by 0", json!({ "rope_scaling": { "type": "yarn", "factor": 0.0 } })),
+        (
+            "rope_scaling yarn with its ramp the wrong way round",
+            json!({ "rope_scaling": { "type": "yarn", "factor": 4.0, "beta_fast": 1.0, "beta_slow": 32.0 } }),
+        ),
+        (
+            "rope_scaling yarn of a base of 1",
+            json!({ "rope_scaling": { "type": "yarn", "factor": 4.0, "rope_theta": 1.0 } }),
+        ),
+        (
+            "rope_scaling yarn with mscale below 0",
+            json!({ "rope_scaling": { "type": "yarn", "factor": 4.0, "mscale": -1.0 } }),
+        ),
+        (
+            "rope_scaling yarn with truncate false",
+            json!({ "rope_scaling": { "type": "yarn", "factor": 4.0, "truncate": false } }),
+        ),
         ("rope_scaling a list", json!({ "rope_scaling": [1] })),
         ("rope_scaling linear by 0", json!({ "rope_scaling": { "type": "linear", "factor": 0 } })),
         ("rope_theta negative", json!({ "rope_parameters": { "rope_type": "default", "rope_theta": -1.0 } })),
@@ -246,6 +313,29 @@ fn configurations(cases: &mut Cases) {
         ("q_lora_rank where the tensors have none", json!({ "q_lora_rank": 12 })),
     ] {
         cases.json_of(&format!("DeepSeek's config.json: {what}"), "deepseek_v3", "config.json", changes);
+    }
+}
+
+fn experts(cases: &mut Cases) {
+    for (what, changes) in [
+        ("topk_method noaux_tc", json!({ "topk_method": "noaux_tc" })),
+        ("scoring_func sigmoid", json!({ "scoring_func": "sigmoid" })),
+        ("no groups where it chooses by group", json!({ "n_group": null })),
+        ("weights divided by their sum and multiplied", json!({ "norm_topk_prob": true })),
+        ("more shared experts than the tensors have", json!({ "n_shared_experts": 3 })),
+        ("fewer key heads than query heads", json!({ "num_key_value_heads": 2 })),
+    ] {
+        cases.json_of(&format!("DeepSeek-V2's config.json: {what}"), "deepseek_v2", "config.json", changes);
+    }
+    for (what, changes) in [
+        ("dense blocks between", json!({ "mlp_only_layers": [1] })),
+        ("experts in every other block", json!({ "decoder_sparse_step": 2 })),
+        ("no number of experts", json!({ "num_experts": null })),
+        ("more experts per token than there are", json!({ "num_experts_per_tok": 9 })),
+        ("attention_bias", json!({ "attention_bias": true })),
+        ("head_dim of the query projection alone", json!({ "head_dim": 20, "num_attention_heads": 2 })),
+    ] {
+        cases.json_of(&format!("Qwen3-MoE's config.json: {what}"), "qwen3_moe", "config.json", changes);
     }
 }
 

@@ -97,13 +97,29 @@ impl GgufFile {
             ("blk.0.ffn_down.weight", vec![32, 32]),
             ("output_norm.weight", vec![32]),
         ] {
-            let elements: u64 = dimensions.iter().product();
-            let offset = file.tensors.last().map_or(0, |t: &Tensor| t.offset + t.data.len() as u64);
-            let data = (0..elements).flat_map(|i| (i as f32 / 64.0).to_le_bytes()).collect();
-            file.tensors.push(Tensor { name: name.into(), dimensions, kind: 0, offset, data });
-            file.tensor_count += 1;
+            file = file.with(name, dimensions);
         }
         file
+    }
+
+    /// Adds a tensor of F32.
+    pub fn with(mut self, name: &str, dimensions: Vec<u64>) -> Self {
+        let elements: u64 = dimensions.iter().product();
+        let offset = self.tensors.last().map_or(0, |t| t.offset + t.data.len() as u64);
+        let data = (0..elements).flat_map(|i| (i as f32 / 64.0).to_le_bytes()).collect();
+        self.tensors.push(Tensor { name: name.into(), dimensions, kind: 0, offset, data });
+        self.tensor_count += 1;
+        self
+    }
+
+    /// Says another architecture, and its keys under its name.
+    pub fn renamed(mut self, architecture: &str) -> Self {
+        for (key, _) in &mut self.keys {
+            if let Some(rest) = key.strip_prefix("llama.") {
+                *key = format!("{architecture}.{rest}");
+            }
+        }
+        self.set("general.architecture", text(architecture))
     }
 
     /// Puts a value in the place of a key's, or adds the key.

@@ -21,6 +21,13 @@ pub fn run() {
         drop(crate::read(Gguf::new(Map::from(random.bytes(&small, 1200))).and_then(Checkpoint::from_gguf)))
     });
 
+    for name in ["deepseek_v2-lite", "qwen3_moe"] {
+        let bytes = golden(&format!("gguf/{name}.gguf"));
+        repeat(2_000, || {
+            drop(crate::read(Gguf::new(Map::from(random.bytes(&bytes, 4000))).and_then(Checkpoint::from_gguf)))
+        });
+    }
+
     let weights = golden("models/llama-chat/model.safetensors");
     let header = weights.len().min(3000);
     repeat(10_000, || {
@@ -33,7 +40,7 @@ pub fn run() {
         }
     });
 
-    for name in ["llama-rope-llama3", "qwen2", "deepseek_v3-qlora"] {
+    for name in ["llama-rope-llama3", "qwen2", "qwen3-yarn", "qwen3_moe", "deepseek_v2", "deepseek_v3-qlora"] {
         let config: Value = serde_json::from_slice(&golden(&format!("models/{name}/config.json"))).unwrap();
         repeat(10_000, || {
             let Ok(config) = families::config_from_json(&random.json(&config)) else { return };
