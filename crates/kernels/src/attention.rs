@@ -225,17 +225,16 @@ impl Call<'_> {
         let Scratch { query, query_bf16, scores, weights_bf16, widened, scales, .. } = scratch;
         let values = &mut into.values[first * stride..];
 
-        // What is read next but one, since pages lie too far apart for the processor to guess.
+        // What is read next but one, unless it follows on what is read before it: then the processor has guessed.
         let ahead = |i: usize, side: Side| {
-            let (page, side) = match (i.checked_sub(pages.len()), side) {
-                (None, side) => (pages[i], side),
-                (Some(i), Side::Keys) => (pages[i.min(pages.len() - 1)], Side::Values),
-                (Some(i), Side::Values) => match span.pages.get(before / PAGE + pages.len() + i) {
-                    Some(&page) => (page, Side::Keys),
-                    None => return,
-                },
+            let (pages, i, side) = match (i.checked_sub(pages.len()), side) {
+                (None, side) => (pages, i, side),
+                (Some(i), Side::Keys) => (pages, i, Side::Values),
+                (Some(i), Side::Values) => (&span.pages[before / PAGE + pages.len()..], i, Side::Keys),
             };
-            kv.head(layer, page, head).prefetch(side);
+            if i < pages.len() && !(i >= AHEAD && pages[i] == pages[i - 1] + 1) {
+                kv.head(layer, pages[i], head).prefetch(side);
+            }
         };
         for (i, &page) in pages.iter().enumerate() {
             ahead(i + AHEAD, Side::Keys);

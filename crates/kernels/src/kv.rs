@@ -80,25 +80,25 @@ impl KvLayout {
     fn key_len(&self) -> usize {
         PAGE * self.key_stride()
     }
-    fn head_len(&self) -> usize {
-        self.key_len() + PAGE * self.value_stride()
+    fn value_len(&self) -> usize {
+        PAGE * self.value_stride()
     }
-    /// Where number d of the key at a slot is within its head.
+    fn head_len(&self) -> usize {
+        self.key_len() + self.value_len()
+    }
+    /// Where number d of the key at a slot is among a head's keys in a page.
     fn key_at(&self, slot: usize, d: usize) -> usize {
         match self.dtype {
             KvDtype::F32 => d * PAGE + slot,
             KvDtype::Bf16 | KvDtype::Int8 => (d / 2 * PAGE + slot) * 2 + d % 2,
         }
     }
-    /// Where number d of the value at a slot is within its head.
+    /// Where number d of the value at a slot is.
     fn value_at(&self, slot: usize, d: usize) -> usize {
-        self.key_len()
-            + match self.dtype {
-                KvDtype::F32 => slot * self.value_stride() + d,
-                KvDtype::Bf16 | KvDtype::Int8 => {
-                    d / PANEL * PANEL * PAGE + (slot / 2 * PANEL + d % PANEL) * 2 + slot % 2
-                }
-            }
+        match self.dtype {
+            KvDtype::F32 => slot * self.value_stride() + d,
+            KvDtype::Bf16 | KvDtype::Int8 => d / PANEL * PANEL * PAGE + (slot / 2 * PANEL + d % PANEL) * 2 + slot % 2,
+        }
     }
     /// Bytes of one page over all layers.
     pub fn page_bytes(&self) -> usize {
@@ -124,20 +124,21 @@ pub struct Span {
 
 /// Pages of keys and values, numbered from 0.
 ///
-/// Per layer and head a page holds its keys and behind them its values, each as the right operand of a product. In f32: keys
-/// `[key_width][32]`, values `[32][value_width padded to 16]`. In bf16 and int8, in panels of pairs: keys
-/// `[key_width / 2][32][2]`, values `[value_width / 32][16][32][2]`, where the last index is an odd or even position.
+/// Per layer and head a page holds keys and values, each as the right operand of a product. In f32: keys `[key_width][32]`,
+/// values `[32][value_width padded to 16]`. In bf16 and int8, in panels of pairs: keys `[key_width / 2][32][2]`, values
+/// `[value_width / 32][16][32][2]`, where the last index is an odd or even position.
 pub struct KvPages {
     layout: KvLayout,
     slabs: Vec<Slab>,
     pages: usize,
 }
 
-/// Some pages in one piece of memory, so that it may be of huge pages: `[layers][pages of a slab][kv_heads]` of keys and values.
+/// Some pages in one piece of memory, so that it may be of huge pages. Of each layer and head, the keys of all its pages and
+/// then the values of all: who walks a sequence whose pages follow each other reads on and on.
 enum Slab {
     F32(Buffer<f32>),
     Bf16(Buffer<u16>),
-    /// Behind the numbers, their scales: `[layers][pages of a slab][kv_heads][2][32]`, of keys and of values.
+    /// Numbers, and a scale for each position, in the same order.
     Int8(Buffer<i8>, Buffer<f32>),
 }
 
@@ -171,21 +172,32 @@ impl Head<'_> {
     }
 }
 
-/// Rows of a batch that go to one page, and where its heads of the layer are.
+/// Where a page's part of one layer and head is.
+#[derive(Clone, Copy)]
+struct At {
+    slab: usize,
+    keys: usize,
+    values: usize,
+    key_scales: usize,
+    value_scales: usize,
+}
+
+/// Copies each (from, to, length) from one place of `data` to another.
+fn copy_inside<T: Copy>(data: &mut [T], moves: [(usize, usize, usize); 2]) {
+    moves.into_iter().for_each(|(from, to, len)| data.copy_within(from..from + len, to));
+}
+
+fn copy<T: Copy>(from: &[T], to: &mut [T], moves: [(usize, usize, usize); 2]) {
+    moves.into_iter().for_each(|(at, to_at, len)| to[to_at..][..len].copy_from_slice(&from[at..][..len]));
+}
+
+/// Rows of a batch that go to one page.
 #[derive(Clone, Copy)]
 struct Part {
     page: u32,
     row: usize,
     slot: usize,
     count: usize,
-    place: Place,
-}
-
-#[derive(Clone, Copy)]
-enum Place {
-    F32(*mut f32),
-    Bf16(*mut u16),
-    Int8(*mut i8, *mut f32),
 }
 
 impl KvPages {
@@ -230,46 +242,50 @@ impl KvPages {
         self.layout
     }
 
-    /// The slab of a page, and the index there of its first head in a layer.
-    fn locate(&self, layer: usize, page: u32) -> (usize, usize) {
+    /// The slab of a page; and there, where a side of it begins in a layer and head, in whole pages of that side.
+    fn locate(&self, layer: usize, page: u32, head: usize) -> At {
         let (page, per_slab) = (page as usize, self.per_slab());
         assert!(page < self.pages, "page {page} of {}", self.pages);
-        assert!(layer < self.layout.layers, "layer {layer} of {}", self.layout.layers);
-        (page / per_slab, (layer * per_slab + page % per_slab) * self.layout.kv_heads)
+        let KvLayout { layers, kv_heads, .. } = self.layout;
+        assert!(layer < layers && head < kv_heads, "layer {layer} of {layers}, head {head} of {kv_heads}");
+        let before = (layer * kv_heads + head) * per_slab;
+        let inside = page % per_slab;
+        let keys = before * self.layout.head_len() + inside * self.layout.key_len();
+        let values =
+            before * self.layout.head_len() + per_slab * self.layout.key_len() + inside * self.layout.value_len();
+        let key_scales = (2 * before + inside) * PAGE;
+        At { slab: page / per_slab, keys, values, key_scales, value_scales: key_scales + per_slab * PAGE }
     }
 
     /// Copies page `from` to page `to`: the start of a sequence that goes on differently.
     pub fn copy_page(&mut self, from: u32, to: u32) {
-        fn copy<T: Copy>(from: &[T], from_at: usize, to: &mut [T], to_at: usize, len: usize) {
-            to[to_at * len..][..len].copy_from_slice(&from[from_at * len..][..len]);
-        }
-        fn copy_inside<T: Copy>(data: &mut [T], from_at: usize, to_at: usize, len: usize) {
-            data.copy_within(from_at * len..(from_at + 1) * len, to_at * len);
-        }
-        let (kv_heads, head_len) = (self.layout.kv_heads, self.layout.head_len());
-        let (len, scales) = (kv_heads * head_len, kv_heads * 2 * PAGE);
+        assert!(from != to, "page {from} is copied to itself");
+        let (key_len, value_len) = (self.layout.key_len(), self.layout.value_len());
         for layer in 0..self.layout.layers {
-            let ((from, i), (to, j)) = (self.locate(layer, from), self.locate(layer, to));
-            let (i, j) = (i / kv_heads, j / kv_heads);
-            if from == to {
-                match &mut self.slabs[from] {
-                    Slab::F32(data) => copy_inside(data, i, j, len),
-                    Slab::Bf16(data) => copy_inside(data, i, j, len),
-                    Slab::Int8(data, of) => {
-                        copy_inside(data, i, j, len);
-                        copy_inside(of, i, j, scales);
+            for head in 0..self.layout.kv_heads {
+                let (from, to) = (self.locate(layer, from, head), self.locate(layer, to, head));
+                let numbers = [(from.keys, to.keys, key_len), (from.values, to.values, value_len)];
+                let scales = [(from.key_scales, to.key_scales, PAGE), (from.value_scales, to.value_scales, PAGE)];
+                if from.slab == to.slab {
+                    match &mut self.slabs[from.slab] {
+                        Slab::F32(data) => copy_inside(data, numbers),
+                        Slab::Bf16(data) => copy_inside(data, numbers),
+                        Slab::Int8(data, of) => {
+                            copy_inside(data, numbers);
+                            copy_inside(of, scales);
+                        }
                     }
+                    continue;
                 }
-                continue;
-            }
-            match self.slabs.get_disjoint_mut([from, to]) {
-                Ok([Slab::F32(from), Slab::F32(to)]) => copy(from, i, to, j, len),
-                Ok([Slab::Bf16(from), Slab::Bf16(to)]) => copy(from, i, to, j, len),
-                Ok([Slab::Int8(from, from_scales), Slab::Int8(to, to_scales)]) => {
-                    copy(from, i, to, j, len);
-                    copy(from_scales, i, to_scales, j, scales);
+                match self.slabs.get_disjoint_mut([from.slab, to.slab]) {
+                    Ok([Slab::F32(from), Slab::F32(to)]) => copy(from, to, numbers),
+                    Ok([Slab::Bf16(from), Slab::Bf16(to)]) => copy(from, to, numbers),
+                    Ok([Slab::Int8(from, from_scales), Slab::Int8(to, to_scales)]) => {
+                        copy(from, to, numbers);
+                        copy(from_scales, to_scales, scales);
+                    }
+                    _ => unreachable!("two slabs of the layout's dtype"),
                 }
-                _ => unreachable!("two slabs of the layout's dtype"),
             }
         }
     }
@@ -291,20 +307,23 @@ impl KvPages {
                 let position = span.start + row - span.rows.start;
                 let (page, slot) = (span.pages[position / PAGE], position % PAGE);
                 let count = (PAGE - slot).min(span.rows.end - row);
-                parts.push(Part { page, row, slot, count, place: self.place(layer, page) });
+                parts.push(Part { page, row, slot, count });
                 row += count;
             }
         }
         // A stable sort: rows of one page stay in their order.
         parts.sort_by_key(|part| part.page);
-        let mut pages: Vec<&mut [Part]> = parts.chunk_by_mut(|a, b| a.page == b.page).collect();
-        let start = Shareable(pages.as_mut_ptr());
+        let pages: Vec<&[Part]> = parts.chunk_by(|a, b| a.page == b.page).collect();
+        let slabs: Vec<Data> = self.slabs.iter_mut().map(Slab::data).collect();
+        let kv = &*self;
         let run = |i: usize| {
-            // SAFETY: i is below the number of pages, and each has one task.
-            for part in unsafe { &**start.get().add(i) } {
-                // SAFETY: `place` checked that the page's heads of this layer lie in its slab, which `self` borrows for
-                // itself, and a page is written by one task.
-                unsafe { part.write(cpu, &layout, keys, values) };
+            for (part, head) in pages[i].iter().flat_map(|part| (0..kv_heads).map(move |head| (part, head))) {
+                let at = kv.locate(layer, part.page, head);
+                let key_rows = keys.cols_from(head * key_width, key_width);
+                let value_rows = values.cols_from(head * value_width, value_width);
+                // SAFETY: `locate` checked that page, layer and head exist, so they lie in their slab; this task alone has
+                // the page, and `self` is borrowed for writing.
+                unsafe { part.write(cpu, &layout, at, &slabs[at.slab], key_rows, value_rows) };
             }
         };
         if keys.rows() * (keys.cols() + values.cols()) < SMALL {
@@ -314,75 +333,47 @@ impl KvPages {
         }
     }
 
-    /// Where the heads of a layer are in a page.
-    fn place(&mut self, layer: usize, page: u32) -> Place {
-        let (slab, head) = self.locate(layer, page);
-        let KvLayout { kv_heads, .. } = self.layout;
-        let (at, len) = (head * self.layout.head_len(), kv_heads * self.layout.head_len());
-        match &mut self.slabs[slab] {
-            Slab::F32(data) => Place::F32(data[at..][..len].as_mut_ptr()),
-            Slab::Bf16(data) => Place::Bf16(data[at..][..len].as_mut_ptr()),
-            Slab::Int8(data, scales) => Place::Int8(
-                data[at..][..len].as_mut_ptr(),
-                scales[head * 2 * PAGE..][..kv_heads * 2 * PAGE].as_mut_ptr(),
-            ),
-        }
-    }
-
     /// Key of one head at a position of a page, for whoever looks into what was remembered.
     pub fn key(&self, layer: usize, page: u32, head: usize, slot: usize) -> Vec<f32> {
-        let layout = &self.layout;
-        self.read(layer, page, head, slot, 0, (0..layout.key_width).map(|d| layout.key_at(slot, d)))
+        assert!(slot < PAGE, "position {slot} of a page");
+        let (layout, at) = (&self.layout, self.locate(layer, page, head));
+        self.read(at.slab, at.key_scales + slot, (0..layout.key_width).map(|d| at.keys + layout.key_at(slot, d)))
     }
 
     /// Value of one head at a position of a page.
     pub fn value(&self, layer: usize, page: u32, head: usize, slot: usize) -> Vec<f32> {
-        let layout = &self.layout;
-        self.read(layer, page, head, slot, 1, (0..layout.value_width).map(|d| layout.value_at(slot, d)))
+        assert!(slot < PAGE, "position {slot} of a page");
+        let (layout, at) = (&self.layout, self.locate(layer, page, head));
+        self.read(
+            at.slab,
+            at.value_scales + slot,
+            (0..layout.value_width).map(|d| at.values + layout.value_at(slot, d)),
+        )
     }
 
-    fn read(
-        &self,
-        layer: usize,
-        page: u32,
-        head: usize,
-        slot: usize,
-        side: usize,
-        at: impl Iterator<Item = usize>,
-    ) -> Vec<f32> {
-        assert!(slot < PAGE, "position {slot} of a page");
-        let (slab, first) = self.locate(layer, page);
-        let head = first + head;
-        let at = at.map(|at| head * self.layout.head_len() + at);
+    fn read(&self, slab: usize, scale: usize, places: impl Iterator<Item = usize>) -> Vec<f32> {
         match &self.slabs[slab] {
-            Slab::F32(data) => at.map(|at| data[at]).collect(),
-            Slab::Bf16(data) => at.map(|at| f32::from_bits(u32::from(data[at]) << 16)).collect(),
-            Slab::Int8(data, scales) => {
-                let scale = scales[(2 * head + side) * PAGE + slot];
-                at.map(|at| f32::from(data[at]) * scale).collect()
-            }
+            Slab::F32(data) => places.map(|at| data[at]).collect(),
+            Slab::Bf16(data) => places.map(|at| f32::from_bits(u32::from(data[at]) << 16)).collect(),
+            Slab::Int8(data, scales) => places.map(|at| f32::from(data[at]) * scales[scale]).collect(),
         }
     }
 
     /// What a page holds of one layer and head.
     pub(crate) fn head(&self, layer: usize, page: u32, head: usize) -> Head<'_> {
-        let (slab, first) = self.locate(layer, page);
-        let head = first + head;
-        let (len, key_len) = (self.layout.head_len(), self.layout.key_len());
-        match &self.slabs[slab] {
-            Slab::F32(data) => {
-                let (keys, values) = data[head * len..][..len].split_at(key_len);
-                Head::F32 { keys, values }
-            }
+        let at = self.locate(layer, page, head);
+        let (key_len, value_len) = (self.layout.key_len(), self.layout.value_len());
+        match &self.slabs[at.slab] {
+            Slab::F32(data) => Head::F32 { keys: &data[at.keys..][..key_len], values: &data[at.values..][..value_len] },
             Slab::Bf16(data) => {
-                let (keys, values) = data[head * len..][..len].split_at(key_len);
-                Head::Bf16 { keys, values }
+                Head::Bf16 { keys: &data[at.keys..][..key_len], values: &data[at.values..][..value_len] }
             }
-            Slab::Int8(data, scales) => {
-                let (keys, values) = data[head * len..][..len].split_at(key_len);
-                let (key_scales, value_scales) = scales[head * 2 * PAGE..][..2 * PAGE].split_at(PAGE);
-                Head::Int8 { keys, values, key_scales, value_scales }
-            }
+            Slab::Int8(data, scales) => Head::Int8 {
+                keys: &data[at.keys..][..key_len],
+                values: &data[at.values..][..value_len],
+                key_scales: &scales[at.key_scales..][..PAGE],
+                value_scales: &scales[at.value_scales..][..PAGE],
+            },
         }
     }
 
@@ -395,63 +386,92 @@ impl KvPages {
     }
 }
 
+/// A slab's memory, of which each task of a write has its own pages.
+enum Data {
+    F32(Shareable<f32>),
+    Bf16(Shareable<u16>),
+    Int8(Shareable<i8>, Shareable<f32>),
+}
+
+impl Slab {
+    fn data(&mut self) -> Data {
+        match self {
+            Slab::F32(data) => Data::F32(Shareable(data.as_mut_ptr())),
+            Slab::Bf16(data) => Data::Bf16(Shareable(data.as_mut_ptr())),
+            Slab::Int8(data, scales) => Data::Int8(Shareable(data.as_mut_ptr()), Shareable(scales.as_mut_ptr())),
+        }
+    }
+}
+
 impl Part {
-    /// Writes the rows, after clearing the page where they are its first.
+    /// Writes the rows of one head, after clearing the page where they are its first.
     ///
     /// # Safety
-    /// `place` points to all heads of the layer, and nobody else uses them meanwhile.
-    unsafe fn write(&self, cpu: &Cpu, layout: &KvLayout, keys: View<'_>, values: View<'_>) {
-        let &Part { row, slot, count, place, .. } = self;
-        let &KvLayout { kv_heads, key_width, value_width, .. } = layout;
-        let len = layout.head_len();
-        for head in 0..kv_heads {
-            let of = |row: usize| {
-                (&keys.row(row)[head * key_width..][..key_width], &values.row(row)[head * value_width..][..value_width])
-            };
-            let slots = (slot..slot + count).zip(row..);
-            match place {
-                Place::F32(data) => {
-                    // SAFETY: the caller's; head is one of the layer's.
-                    let data = unsafe { std::slice::from_raw_parts_mut(data.add(head * len), len) };
-                    if slot == 0 {
-                        data.fill(0.0);
-                    }
-                    for (slot, row) in slots {
-                        let (key, value) = of(row);
-                        key.iter().enumerate().for_each(|(d, &x)| data[layout.key_at(slot, d)] = x);
-                        data[layout.value_at(slot, 0)..][..value_width].copy_from_slice(value);
-                    }
+    /// `at` is a page's place in the slab that `data` points to, and nobody else uses it meanwhile.
+    unsafe fn write(
+        &self,
+        cpu: &Cpu,
+        layout: &KvLayout,
+        at: At,
+        data: &Data,
+        key_rows: View<'_>,
+        value_rows: View<'_>,
+    ) {
+        let (key_len, value_len) = (layout.key_len(), layout.value_len());
+        let rows = || (self.slot..self.slot + self.count).zip(self.row..);
+        let fresh = self.slot == 0;
+        match data {
+            Data::F32(data) => {
+                // SAFETY: the caller's; `at` has so many keys and values, apart from each other.
+                let (keys, values) =
+                    unsafe { (piece(data, at.keys, key_len, fresh), piece(data, at.values, value_len, fresh)) };
+                for (slot, row) in rows() {
+                    let key = key_rows.row(row)[..layout.key_width].iter();
+                    key.enumerate().for_each(|(d, &x)| keys[layout.key_at(slot, d)] = x);
+                    let value = &value_rows.row(row)[..layout.value_width];
+                    values[layout.value_at(slot, 0)..][..value.len()].copy_from_slice(value);
                 }
-                Place::Bf16(data) => {
-                    // SAFETY: as above.
-                    let data = unsafe { std::slice::from_raw_parts_mut(data.add(head * len), len) };
-                    if slot == 0 {
-                        data.fill(0);
-                    }
-                    for (slot, row) in slots {
-                        let (key, value) = of(row);
-                        rounded(cpu, key, |d, x| data[layout.key_at(slot, d)] = x);
-                        rounded(cpu, value, |d, x| data[layout.value_at(slot, d)] = x);
-                    }
+            }
+            Data::Bf16(data) => {
+                // SAFETY: as above.
+                let (keys, values) =
+                    unsafe { (piece(data, at.keys, key_len, fresh), piece(data, at.values, value_len, fresh)) };
+                for (slot, row) in rows() {
+                    let (key, value) =
+                        (&key_rows.row(row)[..layout.key_width], &value_rows.row(row)[..layout.value_width]);
+                    rounded(cpu, key, |d, x| keys[layout.key_at(slot, d)] = x);
+                    rounded(cpu, value, |d, x| values[layout.value_at(slot, d)] = x);
                 }
-                Place::Int8(data, scales) => {
-                    // SAFETY: as above.
-                    let data = unsafe { std::slice::from_raw_parts_mut(data.add(head * len), len) };
-                    // SAFETY: as above.
-                    let scales = unsafe { std::slice::from_raw_parts_mut(scales.add(head * 2 * PAGE), 2 * PAGE) };
-                    if slot == 0 {
-                        data.fill(0);
-                        scales.fill(0.0);
-                    }
-                    for (slot, row) in slots {
-                        let (key, value) = of(row);
-                        scales[slot] = quantised(key, |d, x| data[layout.key_at(slot, d)] = x);
-                        scales[PAGE + slot] = quantised(value, |d, x| data[layout.value_at(slot, d)] = x);
-                    }
+            }
+            Data::Int8(data, scales) => {
+                // SAFETY: as above.
+                let (keys, values) =
+                    unsafe { (piece(data, at.keys, key_len, fresh), piece(data, at.values, value_len, fresh)) };
+                // SAFETY: as above, of scales.
+                let (key_scales, value_scales) =
+                    unsafe { (piece(scales, at.key_scales, PAGE, fresh), piece(scales, at.value_scales, PAGE, fresh)) };
+                for (slot, row) in rows() {
+                    let (key, value) =
+                        (&key_rows.row(row)[..layout.key_width], &value_rows.row(row)[..layout.value_width]);
+                    key_scales[slot] = quantised(key, |d, x| keys[layout.key_at(slot, d)] = x);
+                    value_scales[slot] = quantised(value, |d, x| values[layout.value_at(slot, d)] = x);
                 }
             }
         }
     }
+}
+
+/// `len` numbers from `at` on, cleared if asked.
+///
+/// # Safety
+/// They exist, and nobody else uses them while the result lives.
+unsafe fn piece<T: Copy + Default>(data: &Shareable<T>, at: usize, len: usize, clear: bool) -> &mut [T] {
+    // SAFETY: the caller's.
+    let piece = unsafe { std::slice::from_raw_parts_mut(data.get().add(at), len) };
+    if clear {
+        piece.fill(T::default());
+    }
+    piece
 }
 
 /// Calls `put` with each number of x rounded to bf16.

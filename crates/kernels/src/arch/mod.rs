@@ -96,14 +96,15 @@ impl Isa {
     }
 }
 
-/// Asks for all of x to be brought into the cache, where the processor can be asked.
+/// Asks for all of x to be brought into the second cache, where the processor can be asked: to the first, half as many
+/// lines may be under way.
 #[inline]
 pub(crate) fn prefetch<T>(x: &[T]) {
     #[cfg(target_arch = "x86_64")]
     for line in 0..size_of_val(x).div_ceil(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: every x86-64 has SSE, and a prefetch reads nothing; `line` starts inside x.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().cast::<i8>().add(64 * line)) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(x.as_ptr().cast::<i8>().add(64 * line)) };
     }
 }
 
