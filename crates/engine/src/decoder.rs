@@ -1,7 +1,7 @@
 //! What the engine needs of a model.
 
 use minke_kernels::elementwise::gather_rows;
-use minke_kernels::kv::{KvLayout, KvPages};
+use minke_kernels::kv::{KvDtype, KvLayout, KvPages};
 use minke_kernels::{Buffer, Cpu, View};
 use minke_model::{Activations, Batch, Transformer};
 
@@ -31,15 +31,22 @@ pub trait Decoder {
 pub struct TransformerDecoder<'a> {
     cpu: &'a Cpu,
     transformer: &'a Transformer,
+    kv: KvDtype,
     activations: Activations,
     /// Hidden states of the rows whose logits are wanted.
     hidden: Buffer,
 }
 
 impl<'a> TransformerDecoder<'a> {
-    /// Runs `transformer` on `cpu`.
+    /// Runs `transformer` on `cpu`, with keys and values in f32, as training has them.
     pub fn new(cpu: &'a Cpu, transformer: &'a Transformer) -> TransformerDecoder<'a> {
-        TransformerDecoder { cpu, transformer, activations: Activations::inference(), hidden: Buffer::default() }
+        let (activations, hidden) = (Activations::inference(), Buffer::default());
+        TransformerDecoder { cpu, transformer, kv: KvDtype::F32, activations, hidden }
+    }
+
+    /// The same, with keys and values kept otherwise.
+    pub fn with_kv(self, kv: KvDtype) -> TransformerDecoder<'a> {
+        TransformerDecoder { kv, ..self }
     }
 }
 
@@ -49,7 +56,7 @@ impl Decoder for TransformerDecoder<'_> {
     }
 
     fn kv_layout(&self) -> KvLayout {
-        self.transformer.kv_layout()
+        self.transformer.kv_layout().kept_as(self.kv)
     }
 
     fn vocab_size(&self) -> usize {

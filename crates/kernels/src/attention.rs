@@ -1,91 +1,52 @@
 //! Causal attention over pages of keys and values: grouped heads, or one latent head that all queries share.
 //!
-//! Every query walks the keys from position 0 in blocks of one page, with a running maximum and sum (online softmax,
-//! arXiv 1805.02867; blocks as in FlashAttention, arXiv 2205.14135), so its result is the same whether it was computed
-//! alone, in a chunk of a prompt, or in a training batch.
+//! Every query walks the keys from position 0 in segments of 256. Within a segment it has a maximum, a sum of exponentials
+//! and a weighted sum of values; those of its segments are merged in their order (as in FlashAttention's split over keys,
+//! arXiv 2307.08691). So its result is the same whether it was computed alone, in a chunk of a prompt, or in a training
+//! batch, and whether one thread walked all segments or several shared them.
+
+mod backward;
+mod block;
 
 use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering::AcqRel};
 
-use crate::arch::{Left, PAGE};
+pub use self::backward::attention_backward;
+use self::block::{BLOCK, Block, blocks, check_spans, group, product, row_major};
+use crate::arch::{PAGE, PANEL};
 use crate::cpu::Cpu;
-use crate::kv::{KvLayout, KvPages, Span};
+use crate::kv::{Head, KvDtype, KvLayout, KvPages, Side, Span};
 use crate::math;
 use crate::pool::Shareable;
 use crate::view::View;
 
-/// Queries of a block, which read a page of keys and values once.
-const BLOCK: usize = 32;
+/// Positions of a segment.
+const SEGMENT: usize = 256;
 
-/// Queries that go together: all heads of a group at some positions, or some heads at one.
-struct Block {
-    /// Index in the span of the first position.
-    position: usize,
-    /// First head in the group.
+/// Tasks for each thread that a call is cut into, if it has as many segments.
+const TASKS: usize = 8;
+
+/// Keys or values of so many pages are asked for before they are read.
+const AHEAD: usize = 2;
+
+/// Some segments of a block of queries, which one task walks.
+struct Task<'a> {
+    span: &'a Span,
     head: usize,
-    rows: usize,
-    rows_per_position: usize,
+    block: Block,
+    segments: Range<usize>,
+    /// Where the block is walked by several tasks: which of those blocks it is.
+    shared: Option<usize>,
 }
 
-/// The blocks of `positions` positions with `group` heads each.
-fn blocks(positions: usize, group: usize) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    if group <= BLOCK {
-        let step = BLOCK / group;
-        for position in (0..positions).step_by(step) {
-            let rows = step.min(positions - position) * group;
-            blocks.push(Block { position, head: 0, rows, rows_per_position: group });
-        }
-    } else {
-        for position in 0..positions {
-            for head in (0..group).step_by(BLOCK) {
-                let rows = BLOCK.min(group - head);
-                blocks.push(Block { position, head, rows, rows_per_position: rows });
-            }
-        }
-    }
-    blocks
-}
-
-impl Block {
-    /// For query r of the block: its row in the batch, and its head.
-    fn query(&self, r: usize, span: &Span, first_head: usize) -> (usize, usize) {
-        let row = span.rows.start + self.position + r / self.rows_per_position;
-        (row, first_head + self.head + r % self.rows_per_position)
-    }
-
-    /// Keys that the block's first and last query see.
-    fn seen(&self, span: &Span) -> (usize, usize) {
-        let first = span.start + self.position + 1;
-        (first, first + (self.rows - 1) / self.rows_per_position)
-    }
-}
-
-/// c (=, +=) a b for any n: the kernel takes 32 columns at a time.
-///
-/// # Safety
-/// As for [`crate::arch::Kernels::gemm_f32`].
-unsafe fn product(
-    cpu: &Cpu,
-    (m, n, k): (usize, usize, usize),
-    a: Left,
-    b: *const f32,
-    b_stride: usize,
-    c: *mut f32,
-    c_stride: usize,
-    add: bool,
-) {
-    for j in (0..n).step_by(PAGE) {
-        // SAFETY: columns j..j + min(32, n - j) of the caller's b and c.
-        unsafe { (cpu.kernels.gemm_f32)(m, PAGE.min(n - j), k, a, b.add(j), b_stride, c.add(j), c_stride, add) }
-    }
-}
-
-fn row_major(data: &[f32], stride: usize) -> Left {
-    Left { data: data.as_ptr(), row: stride, column: 1 }
-}
-
-fn transposed(data: &[f32], stride: usize) -> Left {
-    Left { data: data.as_ptr(), row: 1, column: stride }
+/// A block that several tasks walk.
+struct Shared {
+    /// Where its segments' sums begin, one behind the other.
+    at: usize,
+    segments: usize,
+    /// Tasks that are not done.
+    left: AtomicUsize,
 }
 
 /// `out[row][h] = softmax(scale * q[row][h] · keys) values`, over the keys up to the row's own position.
@@ -103,299 +64,306 @@ pub fn attention(
     out: &mut [f32],
     lse: Option<&mut [f32]>,
 ) {
-    let KvLayout { kv_heads, key_width, value_width, .. } = kv.layout();
-    let rows = check_spans(kv, spans);
-    let group = heads / kv_heads;
-    assert_eq!(group * kv_heads, heads, "{heads} heads share {kv_heads} key-value heads");
+    let KvLayout { key_width, value_width, .. } = kv.layout();
+    let (rows, group) = (check_spans(spans), group(heads, kv));
     assert_eq!((q.rows(), q.cols()), (rows, heads * key_width), "shape of q");
     assert!(out.len() >= rows * heads * value_width, "size of out");
     if let Some(lse) = &lse {
         assert!(lse.len() >= rows * heads, "size of lse");
     }
-    let tasks: Vec<(&Span, usize, Block)> = spans
-        .iter()
-        .flat_map(|span| (0..kv_heads).map(move |head| (span, head)))
-        .flat_map(|(span, head)| blocks(span.rows.len(), group).into_iter().map(move |block| (span, head, block)))
-        .collect();
+    let call = Call { cpu, kv, layer, group, scale, q };
+    let stride = kv.layout().value_stride();
+    let (tasks, shared, sums) = call.cut(spans);
+    let mut sums = cpu.scratch(sums);
+    let sums = Shareable(sums.as_mut_ptr());
     let out = Shareable(out.as_mut_ptr());
     let lse = lse.map(|lse| Shareable(lse.as_mut_ptr()));
-    let stride = kv.layout().value_stride();
-    cpu.pool().run(tasks.len(), &|task| {
-        let (span, head, block) = &tasks[task];
-        SCRATCH.with_borrow_mut(|scratch| {
-            let (first, last) = block.seen(span);
-            scratch.gather(&[(q, key_width, Side::Query)], block, span, head * group);
-            scratch.sums.clear();
-            scratch.sums.resize(block.rows * stride, 0.0);
-            let mut max = [f32::NEG_INFINITY; BLOCK];
-            let mut sum = [0.0; BLOCK];
-            let mut correction = [0.0; BLOCK];
-            for (index, &page) in span.pages[..last.div_ceil(PAGE)].iter().enumerate() {
-                let (keys, values) = kv.head(layer, page, *head);
-                let before = index * PAGE;
-                // The first queries of a block may end before its last page begins.
-                let skip = if first > before { 0 } else { (before + 1 - first) * block.rows_per_position };
-                let rows = block.rows - skip;
-                let visible = (first + skip / block.rows_per_position) - before;
-                let seen = (last - before).min(PAGE);
-                let query = row_major(&scratch.query[skip * key_width..], key_width);
-                let scores = &mut scratch.scores[..rows * PAGE];
-                let sums = &mut scratch.sums[skip * stride..];
-                // SAFETY: scores is rows by PAGE, sums rows by stride (a multiple of 16), max, sum and correction are at
-                // least `rows` long; keys is key_width by PAGE, and values PAGE by stride: checked slices.
-                unsafe {
-                    let kernels = cpu.kernels;
-                    product(cpu, (rows, PAGE, key_width), query, keys.as_ptr(), PAGE, scores.as_mut_ptr(), PAGE, false);
-                    (kernels.softmax_page)(
-                        rows,
-                        scores.as_mut_ptr(),
-                        visible,
-                        block.rows_per_position,
-                        scale,
-                        max[skip..].as_mut_ptr(),
-                        sum[skip..].as_mut_ptr(),
-                        correction[skip..].as_mut_ptr(),
-                    );
-                    for (r, sums) in sums.chunks_exact_mut(stride).enumerate() {
-                        (kernels.scale)(value_width, correction[skip + r], sums.as_mut_ptr());
-                    }
-                    let weights = row_major(scores, PAGE);
-                    let shape = (rows, value_width, seen);
-                    product(cpu, shape, weights, values.as_ptr(), stride, sums.as_mut_ptr(), stride, true);
+
+    // Divides a block's sums and puts them where they belong.
+    let finish = |task: &Task<'_>, total: &mut Partial<'_>| {
+        for (r, values) in total.values.chunks_exact_mut(stride).enumerate() {
+            let (row, h) = task.block.query(r, task.span, task.head * group);
+            let query = row * heads + h;
+            // SAFETY: query < rows * heads, and no other task finishes this block.
+            unsafe {
+                (cpu.kernels.scale)(value_width, 1.0 / total.sum[r], values.as_mut_ptr());
+                let out = out.get().add(query * value_width);
+                std::ptr::copy_nonoverlapping(values.as_ptr(), out, value_width);
+                if let Some(lse) = &lse {
+                    *lse.get().add(query) = total.max[r] + math::ln(f64::from(total.sum[r])) as f32;
                 }
             }
-            for (r, sums) in scratch.sums.chunks_exact_mut(stride).enumerate() {
-                let (row, h) = block.query(r, span, head * group);
-                let query = row * heads + h;
-                // SAFETY: query < rows * heads, and no other task has this query.
-                unsafe {
-                    (cpu.kernels.scale)(value_width, 1.0 / sum[r], sums.as_mut_ptr());
-                    let out = out.get().add(query * value_width);
-                    std::ptr::copy_nonoverlapping(sums.as_ptr(), out, value_width);
-                    if let Some(lse) = &lse {
-                        *lse.get().add(query) = max[r] + math::ln(f64::from(sum[r])) as f32;
-                    }
+        }
+    };
+    cpu.pool().run(tasks.len(), &|i| {
+        let task = &tasks[i];
+        let len = task.block.rows * (stride + 2);
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.begin(&call, task);
+            let Some(shared) = task.shared.map(|i| &shared[i]) else {
+                let mut memory = std::mem::take(&mut scratch.sums);
+                memory.resize(2 * len, 0.0);
+                let (total, next) = memory.split_at_mut(len);
+                let mut total = Partial::new(total, task.block.rows);
+                call.segment(task, 0, scratch, &mut total);
+                for segment in 1..task.segments.end {
+                    let mut next = Partial::new(next, task.block.rows);
+                    let first = call.segment(task, segment, scratch, &mut next);
+                    total.merge(cpu, first, &next);
                 }
+                finish(task, &mut total);
+                scratch.sums = memory;
+                return;
+            };
+            let partial = |segment: usize| {
+                // SAFETY: `cut` made room for `len` numbers for each of the block's segments, and a segment's are written by
+                // the one task that walks it, before that task's end is counted, and read by the last one, after it.
+                let memory = unsafe { std::slice::from_raw_parts_mut(sums.get().add(shared.at + segment * len), len) };
+                Partial::new(memory, task.block.rows)
+            };
+            for segment in task.segments.clone() {
+                call.segment(task, segment, scratch, &mut partial(segment));
+            }
+            if shared.left.fetch_sub(1, AcqRel) == 1 {
+                let mut total = partial(0);
+                for segment in 1..shared.segments {
+                    let first = task.block.seen_from(segment * SEGMENT, task.span).0;
+                    total.merge(cpu, first, &partial(segment));
+                }
+                finish(task, &mut total);
             }
         });
     });
 }
 
-/// Gradients of [`attention`] for whole sequences: every span starts at position 0.
-///
-/// `d_qkv` is set: each row holds the gradients of its queries (heads * key_width), keys (kv_heads * key_width) and values
-/// (kv_heads * value_width), one behind the other. Weights are computed again from q, the pages and `lse`.
-pub fn attention_backward(
-    cpu: &Cpu,
-    kv: &KvPages,
-    layer: usize,
-    spans: &[Span],
-    heads: usize,
-    scale: f32,
-    q: View<'_>,
-    out: &[f32],
-    lse: &[f32],
-    d_out: &[f32],
-    d_qkv: &mut [f32],
-) {
-    let KvLayout { kv_heads, key_width, value_width, .. } = kv.layout();
-    let rows = check_spans(kv, spans);
-    assert!(spans.iter().all(|span| span.start == 0), "backward takes whole sequences");
-    let group = heads / kv_heads;
-    assert_eq!(group * kv_heads, heads, "{heads} heads share {kv_heads} key-value heads");
-    let (key_col, value_col) = (heads * key_width, (heads + kv_heads) * key_width);
-    let stride = value_col + kv_heads * value_width;
-    assert_eq!((q.rows(), q.cols()), (rows, heads * key_width), "shape of q");
-    assert!(out.len() >= rows * heads * value_width && lse.len() >= rows * heads, "size of out and lse");
-    assert_eq!(d_out.len(), rows * heads * value_width, "size of d_out");
-    assert!(d_qkv.len() >= rows * stride, "size of d_qkv");
-    let d_out = View::new(d_out, rows, heads * value_width);
-    let d_qkv = Shareable(d_qkv.as_mut_ptr());
-    let value_stride = kv.layout().value_stride();
-    let key_stride = key_width.next_multiple_of(16);
-    cpu.pool().run(spans.len() * kv_heads, &|task| {
-        let (span, head) = (&spans[task / kv_heads], task % kv_heads);
-        let positions = span.rows.len();
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.unfold(kv, layer, span, head);
-            let mut lse_block = [0.0; BLOCK];
-            let mut delta = [0.0; BLOCK];
-            for block in blocks(positions, group) {
-                let (first, last) = block.seen(span);
-                let sources = [(q, key_width, Side::Query), (d_out, value_width, Side::Gradient)];
-                scratch.gather(&sources, &block, span, head * group);
-                for r in 0..block.rows {
-                    let (row, h) = block.query(r, span, head * group);
-                    lse_block[r] = lse[row * heads + h];
-                    let out = &out[(row * heads + h) * value_width..][..value_width];
-                    let d_out = &d_out.row(row)[h * value_width..][..value_width];
-                    // SAFETY: both are value_width long.
-                    delta[r] = unsafe { (cpu.kernels.dot)(value_width, out.as_ptr(), d_out.as_ptr()) };
-                }
-                scratch.sums.clear();
-                scratch.sums.resize(block.rows * key_stride, 0.0);
-                for (index, &page) in span.pages[..last.div_ceil(PAGE)].iter().enumerate() {
-                    let keys = kv.head(layer, page, head).0;
-                    let before = index * PAGE;
-                    let skip = if first > before { 0 } else { (before + 1 - first) * block.rows_per_position };
-                    let rows = block.rows - skip;
-                    let visible = (first + skip / block.rows_per_position) - before;
-                    let seen = (last - before).min(PAGE);
-                    let (query, gradient) =
-                        (&scratch.query[skip * key_stride..], &scratch.gradient[skip * value_stride..]);
-                    let values_t = &scratch.values_t[before * value_width..];
-                    let key_rows = &scratch.key_rows[before * key_stride..];
-                    let scores = &mut scratch.scores[..rows * PAGE];
-                    let d_scores = &mut scratch.d_scores[..rows * PAGE];
-                    let sums = &mut scratch.sums[skip * key_stride..];
-                    let d_keys = &mut scratch.d_keys[before * key_stride..];
-                    let d_values = &mut scratch.d_values[before * value_stride..];
-                    // SAFETY: all are slices of the scratch, padded to whole pages and strides of a multiple of 16;
-                    // scores and d_scores are rows by PAGE.
-                    unsafe {
-                        let q_rows = row_major(query, key_stride);
-                        let shape = (rows, PAGE, key_width);
-                        product(cpu, shape, q_rows, keys.as_ptr(), PAGE, scores.as_mut_ptr(), PAGE, false);
-                        let d_rows = row_major(gradient, value_stride);
-                        let shape = (rows, PAGE, value_width);
-                        product(cpu, shape, d_rows, values_t.as_ptr(), PAGE, d_scores.as_mut_ptr(), PAGE, false);
-                        (cpu.kernels.softmax_page_backward)(
-                            rows,
-                            scores.as_mut_ptr(),
-                            d_scores.as_mut_ptr(),
-                            visible,
-                            block.rows_per_position,
-                            scale,
-                            lse_block[skip..].as_ptr(),
-                            delta[skip..].as_ptr(),
-                        );
-                        let (p_t, d_s, d_s_t) =
-                            (transposed(scores, PAGE), row_major(d_scores, PAGE), transposed(d_scores, PAGE));
-                        let shape = (rows, key_width, seen);
-                        product(cpu, shape, d_s, key_rows.as_ptr(), key_stride, sums.as_mut_ptr(), key_stride, true);
-                        let shape = (seen, key_width, rows);
-                        product(cpu, shape, d_s_t, query.as_ptr(), key_stride, d_keys.as_mut_ptr(), key_stride, true);
-                        let shape = (seen, value_width, rows);
-                        product(
-                            cpu,
-                            shape,
-                            p_t,
-                            gradient.as_ptr(),
-                            value_stride,
-                            d_values.as_mut_ptr(),
-                            value_stride,
-                            true,
-                        );
-                    }
-                }
-                for (r, sums) in scratch.sums.chunks_exact(key_stride).enumerate() {
-                    let (row, h) = block.query(r, span, head * group);
-                    // SAFETY: inside row `row` of d_qkv, and no other task has this span and group.
-                    unsafe {
-                        let d_q = d_qkv.get().add(row * stride + h * key_width);
-                        std::ptr::copy_nonoverlapping(sums.as_ptr(), d_q, key_width);
-                    }
-                }
-            }
-            for position in 0..positions {
-                let (key, value) =
-                    (&scratch.d_keys[position * key_stride..], &scratch.d_values[position * value_stride..]);
-                // SAFETY: inside the span's row of d_qkv, and no other task has this span and head.
-                unsafe {
-                    let row = d_qkv.get().add((span.rows.start + position) * stride);
-                    std::ptr::copy_nonoverlapping(key.as_ptr(), row.add(key_col + head * key_width), key_width);
-                    std::ptr::copy_nonoverlapping(value.as_ptr(), row.add(value_col + head * value_width), value_width);
-                }
-            }
-        });
-    });
+/// The softmax and weighted values of a block's queries over some of the keys.
+struct Partial<'a> {
+    /// Rows of value_stride: weighted sums of values, relative to the maximum, as the sum is.
+    values: &'a mut [f32],
+    max: &'a mut [f32],
+    sum: &'a mut [f32],
 }
 
-/// Panics unless every span's pages exist and suffice and its rows follow those of the span before; returns the rows in all.
-fn check_spans(kv: &KvPages, spans: &[Span]) -> usize {
-    let mut rows = 0;
-    for span in spans {
-        assert_eq!(span.rows.start, rows, "a span's rows follow those of the span before");
-        rows = span.rows.end.max(rows);
-        assert!(span.pages.len() * PAGE >= span.start + span.rows.len(), "a span has too few pages");
-        assert!(span.pages.iter().all(|&page| (page as usize) < kv.len()), "a span names a page that does not exist");
+impl<'a> Partial<'a> {
+    fn new(memory: &'a mut [f32], rows: usize) -> Partial<'a> {
+        let (max, rest) = memory.split_at_mut(rows);
+        let (sum, values) = rest.split_at_mut(rows);
+        Partial { values, max, sum }
     }
-    rows
+
+    /// Takes in the keys that follow, which queries from `first` on see.
+    fn merge(&mut self, cpu: &Cpu, first: usize, next: &Partial<'_>) {
+        let rows = self.max.len();
+        let stride = self.values.len() / rows;
+        for r in first..rows {
+            let rise = next.max[r] - self.max[r];
+            let factor = math::exp(-f64::from(rise.abs())) as f32;
+            let (ours, theirs) = if rise > 0.0 { (factor, 1.0) } else { (1.0, factor) };
+            let values = &mut self.values[r * stride..][..stride];
+            // SAFETY: both rows are `stride` long.
+            unsafe {
+                (cpu.kernels.scale)(stride, ours, values.as_mut_ptr());
+                (cpu.kernels.axpy)(stride, theirs, next.values[r * stride..][..stride].as_ptr(), values.as_mut_ptr());
+            }
+            self.sum[r] = self.sum[r] * ours + next.sum[r] * theirs;
+            self.max[r] = self.max[r].max(next.max[r]);
+        }
+    }
+}
+
+/// What all tasks of a call share.
+struct Call<'a> {
+    cpu: &'a Cpu,
+    kv: &'a KvPages,
+    layer: usize,
+    group: usize,
+    scale: f32,
+    q: View<'a>,
+}
+
+impl Call<'_> {
+    /// Tasks of about equal size, enough of them for the threads; the blocks that several of them share; and how many
+    /// numbers the sums of those take.
+    fn cut<'s>(&self, spans: &'s [Span]) -> (Vec<Task<'s>>, Vec<Shared>, usize) {
+        let layout = self.kv.layout();
+        let walks = || {
+            let each = |span: &'s Span| blocks(span.rows.len(), self.group).map(move |block| (span, block));
+            spans.iter().flat_map(each).map(|(span, block)| (span, block, block.seen(span).1.div_ceil(SEGMENT)))
+        };
+        let total = layout.kv_heads * walks().map(|(_, _, segments)| segments).sum::<usize>();
+        let threads = self.cpu.pool().threads();
+        let most = if threads == 1 { usize::MAX } else { (total / (TASKS * threads)).max(1) };
+        let (mut tasks, mut shared, mut sums) = (Vec::new(), Vec::new(), 0);
+        for (span, block, segments) in walks() {
+            for head in 0..layout.kv_heads {
+                let task = |segments, shared| Task { span, head, block, segments, shared };
+                if segments <= most {
+                    tasks.push(task(0..segments, None));
+                    continue;
+                }
+                for first in (0..segments).step_by(most) {
+                    tasks.push(task(first..segments.min(first + most), Some(shared.len())));
+                }
+                shared.push(Shared { at: sums, segments, left: AtomicUsize::new(segments.div_ceil(most)) });
+                sums += segments * block.rows * (layout.value_stride() + 2);
+            }
+        }
+        (tasks, shared, sums)
+    }
+
+    /// One segment of a task's block; says how many queries at its front see none of it, whose results are not set.
+    fn segment(&self, task: &Task<'_>, segment: usize, scratch: &mut Scratch, into: &mut Partial<'_>) -> usize {
+        let &Call { cpu, kv, layer, scale, .. } = self;
+        let KvLayout { key_width, value_width, dtype, .. } = kv.layout();
+        let (key_stride, stride) = (kv.layout().key_stride(), kv.layout().value_stride());
+        let &Task { span, head, block, .. } = task;
+        let before = segment * SEGMENT;
+        let (first, visible, seen) = block.seen_from(before, span);
+        let (rows, seen) = (block.rows - first, seen.min(SEGMENT));
+        let columns = seen.next_multiple_of(PAGE);
+        let pages = &span.pages[before / PAGE..][..columns / PAGE];
+        let Scratch { query, query_bf16, scores, weights_bf16, widened, scales, .. } = scratch;
+        let values = &mut into.values[first * stride..];
+
+        // What is read next but one, unless it follows on what is read before it: then the processor has guessed.
+        let ahead = |i: usize, side: Side| {
+            let (pages, i, side) = match (i.checked_sub(pages.len()), side) {
+                (None, side) => (pages, i, side),
+                (Some(i), Side::Keys) => (pages, i, Side::Values),
+                (Some(i), Side::Values) => (&span.pages[before / PAGE + pages.len()..], i, Side::Keys),
+            };
+            if i < pages.len() && !(i >= AHEAD && pages[i] == pages[i - 1] + 1) {
+                kv.head(layer, pages[i], head).prefetch(side);
+            }
+        };
+        for (i, &page) in pages.iter().enumerate() {
+            ahead(i + AHEAD, Side::Keys);
+            let c = scores[i * PAGE..].as_mut_ptr();
+            let pairs = |keys: &[u16]| {
+                let q = query_bf16[first * key_stride..].as_ptr();
+                // SAFETY: q has rows of key_stride (even), keys that many by PAGE, and scores rows of SEGMENT.
+                unsafe {
+                    (cpu.kernels.gemm_bf16)(rows, PAGE, key_stride, q, key_stride, keys.as_ptr(), c, SEGMENT, false)
+                }
+            };
+            match kv.head(layer, page, head) {
+                Head::F32 { keys, .. } => {
+                    let q = row_major(&query[first * key_stride..], key_stride);
+                    // SAFETY: as above, in f32.
+                    unsafe { product(cpu, (rows, PAGE, key_width), q, keys.as_ptr(), PAGE, c, SEGMENT, false) }
+                }
+                Head::Bf16 { keys, .. } => pairs(keys),
+                Head::Int8 { keys, key_scales, value_scales, .. } => {
+                    pairs(widen(cpu, keys, widened));
+                    scales[0][i * PAGE..][..PAGE].copy_from_slice(key_scales);
+                    scales[1][i * PAGE..][..PAGE].copy_from_slice(value_scales);
+                }
+            }
+        }
+        let scale_columns = |scores: &mut [f32], scales: &[f32; SEGMENT]| {
+            for row in scores.chunks_exact_mut(SEGMENT).take(rows) {
+                // SAFETY: rows and scales are SEGMENT long; the kernel reads a number before it writes it.
+                unsafe { (cpu.kernels.scale_by)(columns, 1.0, row.as_ptr(), scales.as_ptr(), row.as_mut_ptr()) };
+            }
+        };
+        if dtype == KvDtype::Int8 {
+            scale_columns(scores, &scales[0]);
+        }
+        let (max, sum) = (&mut into.max[first..], &mut into.sum[first..]);
+        let (per_position, p) = (block.rows_per_position, scores.as_mut_ptr());
+        // SAFETY: scores has rows of SEGMENT, of which `columns`, whole pages, are used; max and sum are `rows` long.
+        unsafe {
+            let (max, sum) = (max.as_mut_ptr(), sum.as_mut_ptr());
+            (cpu.kernels.softmax)(rows, columns, p, SEGMENT, visible, per_position, scale, max, sum);
+        }
+        if dtype == KvDtype::Int8 {
+            scale_columns(scores, &scales[1]);
+        }
+        if dtype != KvDtype::F32 {
+            for (row, rounded) in scores.chunks_exact(SEGMENT).zip(weights_bf16.chunks_exact_mut(SEGMENT)).take(rows) {
+                // SAFETY: both rows are SEGMENT long.
+                unsafe { (cpu.kernels.to_bf16)(columns, row.as_ptr(), rounded.as_mut_ptr()) };
+            }
+        }
+        for (i, &page) in pages.iter().enumerate() {
+            ahead(i + AHEAD, Side::Values);
+            let depth = PAGE.min(seen - i * PAGE);
+            let mut pairs = |page_values: &[u16]| {
+                let p = weights_bf16[i * PAGE..].as_ptr();
+                for (panel, b) in page_values.chunks_exact(PAGE * PANEL).enumerate() {
+                    let c = values[panel * PANEL..].as_mut_ptr();
+                    let depth = depth.next_multiple_of(2);
+                    // SAFETY: weights are rows of SEGMENT, b is PAGE by PANEL, and c rows of stride, a multiple of PANEL.
+                    unsafe { (cpu.kernels.gemm_bf16)(rows, PANEL, depth, p, SEGMENT, b.as_ptr(), c, stride, i > 0) }
+                }
+            };
+            match kv.head(layer, page, head) {
+                Head::F32 { values: b, .. } => {
+                    let p = row_major(&scores[i * PAGE..], SEGMENT);
+                    let (shape, c) = ((rows, value_width, depth), values.as_mut_ptr());
+                    // SAFETY: as above; b is PAGE by stride, a multiple of 16.
+                    unsafe { product(cpu, shape, p, b.as_ptr(), stride, c, stride, i > 0) }
+                }
+                Head::Bf16 { values, .. } => pairs(values),
+                Head::Int8 { values, .. } => pairs(widen(cpu, values, widened)),
+            }
+        }
+        first
+    }
+}
+
+/// x as bf16, which holds every whole number up to 256.
+fn widen<'a>(cpu: &Cpu, x: &[i8], into: &'a mut Vec<u16>) -> &'a [u16] {
+    into.resize(into.len().max(x.len()), 0);
+    // SAFETY: `into` is as long as x at least.
+    unsafe { (cpu.kernels.widen_i8)(x.len(), x.as_ptr(), into.as_mut_ptr()) };
+    &into[..x.len()]
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
 }
 
-/// What a task works on; rows are padded as its stride says.
-#[derive(Default)]
+/// What a task works on.
 struct Scratch {
-    /// Block of queries: tight rows forward, padded to 16 backward (where they are a right operand too).
+    /// Block of queries, in rows of key_stride; rounded where keys are.
     query: Vec<f32>,
-    /// Block of output gradients, padded.
-    gradient: Vec<f32>,
+    query_bf16: Vec<u16>,
+    /// Scores and then weights, in rows of a segment.
     scores: Vec<f32>,
-    d_scores: Vec<f32>,
-    /// Running sums of the block: values forward, query gradients backward.
+    weights_bf16: Vec<u16>,
+    /// A page's keys or values from 8 bits, and a segment's scales of keys and of values.
+    widened: Vec<u16>,
+    scales: [[f32; SEGMENT]; 2],
+    /// Two partial results: of all segments so far, and of one.
     sums: Vec<f32>,
-    /// A span's keys by rows, and its values transposed within each page.
-    key_rows: Vec<f32>,
-    values_t: Vec<f32>,
-    d_keys: Vec<f32>,
-    d_values: Vec<f32>,
 }
 
-/// Which operand of a block is gathered.
-#[derive(Clone, Copy, PartialEq)]
-enum Side {
-    Query,
-    Gradient,
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch {
+            query: Vec::new(),
+            query_bf16: Vec::new(),
+            scores: vec![0.0; BLOCK * SEGMENT],
+            weights_bf16: vec![0; BLOCK * SEGMENT],
+            widened: Vec::new(),
+            scales: [[0.0; SEGMENT]; 2],
+            sums: Vec::new(),
+        }
+    }
 }
 
 impl Scratch {
-    /// Copies a block's queries from each source (rows by heads * width) together, padded to 16 where there are two sources.
-    fn gather(&mut self, sources: &[(View<'_>, usize, Side)], block: &Block, span: &Span, first_head: usize) {
-        self.scores.resize(BLOCK * PAGE, 0.0);
-        let pad = sources.len() > 1;
-        for &(source, width, side) in sources {
-            let stride = if pad { width.next_multiple_of(16) } else { width };
-            let into = if side == Side::Query { &mut self.query } else { &mut self.gradient };
-            into.clear();
-            into.resize(block.rows * stride, 0.0);
-            for (r, out) in into.chunks_exact_mut(stride).enumerate() {
-                let (row, head) = block.query(r, span, first_head);
-                out[..width].copy_from_slice(&source.row(row)[head * width..][..width]);
-            }
-        }
-    }
-
-    /// Lays out a span's keys and values for the backward products, and clears their gradients.
-    fn unfold(&mut self, kv: &KvPages, layer: usize, span: &Span, head: usize) {
-        let KvLayout { key_width, value_width, .. } = kv.layout();
-        let (key_stride, value_stride) = (key_width.next_multiple_of(16), kv.layout().value_stride());
-        let pages = span.rows.len().div_ceil(PAGE);
-        self.d_scores.resize(BLOCK * PAGE, 0.0);
-        for (buffer, len) in [
-            (&mut self.key_rows, key_stride),
-            (&mut self.values_t, value_width),
-            (&mut self.d_keys, key_stride),
-            (&mut self.d_values, value_stride),
-        ] {
-            buffer.clear();
-            buffer.resize(pages * PAGE * len, 0.0);
-        }
-        for (index, &page) in span.pages[..pages].iter().enumerate() {
-            let (keys, values) = kv.head(layer, page, head);
-            let key_rows = &mut self.key_rows[index * PAGE * key_stride..];
-            let values_t = &mut self.values_t[index * PAGE * value_width..];
-            for j in 0..PAGE {
-                for d in 0..key_width {
-                    key_rows[j * key_stride + d] = keys[d * PAGE + j];
-                }
-                for d in 0..value_width {
-                    values_t[d * PAGE + j] = values[j * value_stride + d];
-                }
-            }
+    /// Takes up the queries of a task.
+    fn begin(&mut self, call: &Call<'_>, task: &Task<'_>) {
+        let layout = call.kv.layout();
+        let (width, stride) = (layout.key_width, layout.key_stride());
+        task.block.gather(call.q, (width, stride), task.span, task.head * call.group, &mut self.query);
+        if layout.dtype != KvDtype::F32 {
+            self.query_bf16.resize(self.query.len(), 0);
+            let (from, to) = (self.query.as_ptr(), self.query_bf16.as_mut_ptr());
+            // SAFETY: both are as long.
+            unsafe { (call.cpu.kernels.to_bf16)(self.query.len(), from, to) };
         }
     }
 }

@@ -15,6 +15,7 @@ pub trait Element: Copy + Send + Sync + sealed::Plain + 'static {}
 impl Element for f32 {}
 impl Element for u16 {}
 impl Element for u8 {}
+impl Element for i8 {}
 
 mod sealed {
     /// No padding, any bytes valid, alignment at most that of a line.
@@ -22,12 +23,35 @@ mod sealed {
     impl Plain for f32 {}
     impl Plain for u16 {}
     impl Plain for u8 {}
+    impl Plain for i8 {}
 }
 
 /// One cache line, so that a buffer starts where every vector load likes it.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([u8; 64]);
+
+/// Asks the system to back a large vector, not yet written, by pages of 2 MiB: with those of 4 KiB, whoever reads memory
+/// once waits for translations of addresses as well. Nothing depends on the answer.
+fn ask_for_huge_pages(lines: &mut Vec<Line>) {
+    #[cfg(target_os = "linux")]
+    if lines.capacity() * size_of::<Line>() >= 4 << 20 {
+        use std::ffi::{c_int, c_void};
+        unsafe extern "C" {
+            fn madvise(address: *mut c_void, len: usize, advice: c_int) -> c_int;
+        }
+        const HUGE: usize = 2 << 20;
+        const MADV_HUGEPAGE: c_int = 14;
+        let bytes = lines.spare_capacity_mut();
+        let (at, len) = (bytes.as_mut_ptr(), size_of_val(bytes));
+        let skip = at.addr().next_multiple_of(HUGE) - at.addr();
+        let len = (len - skip) / HUGE * HUGE;
+        // SAFETY: whole pages inside the vector's own memory; the advice changes no byte of it.
+        unsafe { madvise(at.byte_add(skip).cast(), len, MADV_HUGEPAGE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = lines;
+}
 
 /// A 64-byte aligned run of numbers, zero at first.
 #[derive(Clone)]
@@ -40,7 +64,11 @@ pub struct Buffer<T: Element = f32> {
 impl<T: Element> Buffer<T> {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Buffer<T> {
-        Buffer { lines: vec![Line([0; 64]); Self::lines_for(len)], len, element: PhantomData }
+        let count = Self::lines_for(len);
+        let mut lines = Vec::with_capacity(count);
+        ask_for_huge_pages(&mut lines);
+        lines.resize(count, Line([0; 64]));
+        Buffer { lines, len, element: PhantomData }
     }
 
     /// A copy of `values`.

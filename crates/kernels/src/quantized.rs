@@ -249,13 +249,19 @@ impl Strips {
         let [mut codes, mut scales, mut supers] = lengths.map(|len| Buffer::zeros(strips * len));
         if !codes.is_empty() {
             let [a, b, c] = lengths;
-            chunks_mut_3(cpu.pool(), (&mut codes, a), (&mut scales, b), (&mut supers, c), |i, codes, scales, supers| {
-                let mut row = Row::new(format, inputs);
-                for r in 0..STRIP.min(outputs - i * STRIP) {
-                    read(i * STRIP + r, &mut row);
-                    put_row(format, &row, r, codes, scales, supers);
-                }
-            });
+            chunks_mut_3(
+                cpu.pool(),
+                (&mut codes, a),
+                (&mut scales, b),
+                (&mut supers, c),
+                |i, codes, scales, supers| {
+                    let mut row = Row::new(format, inputs);
+                    for r in 0..STRIP.min(outputs - i * STRIP) {
+                        read(i * STRIP + r, &mut row);
+                        put_row(format, &row, r, codes, scales, supers);
+                    }
+                },
+            );
         }
         Strips { format, inputs, codes, scales, supers }
     }

@@ -8,7 +8,7 @@
 
 use minke_kernels::embedding::{gather, scatter_add};
 use minke_kernels::gemm::linear;
-use minke_kernels::kv::{KvLayout, KvPages};
+use minke_kernels::kv::{KvDtype, KvLayout, KvPages};
 use minke_kernels::norm::{rms_norm, rms_norm_backward};
 use minke_kernels::rope::RopeTable;
 use minke_kernels::{Buffer, Cpu, Dtype, Matrix, View};
@@ -171,17 +171,13 @@ impl Transformer {
         rotary::positions(&self.config)
     }
 
-    /// Sizes of what it remembers of a token.
+    /// Sizes of what it remembers of a token, in f32 as training needs it.
     pub fn kv_layout(&self) -> KvLayout {
-        let layers = self.config.layers;
-        match self.config.attention {
-            Attention::Grouped { kv_heads, head_dim, .. } => {
-                KvLayout { layers, kv_heads, key_width: head_dim, value_width: head_dim }
-            }
-            Attention::Latent { kv_lora_rank, rope_dim, .. } => {
-                KvLayout { layers, kv_heads: 1, key_width: kv_lora_rank + rope_dim, value_width: kv_lora_rank }
-            }
-        }
+        let (kv_heads, key_width, value_width) = match self.config.attention {
+            Attention::Grouped { kv_heads, head_dim, .. } => (kv_heads, head_dim, head_dim),
+            Attention::Latent { kv_lora_rank, rope_dim, .. } => (1, kv_lora_rank + rope_dim, kv_lora_rank),
+        };
+        KvLayout { layers: self.config.layers, kv_heads, key_width, value_width, dtype: KvDtype::F32 }
     }
 
     /// Runs a batch: its keys and values go into the pages, `a.hidden` holds its hidden states after the final norm.

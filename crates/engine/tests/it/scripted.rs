@@ -2,7 +2,7 @@
 //! mistake in paging changes what it says.
 
 use minke_engine::{Decoder, Request, RequestId, Sampling, Seed};
-use minke_kernels::kv::{KvLayout, KvPages, PAGE_POSITIONS, Span};
+use minke_kernels::kv::{KvDtype, KvLayout, KvPages, PAGE_POSITIONS, Span};
 use minke_kernels::random::Random;
 use minke_kernels::{Buffer, Cpu, Isa, View};
 use minke_model::Batch;
@@ -35,7 +35,7 @@ impl Decoder for Scripted {
         &self.cpu
     }
     fn kv_layout(&self) -> KvLayout {
-        KvLayout { layers: 1, kv_heads: 1, key_width: 3, value_width: 1 }
+        KvLayout { layers: 1, kv_heads: 1, key_width: 3, value_width: 1, dtype: KvDtype::F32 }
     }
     fn vocab_size(&self) -> usize {
         VOCAB

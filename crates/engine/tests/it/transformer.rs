@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use minke_engine::{Decoder, Engine, Limits, Request, RequestId, Sampling, Seed, TransformerDecoder};
-use minke_kernels::kv::{KvPages, PAGE_POSITIONS};
+use minke_kernels::kv::{KvDtype, KvPages, PAGE_POSITIONS};
 use minke_kernels::log_prob::{LogProb, log_prob};
 use minke_kernels::random::Random;
 use minke_kernels::{Cpu, Dtype, Isa};
@@ -33,9 +33,12 @@ fn company_and_threads_change_nothing() {
             let transformer = open(&one, name, dtype);
             let (vocab, context) = (transformer.config().vocab_size as u32, transformer.context());
             let requests = random_requests(random, 16, vocab, context);
-            let alone = alone(&mut TransformerDecoder::new(&one, &transformer), &requests);
-            let limits = random_limits(random, context);
-            check(random, &mut TransformerDecoder::new(&two, &transformer), limits, &requests, &alone);
+            for kv in KvDtype::ALL {
+                let alone = alone(&mut TransformerDecoder::new(&one, &transformer).with_kv(kv), &requests);
+                let limits = random_limits(random, context);
+                let decoder = &mut TransformerDecoder::new(&two, &transformer).with_kv(kv);
+                check(random, decoder, limits, &requests, &alone);
+            }
         }
     }
 }

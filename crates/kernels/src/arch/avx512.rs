@@ -282,24 +282,21 @@ unsafe fn gemm_pairs(
     stride: usize,
     add: bool,
 ) {
-    const ROWS: usize = 12;
     let k = k.next_multiple_of(2);
     let mut i = 0;
-    // SAFETY: the rows i.. lie inside the caller's m rows.
-    unsafe {
-        while i + ROWS <= m {
-            tile_bf16::<ROWS>(n, k, a.add(i * a_stride), a_stride, panel, c.add(i * stride), stride, add);
-            i += ROWS;
-        }
-        while i + 4 <= m {
-            tile_bf16::<4>(n, k, a.add(i * a_stride), a_stride, panel, c.add(i * stride), stride, add);
-            i += 4;
-        }
-        while i < m {
-            tile_bf16::<1>(n, k, a.add(i * a_stride), a_stride, panel, c.add(i * stride), stride, add);
-            i += 1;
-        }
+    macro_rules! tiles {
+        ($($rows:literal),+) => {$(
+            while i + $rows <= m {
+                // SAFETY: the rows i.. lie inside the caller's m rows.
+                unsafe {
+                    tile_bf16::<$rows>(n, k, a.add(i * a_stride), a_stride, panel, c.add(i * stride), stride, add);
+                }
+                i += $rows;
+            }
+        )+};
     }
+    // Small ones for what decoding has: the heads of a group.
+    tiles!(12, 8, 6, 4, 3, 2, 1);
 }
 
 generic::table!(Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni", tiles [(12, 2), (4, 2), (2, 2), (1, 2)], bf16 gemm_pairs, quantized [12, 8, 4, 2, 1]);

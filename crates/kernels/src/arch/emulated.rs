@@ -269,6 +269,13 @@ fn rows_of_every_length() {
             assert_eq!(out[n..], [7; 40], "to_bf16 wrote past its end");
             out.into_iter().map(f32::from).collect()
         });
+        agree!("widen_i8", [], |k, b| {
+            let mut out = vec![7_u16; n + 40];
+            let numbers: Vec<i8> = (0..n).map(|i| (i * 37) as u8 as i8).collect();
+            (k.widen_i8)(n, numbers.as_ptr(), out.as_mut_ptr());
+            assert!(b.is_empty() && out[n..] == [7; 40], "widen_i8 wrote past its end");
+            out.into_iter().map(f32::from).collect()
+        });
     }
 }
 
@@ -277,12 +284,15 @@ fn pages_of_scores() {
     let mut random = Random::new(2, [0; 3]);
     for (rows, visible, rows_per_position) in [(1, 1, 1), (5, 1, 2), (32, 7, 1), (8, 32, 8), (3, 40, 1), (32, 31, 4)] {
         let [scores, d_p] = [(); 2].map(|()| Guarded::new(&mut random, rows * PAGE));
-        let [max, sum, correction] = [(); 3].map(|()| Guarded::new(&mut random, rows));
-        agree!("softmax_page", [scores, max, sum, correction], |k, b| {
-            let [scores, max, sum, correction] = [0, 1, 2, 3].map(|i| b[i].at_mut());
-            (k.softmax_page)(rows, scores, visible, rows_per_position, 0.6, max, sum, correction);
-            vec![]
-        });
+        let [max, sum] = [(); 2].map(|()| Guarded::new(&mut random, rows));
+        let wide = Guarded::new(&mut random, rows * 3 * PAGE);
+        for columns in [PAGE, 3 * PAGE] {
+            agree!("softmax", [wide, max, sum], |k, b| {
+                let [scores, max, sum] = [0, 1, 2].map(|i| b[i].at_mut());
+                (k.softmax)(rows, columns, scores, 3 * PAGE, visible, rows_per_position, 0.6, max, sum);
+                vec![]
+            });
+        }
         agree!("softmax_page_backward", [scores, d_p, max, sum], |k, b| {
             let (scores, d_p) = (b[0].at_mut(), b[1].at_mut());
             (k.softmax_page_backward)(rows, scores, d_p, visible, rows_per_position, 0.6, b[2].at(), b[3].at());

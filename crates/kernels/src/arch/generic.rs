@@ -177,45 +177,42 @@ macro_rules! for_vectors {
     }};
 }
 
-/// See [`super::Kernels::softmax_page`].
+/// See [`super::Kernels::softmax`].
 #[inline(always)]
-pub unsafe fn softmax_page<S: Simd>(
+pub unsafe fn softmax<S: Simd>(
     rows: usize,
+    columns: usize,
     scores: *mut f32,
+    stride: usize,
     visible: usize,
     rows_per_position: usize,
     scale: f32,
     max: *mut f32,
     sum: *mut f32,
-    correction: *mut f32,
 ) {
-    // SAFETY: the contract; `seen` never exceeds PAGE, the length of a row.
+    // SAFETY: the contract; `seen` never exceeds `columns`, which LANES divides.
     unsafe {
         for r in 0..rows {
-            let row = scores.add(r * PAGE);
-            let seen = (visible + r / rows_per_position).min(PAGE);
-            for j in seen..PAGE {
+            let row = scores.add(r * stride);
+            let seen = (visible + r / rows_per_position).min(columns);
+            for j in seen..columns {
                 *row.add(j) = f32::NEG_INFINITY;
             }
             let mut largest = S::splat(f32::NEG_INFINITY);
-            for v in 0..PAGE / S::LANES {
-                let x = S::mul(S::load(row.add(v * S::LANES)), S::splat(scale));
-                S::store(row.add(v * S::LANES), x);
+            for j in (0..columns).step_by(S::LANES) {
+                let x = S::mul(S::load(row.add(j)), S::splat(scale));
+                S::store(row.add(j), x);
                 largest = S::max(largest, x);
             }
-            let before = *max.add(r);
-            let now = before.max(S::largest(largest));
+            let now = S::largest(largest);
             let shift = S::splat(now);
             let mut total = S::splat(0.0);
-            for v in 0..PAGE / S::LANES {
-                let p = exp::<S>(S::sub(S::load(row.add(v * S::LANES)), shift));
-                S::store(row.add(v * S::LANES), p);
+            for j in (0..columns).step_by(S::LANES) {
+                let p = exp::<S>(S::sub(S::load(row.add(j)), shift));
+                S::store(row.add(j), p);
                 total = S::add(total, p);
             }
-            let mut factor = [0.0; 32];
-            S::store(factor.as_mut_ptr(), exp::<S>(S::splat(before - now)));
-            *correction.add(r) = factor[0];
-            *sum.add(r) = *sum.add(r) * factor[0] + S::sum(total);
+            *sum.add(r) = S::sum(total);
             *max.add(r) = now;
         }
     }
@@ -473,33 +470,77 @@ pub unsafe fn to_bf16<S: Simd>(n: usize, x: *const f32, y: *mut u16) {
     }
 }
 
+#[inline(always)]
+pub unsafe fn widen_i8<S: Simd>(n: usize, x: *const i8, y: *mut u16) {
+    // SAFETY: the contract. A plain loop, which compiles to vectors; the upper half of such an f32 is all of it.
+    unsafe {
+        for i in 0..n {
+            *y.add(i) = (f32::from(*x.add(i)).to_bits() >> 16) as u16;
+        }
+    }
+}
+
 /// The f32 that a bf16 is the upper half of.
 #[inline(always)]
 fn widen(x: u16) -> f32 {
     f32::from_bits(u32::from(x) << 16)
 }
 
-/// One row by a panel of bf16: what is read is widened on the way, since it is read once.
+/// R rows by V vectors of a panel of bf16: what is read is widened on the way, since it is read once.
 #[inline(always)]
-unsafe fn row_bf16<S: Simd, const V: usize>(n: usize, k: usize, a: *const u16, b: *const u16, c: *mut f32, add: bool) {
-    // SAFETY: the contract, for one row; V vectors of pairs lie within a row of the panel.
+unsafe fn rows_bf16<S: Simd, const R: usize, const V: usize>(
+    n: usize,
+    k: usize,
+    a: *const u16,
+    a_stride: usize,
+    b: *const u16,
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
+) {
+    // SAFETY: the contract, for R rows; V vectors of pairs lie within a row of the panel.
     unsafe {
-        let mut sums = [S::splat(0.0); V];
+        let mut sums = [[S::splat(0.0); V]; R];
         if add {
-            sums = load_row::<S, V>(n, c);
-        }
-        for p in 0..k / 2 {
-            let (first, second) = (S::splat(widen(*a.add(2 * p))), S::splat(widen(*a.add(2 * p + 1))));
-            for v in 0..V {
-                let (even, odd) = S::load_bf16_pairs(b.add(2 * (p * PANEL + v * S::LANES)));
-                sums[v] = S::fma(second, odd, S::fma(first, even, sums[v]));
+            for r in 0..R {
+                sums[r] = load_row::<S, V>(n, c.add(r * c_stride));
             }
         }
-        store_row::<S, V>(n, c, sums);
+        for p in 0..k / 2 {
+            for v in 0..V {
+                let (even, odd) = S::load_bf16_pairs(b.add(2 * (p * PANEL + v * S::LANES)));
+                for r in 0..R {
+                    let a = a.add(r * a_stride + 2 * p);
+                    let (first, second) = (S::splat(widen(*a)), S::splat(widen(*a.add(1))));
+                    sums[r][v] = S::fma(second, odd, S::fma(first, even, sums[r][v]));
+                }
+            }
+        }
+        for r in 0..R {
+            store_row::<S, V>(n, c.add(r * c_stride), sums[r]);
+        }
     }
 }
 
-/// See [`super::Kernels::gemm_bf16`]; for instruction sets without a product of bf16. Few rows are taken one by one; many
+/// [`rows_bf16`] on all n columns.
+#[inline(always)]
+unsafe fn all_columns_bf16<S: Simd, const R: usize, const V: usize>(
+    n: usize,
+    k: usize,
+    a: *const u16,
+    a_stride: usize,
+    b: *const u16,
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
+) {
+    for j in (0..n).step_by(V * S::LANES) {
+        // SAFETY: the contract; j is below n, and V * LANES divides PANEL.
+        unsafe { rows_bf16::<S, R, V>(n - j, k, a, a_stride, b.add(2 * j), c.add(j), c_stride, add) }
+    }
+}
+
+/// See [`super::Kernels::gemm_bf16`]; for instruction sets without a product of bf16. Few rows read it as it is; many
 /// are worth widening the panel for. Either way an element's sum runs over p in order, so its bits are the same.
 #[inline(always)]
 pub unsafe fn gemm_bf16<S: Simd>(
@@ -542,13 +583,16 @@ pub unsafe fn gemm_bf16<S: Simd>(
             }
             start += depth;
         }
-        for i in if k == 0 { 0..m } else { many..m } {
+        let mut i = if k == 0 { 0 } else { many };
+        while i < m {
             let (a, c) = (a.add(i * a_stride), c.add(i * c_stride));
-            if S::LANES == 8 {
-                row_bf16::<S, 4>(n, k, a, b, c, add);
-            } else {
-                row_bf16::<S, 2>(n, k, a, b, c, add);
+            match m - i {
+                1 if S::LANES == 8 => all_columns_bf16::<S, 1, 4>(n, k, a, a_stride, b, c, c_stride, add),
+                1 => all_columns_bf16::<S, 1, 2>(n, k, a, a_stride, b, c, c_stride, add),
+                2 => all_columns_bf16::<S, 2, 2>(n, k, a, a_stride, b, c, c_stride, add),
+                _ => all_columns_bf16::<S, 3, 2>(n, k, a, a_stride, b, c, c_stride, add),
             }
+            i += (m - i).min(3);
         }
     }
 }
@@ -574,7 +618,7 @@ macro_rules! table {
                 )+
             }
             generic::compile! { $S, $features,
-                fn softmax_page(rows: usize, scores: *mut f32, visible: usize, rows_per_position: usize, scale: f32, max: *mut f32, sum: *mut f32, correction: *mut f32);
+                fn softmax(rows: usize, columns: usize, scores: *mut f32, stride: usize, visible: usize, rows_per_position: usize, scale: f32, max: *mut f32, sum: *mut f32);
                 fn softmax_page_backward(rows: usize, scores: *mut f32, d_p: *mut f32, visible: usize, rows_per_position: usize, scale: f32, lse: *const f32, delta: *const f32);
                 fn scale(n: usize, factor: f32, x: *mut f32);
                 fn axpy(n: usize, factor: f32, x: *const f32, y: *mut f32);
@@ -589,6 +633,7 @@ macro_rules! table {
                 fn swiglu_backward(n: usize, gate: *const f32, up: *const f32, d_out: *const f32, d_gate: *mut f32, d_up: *mut f32);
                 fn adamw(n: usize, step: AdamStep, gradient: *const f32, m: *mut f32, v: *mut f32, parameter: *mut f32);
                 fn to_bf16(n: usize, x: *const f32, y: *mut u16);
+                fn widen_i8(n: usize, x: *const i8, y: *mut u16);
             }
             #[target_feature(enable = $features)]
             unsafe fn gemm_bf16(m: usize, n: usize, k: usize, a: *const u16, a_stride: usize, b: *const u16, c: *mut f32, c_stride: usize, add: bool) {
@@ -605,8 +650,8 @@ macro_rules! table {
                 unsafe { quantized::quantize::<$S>(blocks, x, codes, scales, sums) }
             }
             Kernels {
-                gemm_f32, gemm_bf16, gemm_quantized, quantize, softmax_page, softmax_page_backward, scale, axpy, dot, max, exp_sums, exp_scaled, scale_by,
-                rotate_halves, rotate_pairs, swiglu, swiglu_backward, adamw, to_bf16,
+                gemm_f32, gemm_bf16, gemm_quantized, quantize, softmax, softmax_page_backward, scale, axpy, dot, max, exp_sums, exp_scaled, scale_by,
+                rotate_halves, rotate_pairs, swiglu, swiglu_backward, adamw, to_bf16, widen_i8,
             }
         };
     };

@@ -19,7 +19,7 @@ use crate::quantized::{BLOCK, Format, Strip};
 /// Columns of a packed panel; every instruction set works on panels of this width.
 pub(crate) const PANEL: usize = 32;
 
-/// Keys in one attention block, which is one page of keys and values.
+/// Positions in one page of keys and values.
 pub(crate) const PAGE: usize = 32;
 
 /// An instruction set that kernels are written for.
@@ -98,6 +98,18 @@ impl Isa {
             #[cfg(not(target_arch = "x86_64"))]
             _ => &portable::KERNELS,
         }
+    }
+}
+
+/// Asks for all of x to be brought into the second cache, where the processor can be asked: to the first, half as many
+/// lines may be under way.
+#[inline]
+pub(crate) fn prefetch<T>(x: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..size_of_val(x).div_ceil(64) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: every x86-64 has SSE, and a prefetch reads nothing; `line` starts inside x.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(x.as_ptr().cast::<i8>().add(64 * line)) };
     }
 }
 
@@ -202,18 +214,19 @@ pub(crate) struct Kernels {
     /// Rounds each 32 numbers of x to signed bytes times a scale, the largest to 127 or -127, to nearest and ties to even;
     /// and sums the bytes of each 16. The scale is no number where one of x is none or infinite.
     pub quantize: unsafe fn(blocks: usize, x: *const f32, codes: *mut i8, scales: *mut f32, sums: *mut i32),
-    /// Folds one page of scores into a running softmax (arXiv 1805.02867). scores is [rows][PAGE]; row r sees the first
-    /// min(PAGE, visible + r / rows_per_position) >= 1 keys. Scores become weights exp(scale * score - max) (0 where
-    /// unseen); max and sum are updated; correction[r] is what the sums before this page must be multiplied by.
-    pub softmax_page: unsafe fn(
+    /// A softmax over some keys. scores is rows, `stride` apart, of `columns`, whole pages; row r sees the first
+    /// min(columns, visible + r / rows_per_position) >= 1 keys. max becomes the largest scale * score, scores become weights
+    /// exp(scale * score - max) (0 where unseen), and sum their sum, lane by lane and then by a fixed tree.
+    pub softmax: unsafe fn(
         rows: usize,
+        columns: usize,
         scores: *mut f32,
+        stride: usize,
         visible: usize,
         rows_per_position: usize,
         scale: f32,
         max: *mut f32,
         sum: *mut f32,
-        correction: *mut f32,
     ),
     /// Weights again from their scores, and the scores' gradient: p = exp(scale * s - lse) (0 where unseen, as above),
     /// d_scores[r][j] = p * (d_p[r][j] - delta[r]) * scale, in place of d_p; scores become p.
@@ -258,4 +271,6 @@ pub(crate) struct Kernels {
     pub adamw: unsafe fn(n: usize, step: AdamStep, gradient: *const f32, m: *mut f32, v: *mut f32, parameter: *mut f32),
     /// bf16, rounded to nearest even.
     pub to_bf16: unsafe fn(n: usize, x: *const f32, y: *mut u16),
+    /// bf16 of small whole numbers, which it holds exactly.
+    pub widen_i8: unsafe fn(n: usize, x: *const i8, y: *mut u16),
 }

@@ -9,7 +9,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     gemm_bf16,
     gemm_quantized,
     quantize,
-    softmax_page,
+    softmax,
     softmax_page_backward,
     scale,
     axpy,
@@ -24,6 +24,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     swiglu_backward,
     adamw,
     to_bf16,
+    widen_i8,
 };
 
 // SAFETY (all blocks below): the contract of `Kernels`, pointers valid for the sizes given.
@@ -198,32 +199,30 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-unsafe fn softmax_page(
+unsafe fn softmax(
     rows: usize,
+    columns: usize,
     scores: *mut f32,
+    stride: usize,
     visible: usize,
     rows_per_position: usize,
     scale: f32,
     max: *mut f32,
     sum: *mut f32,
-    correction: *mut f32,
 ) {
     // SAFETY: see above.
     unsafe {
         for r in 0..rows {
-            let row = std::slice::from_raw_parts_mut(scores.add(r * PAGE), PAGE);
-            let seen = (visible + r / rows_per_position).min(PAGE);
-            let before = *max.add(r);
-            let now = row[..seen].iter().fold(before, |m, &s| m.max(s * scale));
-            let factor = exp(before - now);
+            let row = std::slice::from_raw_parts_mut(scores.add(r * stride), columns);
+            let seen = (visible + r / rows_per_position).min(columns);
+            let largest = row[..seen].iter().fold(f32::NEG_INFINITY, |m, &s| m.max(s * scale));
             let mut total = 0.0;
             for (j, x) in row.iter_mut().enumerate() {
-                *x = if j < seen { exp(*x * scale - now) } else { 0.0 };
+                *x = if j < seen { exp(*x * scale - largest) } else { 0.0 };
                 total += *x;
             }
-            *correction.add(r) = factor;
-            *sum.add(r) = *sum.add(r) * factor + total;
-            *max.add(r) = now;
+            *sum.add(r) = total;
+            *max.add(r) = largest;
         }
     }
 }
@@ -398,5 +397,12 @@ unsafe fn to_bf16(n: usize, x: *const f32, y: *mut u16) {
             let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
             *y.add(i) = if x.is_nan() { 0x7fc0 } else { rounded as u16 };
         }
+    }
+}
+
+unsafe fn widen_i8(n: usize, x: *const i8, y: *mut u16) {
+    for i in 0..n {
+        // SAFETY: see above.
+        unsafe { *y.add(i) = (f32::from(*x.add(i)).to_bits() >> 16) as u16 }
     }
 }

@@ -1,7 +1,8 @@
 //! Attention over pages, forward against naive `f64` code and backward against its central differences.
 
 use minke_kernels::attention::{attention, attention_backward};
-use minke_kernels::kv::{KvLayout, KvPages, PAGE_POSITIONS, Span};
+use minke_kernels::elementwise::round_to_bf16;
+use minke_kernels::kv::{KvDtype, KvLayout, KvPages, PAGE_POSITIONS, Span};
 use minke_kernels::{Cpu, View};
 
 use crate::data::{Data, assert_gradient, assert_near, dot, widen};
@@ -34,8 +35,9 @@ impl Batch {
         (heads, kv_heads, key_width, value_width): (usize, usize, usize, usize),
         lengths: &[(usize, usize)],
         size: f32,
+        dtype: KvDtype,
     ) -> Batch {
-        let layout = KvLayout { layers: 2, kv_heads, key_width, value_width };
+        let layout = KvLayout { layers: 2, kv_heads, key_width, value_width, dtype };
         let pages_of = |&(past, now): &(usize, usize)| (past + now).div_ceil(PAGE_POSITIONS);
         let total = lengths.iter().map(pages_of).sum::<usize>() + 1;
         let mut free = data.permutation(total);
@@ -93,6 +95,48 @@ impl Batch {
         (out, lse)
     }
 
+    /// What the pages hold of a sequence, after checking that it is what was written, as near as the dtype comes to it.
+    fn remembered(&self, sequence: usize) -> (Vec<f32>, Vec<f32>) {
+        let KvLayout { kv_heads, key_width, value_width, dtype, .. } = self.layout;
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for position in 0..self.keys[sequence].len() / (kv_heads * key_width) {
+            let page = self.spans[sequence].pages[position / PAGE_POSITIONS];
+            for head in 0..kv_heads {
+                keys.extend(self.kv.key(LAYER, page, head, position % PAGE_POSITIONS));
+                values.extend(self.kv.value(LAYER, page, head, position % PAGE_POSITIONS));
+            }
+        }
+        for (got, want, width) in
+            [(&keys, &self.keys[sequence], key_width), (&values, &self.values[sequence], value_width)]
+        {
+            for (got, want) in got.chunks(width).zip(want.chunks(width)) {
+                let largest = want.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+                let near = want.iter().map(|&x| {
+                    let allowed = match dtype {
+                        KvDtype::F32 => 0.0,
+                        KvDtype::Bf16 => x.abs() / 256.0,
+                        KvDtype::Int8 => largest / 253.9,
+                    };
+                    (f64::from(x), f64::from(allowed))
+                });
+                assert_near(&format!("what is kept in {}", dtype.name()), got, near);
+            }
+        }
+        (keys, values)
+    }
+
+    /// The queries of a span as they meet keys of the dtype.
+    fn queries(&self, cpu: &Cpu, span: &Span) -> Vec<f32> {
+        let width = self.heads * self.layout.key_width;
+        let q = &self.q[span.rows.start * width..span.rows.end * width];
+        if self.layout.dtype == KvDtype::F32 {
+            return q.to_vec();
+        }
+        let mut rounded = vec![0; q.len()];
+        round_to_bf16(cpu, q, &mut rounded);
+        rounded.into_iter().map(|x| f32::from_bits(u32::from(x) << 16)).collect()
+    }
+
     /// One sequence, naively: out and lse for its rows.
     fn naive(&self, span: &Span, q: &[f64], keys: &[f64], values: &[f64]) -> (Vec<f64>, Vec<f64>) {
         let KvLayout { kv_heads, key_width, value_width, .. } = self.layout;
@@ -124,28 +168,34 @@ impl Batch {
 
 pub fn forward(cpu: &Cpu) {
     let mut data = Data::new(50);
-    for shape in SHAPES {
+    for (shape, dtype) in SHAPES.into_iter().flat_map(|shape| KvDtype::ALL.map(|dtype| (shape, dtype))) {
         for (lengths, size) in [
             (vec![(0, 1)], 1.0),
             (vec![(0, 33), (5, 1), (31, 1), (32, 1), (0, 32), (40, 70)], 1.0),
             (vec![(3, 40), (64, 2)], 8.0),
             (vec![(90, 7)], 1e-3),
+            // Segments of 256: before, at and after their ends, some of a block's queries in the next one.
+            (vec![(255, 1), (256, 1), (240, 40), (600, 3)], 1.0),
+            (vec![(1400, 1)], 2.0),
         ] {
-            let batch = Batch::new(cpu, &mut data, shape, &lengths, size);
+            let batch = Batch::new(cpu, &mut data, shape, &lengths, size, dtype);
             let (out, lse) = batch.run(cpu);
-            let KvLayout { key_width, value_width, .. } = batch.layout;
+            let value_width = batch.layout.value_width;
             for (i, span) in batch.spans.iter().enumerate() {
-                let q = &batch.q[span.rows.start * batch.heads * key_width..span.rows.end * batch.heads * key_width];
-                let (want, want_lse) = batch.naive(span, &widen(q), &widen(&batch.keys[i]), &widen(&batch.values[i]));
-                let what = format!("attention {shape:?} of {lengths:?}, sequence {i}");
+                let (q, (keys, values)) = (batch.queries(cpu, span), batch.remembered(i));
+                let (want, want_lse) = batch.naive(span, &widen(&q), &widen(&keys), &widen(&values));
+                let what = format!("attention {shape:?} of {lengths:?} in {}, sequence {i}", dtype.name());
                 // Scores as large as size² times a few widths have errors of as many roundings, which exp passes on.
                 let largest = want_lse.iter().fold(1.0_f64, |m, l| m.max(l.abs()));
                 let off = 1e-6 * (largest + 4.0);
+                // Weights in bf16 are off by up to a 256th of themselves, and so then is the sum, of the largest value.
+                let largest = values.iter().fold(0.0_f64, |m, v| m.max(f64::from(v.abs())));
+                let off_value = 3.0 * off + if dtype == KvDtype::F32 { 0.0 } else { largest / 256.0 };
                 let heads = span.rows.start * batch.heads..span.rows.end * batch.heads;
                 let near = |x: Vec<f64>, off: f64| x.into_iter().map(move |x| (x, off));
                 assert_near(&what, &lse[heads.clone()], near(want_lse, off));
                 let place = heads.start * value_width..heads.end * value_width;
-                assert_near(&what, &out[place], near(want, 3.0 * off));
+                assert_near(&what, &out[place], near(want, off_value));
             }
         }
     }
@@ -155,7 +205,7 @@ pub fn backward(cpu: &Cpu) {
     let mut data = Data::new(51);
     for shape in SHAPES {
         for (lengths, size) in [(vec![(0, 1)], 1.0), (vec![(0, 37), (0, 5), (0, 32)], 1.0), (vec![(0, 35)], 3.0)] {
-            let batch = Batch::new(cpu, &mut data, shape, &lengths, size);
+            let batch = Batch::new(cpu, &mut data, shape, &lengths, size, KvDtype::F32);
             let (out, lse) = batch.run(cpu);
             let (heads, KvLayout { kv_heads, key_width, value_width, .. }) = (batch.heads, batch.layout);
             let d_out = data.normal(out.len(), 1.0);

@@ -5,7 +5,7 @@ use minke_kernels::attention::attention_backward;
 use minke_kernels::gemm::{Job, Mode, Operand, gemm};
 use minke_kernels::head_norm::rms_norm_heads;
 use minke_kernels::heads::Heads;
-use minke_kernels::kv::Span;
+use minke_kernels::kv::{KvDtype, Span};
 use minke_kernels::log_prob::{LogProb, log_prob, log_prob_backward};
 use minke_kernels::optimizer::{self, AdamW};
 use minke_kernels::rope::{Direction, RopeTable};
@@ -322,9 +322,11 @@ fn sums(cpu: &Cpu) {
 fn sequences(cpu: &Cpu) {
     let cpus = machines(cpu);
     let mut data = Data::new(62);
-    for shape in SHAPES {
-        let lengths: Vec<(usize, usize)> = (0..5).map(|_| (data.size(0, 70), data.size(1, 70))).collect();
-        let batch = Batch::new(cpu, &mut data, shape, &lengths, 1.0);
+    for (shape, dtype) in SHAPES.into_iter().flat_map(|shape| KvDtype::ALL.map(|dtype| (shape, dtype))) {
+        // One that is cut into segments for several tasks where it is alone.
+        let mut lengths: Vec<(usize, usize)> = (0..5).map(|_| (data.size(0, 70), data.size(1, 70))).collect();
+        lengths.push((data.size(230, 800), data.size(1, 70)));
+        let batch = Batch::new(cpu, &mut data, shape, &lengths, 1.0, dtype);
         let (out, lse) = batch.run(&cpus[0]);
         for cpu in &cpus[1..] {
             let again = batch.run(cpu);
@@ -357,9 +359,11 @@ fn sequences(cpu: &Cpu) {
             assert_same("a part of a sequence", &part, &out[rows.start * width..rows.end * width]);
             assert_same("a part's lse", &part_lse, &lse[rows.start * heads..rows.end * heads]);
         }
-
+        if dtype != KvDtype::F32 {
+            continue;
+        }
         let whole: Vec<(usize, usize)> = (0..3).map(|_| (0, data.size(1, 70))).collect();
-        let batch = Batch::new(cpu, &mut data, shape, &whole, 1.0);
+        let batch = Batch::new(cpu, &mut data, shape, &whole, 1.0, KvDtype::F32);
         let (out, lse) = batch.run(cpu);
         let d_out = data.normal(out.len(), 1.0);
         let stride = q_width + batch.layout.kv_heads * (batch.layout.key_width + batch.layout.value_width);
