@@ -70,7 +70,8 @@ impl Decoder for Scripted {
             let row = row as usize;
             let span = batch.spans.iter().find(|span| span.rows.contains(&row)).unwrap();
             let mut hash = START;
-            let mut poisoned = false;
+            // What is not a number reaches the rows before it as well, as in attention, where 0 times infinity is none.
+            let mut poisoned = batch.tokens[span.rows.clone()].contains(&POISON);
             for position in 0..=span.start + row - span.rows.start {
                 let [token, at, remembered] = read(kv, span, position)[..] else { panic!("a key of three") };
                 hash = next(hash, token as u32);
