@@ -9,6 +9,7 @@
 
 mod account;
 mod decoder;
+mod draft_model;
 mod drafter;
 mod engine;
 mod event;
@@ -20,6 +21,7 @@ mod scheduler;
 mod sequence;
 
 pub use decoder::{Decoder, TransformerDecoder};
+pub use draft_model::DraftModel;
 pub use drafter::{Ask, Costs, Drafter, Lookup, Speculative};
 pub use engine::Engine;
 pub use event::{Event, EventKind, Outcome, Reason, Token};

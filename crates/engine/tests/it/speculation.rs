@@ -1,9 +1,11 @@
 //! Guesses change how fast tokens come, and nothing else.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use minke_engine::{
-    Ask, Costs, Drafter, Engine, Limits, Lookup, Outcome, Request, RequestId, Sampling, Seed, Speculated, Speculative,
+    Ask, Costs, DraftModel, Drafter, Engine, Limits, Lookup, Outcome, Request, RequestId, Sampling, Seed, Speculated,
+    Speculative,
 };
 use minke_kernels::random::Random;
 
@@ -88,6 +90,12 @@ fn whatever_is_guessed_in_any_company() {
         let row = [0.0, 0.1][seed as usize % 2];
         let guesser: Box<dyn Drafter> = match seed % 3 {
             0 => Box::new(Lookup { row }),
+            1 => {
+                // Sometimes with too few positions or pages.
+                let mut model = Scripted::new(100 + random.below(120) as usize);
+                model.mistakes = Some(5);
+                Box::new(DraftModel::new(model, 1 + random.below(40) as usize, row, row))
+            }
             _ => Box::new(Guesser::new(seed, VOCAB as u32, row, &requests, &alone)),
         };
         let mut decoder = Speculative { decoder: Scripted::new(200), drafter: Some(guesser) };
@@ -218,4 +226,27 @@ fn accepted_tokens_come_as_often_as_they_should() {
     let (plain, _) = run(None);
     let same = |(a, b): (&Outcome, &Outcome)| a.tokens.iter().map(bits).eq(b.tokens.iter().map(bits));
     assert!(guessed.iter().zip(&plain).all(same), "and they are those without guesses");
+}
+
+#[test]
+fn a_draft_model_reads_a_prompt_once_and_runs_what_was_wrong_again() {
+    let prompt = prompt(&mut Random::new(4, [0; 3]), 100);
+    let model = Scripted::new(400);
+    let counter = Rc::clone(&model.counter);
+    let mut twin = DraftModel::new(model, 40, 0.0, 0.0);
+    let sampling = Sampling::default();
+    let mut ask = |tokens: &[u32], most| {
+        let before = counter.get();
+        let mut asks = [Ask { request: RequestId(0), tokens, sampling: &sampling, most, draft: Vec::new() }];
+        twin.draft(&mut asks);
+        let [Ask { draft, .. }] = asks;
+        (draft, counter.get() - before)
+    };
+    let (draft, rows) = ask(&prompt, 5);
+    assert_eq!((draft.len(), rows), (5, 100 + 4));
+    let right = [&prompt[..], &draft, &[9]].concat();
+    assert_eq!(ask(&right, 1).1, 2, "the last guess, which was not run, and the token behind it");
+    let wrong = [&right[..], &[3, 4]].concat();
+    assert_eq!(ask(&wrong, 3).1, 2 + 2);
+    twin.finished(RequestId(0), &wrong);
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use minke_engine::{
-    Decoder, Engine, Limits, Lookup, Request, RequestId, Sampling, Seed, Speculative, TransformerDecoder,
+    Decoder, DraftModel, Engine, Limits, Lookup, Request, RequestId, Sampling, Seed, Speculative, TransformerDecoder,
 };
 use minke_kernels::kv::{KvPages, PAGE_POSITIONS};
 use minke_kernels::log_prob::{LogProb, log_prob};
@@ -46,6 +46,11 @@ fn company_and_threads_change_nothing() {
             let guesser = Guesser::new(name.len() as u64, vocab, 0.0, &requests, &alone);
             let mut guessing = Speculative { decoder, drafter: Some(Box::new(guesser)) };
             let guessed = check(random, &mut guessing, limits, &requests, &alone);
+            let decoder = TransformerDecoder::new(&two, &transformer);
+            let twin = DraftModel::new(TransformerDecoder::new(&one, &transformer), 200, 0.0, 0.0);
+            let mut guessing = Speculative { decoder, drafter: Some(Box::new(twin)) };
+            let twin = check(random, &mut guessing, limits, &requests, &alone);
+            assert!(twin.accepted > 100 && 10 * twin.accepted > 7 * twin.drafted, "{twin:?}: it is the same model");
             assert!(guessed.accepted > 100 && looked_up.drafted > 0, "{guessed:?}, {looked_up:?}");
         }
     }
