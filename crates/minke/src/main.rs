@@ -10,6 +10,7 @@ mod machine;
 mod output;
 mod serve;
 mod session;
+mod speculate;
 mod store;
 mod talker;
 mod terminal;
