@@ -33,10 +33,10 @@ impl Account {
         self.length.min((self.credit / price) as usize)
     }
 
-    /// Takes note of a step's guesses, and how many of them were right.
-    pub fn settle(&mut self, drafted: usize, accepted: usize, price: f64) {
+    /// Takes note of a step's guesses, how many of them were right, and what they cost.
+    pub fn settle(&mut self, drafted: usize, accepted: usize, cost: f64) {
         let tokens = 1.0 + accepted as f64;
-        self.credit = (self.credit + INCOME * tokens + accepted as f64 - price * drafted as f64).min(MOST);
+        self.credit = (self.credit + INCOME * tokens + accepted as f64 - cost).min(MOST);
         if drafted > 0 {
             self.length = if accepted == drafted { LONGEST.min(2 * self.length) } else { accepted + 1 };
         }
@@ -58,7 +58,7 @@ mod tests {
         for _ in 0..steps {
             let drafted = account.reaches(price);
             let accepted = (0..drafted).take_while(|i| right(tokens + i)).count();
-            account.settle(drafted, accepted, price);
+            account.settle(drafted, accepted, price * drafted as f64);
             tokens += 1 + accepted;
             paid += price * drafted as f64;
         }
@@ -104,7 +104,7 @@ mod tests {
     fn a_closed_account_stays_closed() {
         let mut account = Account::default();
         account.close();
-        account.settle(0, 0, 0.1);
+        account.settle(0, 0, 0.0);
         assert_eq!((account.reaches(0.1), account.reaches(0.0)), (0, 0));
     }
 }

@@ -18,7 +18,8 @@ const ROWS: usize = 512;
 /// A draft model (arXiv 2211.17192). It draws its guesses as the request's own tokens are drawn, with the same random numbers:
 /// where the two models agree on what is likely, they draw the same token, at any temperature.
 ///
-/// It reads every prompt as well, at most once, when it is first asked.
+/// It reads every prompt as well, once, when it is first asked. That is not charged: whoever chose it wanted it. Tokens that
+/// it has missed meanwhile, because guessing did not pay, are.
 pub struct DraftModel<D> {
     decoder: D,
     costs: Costs,
@@ -74,7 +75,9 @@ impl<D: Decoder> DraftModel<D> {
         if most == 0 || tokens.iter().any(|&token| token as usize >= vocab_size) {
             return None;
         }
-        let mut past = match self.pasts.remove(&ask.request) {
+        let known = self.pasts.remove(&ask.request);
+        let was_read = known.is_some();
+        let mut past = match known {
             Some(past) => past,
             None => {
                 let (pages, computed) = self.pages.start(tokens, 0)?;
@@ -85,6 +88,7 @@ impl<D: Decoder> DraftModel<D> {
         self.pages.computed(&mut past.pages, tokens, past.computed, past.computed + right);
         past.computed += right;
         past.draft.clear();
+        let missed = if was_read { tokens.len() - 1 - past.computed } else { 0 };
         // The last guess is not run.
         while past.pages.len() * PAGE_POSITIONS < tokens.len() + most - 1
             && let Some(page) = self.pages.take()
@@ -93,6 +97,7 @@ impl<D: Decoder> DraftModel<D> {
         }
         let room = past.pages.len() * PAGE_POSITIONS + 1;
         let run = past.computed;
+        ask.cost = self.costs.row * self.costs.token * missed as f64;
         Some(Guess { ask, past, run, most: most.min(room.saturating_sub(tokens.len())) })
     }
 

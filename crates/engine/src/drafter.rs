@@ -45,6 +45,8 @@ pub struct Ask<'a> {
     pub most: usize,
     /// The guess.
     pub draft: Vec<u32>,
+    /// What went into it beyond [`Costs::token`] a token: set by the drafter, 0 before.
+    pub cost: f64,
 }
 
 /// Costs in units of a step of the model that runs a single row.

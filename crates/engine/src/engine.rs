@@ -216,7 +216,7 @@ impl Engine {
                 accepted += 1;
             }
             let drafted = sequence.draft.len();
-            sequence.account.settle(drafted, accepted, sequence.price);
+            sequence.account.settle(drafted, accepted, std::mem::take(&mut sequence.cost));
             self.speculated.drafted += drafted as u64;
             self.speculated.accepted += accepted as u64;
         }

@@ -50,16 +50,16 @@ impl Scheduler {
             if most > 0 {
                 let Sequence { request, tokens, .. } = sequence;
                 let (request, sampling) = (request.id, &request.sampling);
-                asks.push(Ask { request, tokens, sampling, most, draft: Vec::new() });
+                asks.push(Ask { request, tokens, sampling, most, draft: Vec::new(), cost: 0.0 });
             }
         }
         drafter.draft(&mut asks);
-        let drafts: Vec<_> = asks.into_iter().map(|ask| (ask.request, ask.most, ask.draft)).collect();
+        let drafts: Vec<_> = asks.into_iter().map(|ask| (ask.request, ask.most, ask.draft, ask.cost)).collect();
         let mut drafts = drafts.into_iter().peekable();
         let others = running.len();
         for sequence in running {
-            let asked = |(request, ..): &(RequestId, usize, Vec<u32>)| *request == sequence.request.id;
-            let Some((_, most, mut draft)) = drafts.next_if(asked) else { continue };
+            let asked = |(request, ..): &(RequestId, usize, Vec<u32>, f64)| *request == sequence.request.id;
+            let Some((_, most, mut draft, cost)) = drafts.next_if(asked) else { continue };
             let known = draft.iter().take(most).take_while(|&&token| (token as usize) < vocab_size).count();
             let wanted = (sequence.tokens.len() + known).div_ceil(PAGE_POSITIONS);
             while sequence.pages.len() < wanted
@@ -69,8 +69,8 @@ impl Scheduler {
                 sequence.pages.push(page);
             }
             draft.truncate(known.min(sequence.pages.len() * PAGE_POSITIONS - sequence.tokens.len()));
+            sequence.cost = cost + price * draft.len() as f64;
             sequence.draft = draft;
-            sequence.price = price;
         }
     }
 

@@ -16,8 +16,8 @@ pub(crate) struct Sequence {
     pub scheduled: usize,
     /// Guesses at what follows its tokens, in the current step's batch behind them.
     pub draft: Vec<u32>,
-    /// What a token of them costs.
-    pub price: f64,
+    /// What they cost.
+    pub cost: f64,
     /// What its guesses have cost and saved.
     pub account: Account,
     /// Its pages from position 0; none while it waits.
@@ -38,7 +38,7 @@ impl Sequence {
             computed: 0,
             scheduled: 0,
             draft: Vec::new(),
-            price: 0.0,
+            cost: 0.0,
             account: Account::default(),
             pages: Vec::new(),
             finished: None,

@@ -237,7 +237,7 @@ fn a_draft_model_reads_a_prompt_once_and_runs_what_was_wrong_again() {
     let sampling = Sampling::default();
     let mut ask = |tokens: &[u32], most| {
         let before = counter.get();
-        let mut asks = [Ask { request: RequestId(0), tokens, sampling: &sampling, most, draft: Vec::new() }];
+        let mut asks = [Ask { request: RequestId(0), tokens, sampling: &sampling, most, draft: Vec::new(), cost: 0.0 }];
         twin.draft(&mut asks);
         let [Ask { draft, .. }] = asks;
         (draft, counter.get() - before)

@@ -32,7 +32,8 @@ const BATCH: usize = 512;
 
 A test is named as llama-bench names it: pp512 reads 512 tokens, tg128 writes 128 one after the other, @ d1024 behind 1024 others,
 x8 in 8 sequences at once, whose tokens count together. These write without guesses. With --speculate a list that the prompt holds three
-times is written again (list128), and a story is gone on with at temperature 1 (story128), with guesses and without, in pairs.
+times is written again (list128), a story is gone on with at temperature 1 (story128), and random digits, where guesses are often wrong
+(digits128): with guesses and without, in pairs.
 MINKE_ISA chooses another instruction set, MINKE_THREADS another number of threads.")]
 pub struct Bench {
     #[command(flatten)]

@@ -1,14 +1,15 @@
-//! Writing with guesses and without, in pairs: a text that repeats itself, and one that does not.
+//! Writing with guesses and without, in pairs: a text that repeats itself, one that does not, and one that misleads.
 
 use std::io::{self, Write};
 use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use minke_engine::{
     Decoder, Engine, EventKind, Limits, Request, RequestId, Sampling, Seed, Speculated, Speculative, TransformerDecoder,
 };
 use minke_kernels::Cpu;
 use minke_kernels::kv::PAGE_POSITIONS;
+use minke_kernels::random::Random;
 use minke_model::{Tokenizer, Transformer};
 use serde::Serialize;
 
@@ -50,13 +51,19 @@ pub struct Guessed {
     accepted: u64,
 }
 
+/// Random digits: whatever the last ones are, they stood there before, with something else behind them.
+fn digits() -> String {
+    let mut random = Random::new(1, [0; 3]);
+    (0..400).map(|_| char::from(b'0' + random.below(10) as u8)).collect()
+}
+
 struct Text {
     name: &'static str,
     prompt: Vec<u32>,
     temperature: f32,
 }
 
-/// Measures both texts, so many tokens each, in pairs of repetitions; the first does not count.
+/// Measures all texts, so many tokens each, in pairs of repetitions; the first does not count.
 pub fn measure(
     cpu: &Cpu,
     transformer: &Transformer,
@@ -65,16 +72,16 @@ pub fn measure(
     tokens: usize,
     repetitions: usize,
 ) -> Result<Vec<Guessed>> {
-    let texts = [
-        Text { name: "list", prompt: tokenizer.encode(&LIST.repeat(3), true)?, temperature: 0.0 },
-        Text { name: "story", prompt: tokenizer.encode(STORY, true)?, temperature: 1.0 },
-    ];
-    let longest = texts.iter().map(|text| text.prompt.len() + tokens + 1).max().unwrap_or(0);
     let context = transformer.context();
-    ensure!(
-        longest < context,
-        "the model can run {context} tokens, and the tests of guessing take {longest}; lower --decode"
-    );
+    let Some(room) = context.checked_sub(tokens + 2).filter(|room| *room > 0) else {
+        bail!("the model can run {context} tokens; write fewer, with --decode");
+    };
+    let text = |name, text: &str, temperature| {
+        let prompt = tokenizer.encode(text, true)?;
+        anyhow::Ok(Text { name, prompt: prompt[prompt.len().saturating_sub(room)..].to_vec(), temperature })
+    };
+    let texts = [text("list", &LIST.repeat(3), 0.0)?, text("story", STORY, 1.0)?, text("digits", &digits(), 1.0)?];
+    let longest = texts.iter().map(|text| text.prompt.len() + tokens + 1).max().unwrap_or(0);
     let pages = longest.div_ceil(PAGE_POSITIONS) + 1;
     let limits = Limits { sequences: 1, batch_tokens: super::BATCH, pages, queue: 1 };
     let mut plain = TransformerDecoder::new(cpu, transformer);
