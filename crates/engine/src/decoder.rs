@@ -5,6 +5,8 @@ use minke_kernels::kv::{KvDtype, KvLayout, KvPages};
 use minke_kernels::{Buffer, Cpu, View};
 use minke_model::{Activations, Batch, Transformer};
 
+use crate::drafter::Drafter;
+
 /// A model that goes on from tokens: the transformer, or a script in tests.
 pub trait Decoder {
     /// The machine that it runs on.
@@ -25,6 +27,11 @@ pub trait Decoder {
     /// Runs a batch, whose keys and values go into its pages, and sets `logits` to the logits of the batch's rows `rows`
     /// (ascending), rows by `vocab_size`. A row's result depends on its own sequence up to that row alone.
     fn forward(&mut self, batch: &Batch, kv: &mut KvPages, rows: &[u32], logits: &mut Buffer);
+
+    /// What guesses its next tokens, if anything does.
+    fn drafter(&mut self) -> Option<&mut dyn Drafter> {
+        None
+    }
 }
 
 /// The transformer as a decoder.

@@ -7,7 +7,7 @@ use minke_model::Batch;
 
 use crate::decoder::Decoder;
 use crate::event::{Event, EventKind, Outcome, Reason, Token};
-use crate::limits::{Limits, Usage};
+use crate::limits::{Limits, Speculated, Usage};
 use crate::request::{Refused, Request, RequestId};
 use crate::sampler::{Sampler, score};
 use crate::scheduler::Scheduler;
@@ -26,6 +26,7 @@ pub struct Engine {
     rows: Vec<u32>,
     logits: Buffer,
     sampler: Sampler,
+    speculated: Speculated,
 }
 
 impl Engine {
@@ -49,6 +50,7 @@ impl Engine {
             rows: Vec::new(),
             logits: Buffer::default(),
             sampler: Sampler::default(),
+            speculated: Speculated::default(),
         }
     }
 
@@ -81,13 +83,22 @@ impl Engine {
     pub fn step(&mut self, decoder: &mut impl Decoder) -> Vec<Event> {
         let version = *self.version.get_or_insert(decoder.version());
         assert_eq!(version, decoder.version(), "the weights changed without a reset");
-        let mut events = self.cancel_now();
-        self.scheduler.schedule(&mut self.batch, &mut self.rows);
+        let mut events = Vec::new();
+        let mut ended = self.cancel_now(&mut events);
+        let rows_left = self.scheduler.schedule();
+        if let Some(drafter) = decoder.drafter() {
+            self.scheduler.draft(drafter, rows_left, self.context, self.vocab_size);
+        }
+        self.scheduler.fill(&mut self.batch, &mut self.rows);
         if !self.batch.tokens.is_empty() {
             decoder.forward(&self.batch, self.scheduler.pages.kv(), &self.rows, &mut self.logits);
             self.scheduler.computed();
             self.sample(decoder.cpu(), &mut events);
-            self.scheduler.retire();
+            self.scheduler.accepted();
+            ended.append(&mut self.scheduler.retire());
+        }
+        if let Some(drafter) = decoder.drafter() {
+            ended.iter().for_each(|sequence| drafter.finished(sequence.request.id, &sequence.tokens));
         }
         events
     }
@@ -101,6 +112,11 @@ impl Engine {
     pub fn usage(&self) -> Usage {
         let Scheduler { pages, waiting, running, .. } = &self.scheduler;
         Usage { running: running.len(), waiting: waiting.len(), pages_held: pages.held(), pages_cached: pages.idle() }
+    }
+
+    /// How guesses have gone since the engine was made.
+    pub fn speculated(&self) -> Speculated {
+        self.speculated
     }
 
     /// Forgets all keys and values, because the weights have changed.
@@ -147,45 +163,62 @@ impl Engine {
         Ok(outcomes)
     }
 
-    fn cancel_now(&mut self) -> Vec<Event> {
-        let mut events = Vec::new();
-        for request in self.cancelled.drain(..) {
-            if self.scheduler.remove(request) {
-                events.push(Event { request, kind: EventKind::Finished(Reason::Cancelled) });
-            }
-        }
-        events
+    fn cancel_now(&mut self, events: &mut Vec<Event>) -> Vec<Sequence> {
+        let removed = self.cancelled.drain(..).filter_map(|request| self.scheduler.remove(request));
+        let cancelled = |sequence: &Sequence| {
+            events.push(Event { request: sequence.request.id, kind: EventKind::Finished(Reason::Cancelled) });
+        };
+        removed.inspect(cancelled).collect()
     }
 
-    /// Chooses a token for each sequence whose logits were computed.
+    /// Chooses a token for each sequence whose logits were computed, and further ones as long as they were guessed right.
     fn sample(&mut self, cpu: &Cpu, events: &mut Vec<Event>) {
-        let mut rows = self.logits.chunks_exact(self.vocab_size);
+        let mut logits = &self.logits[..];
         for sequence in self.scheduler.running.iter_mut().filter(|sequence| sequence.left() == 0) {
-            let logits = rows.next().expect("logits for every row that wants them");
-            let (request, sampling, position) =
-                (sequence.request.id, &sequence.request.sampling, sequence.tokens.len());
-            let forced = sequence.forced();
-            let choice = match forced {
-                Some(id) => score(cpu, logits, sampling, id),
-                None => self.sampler.choose(cpu, logits, sampling, position),
-            };
-            match choice {
-                Some(choice) => {
-                    sequence.generate(choice.id, self.context);
-                    let token = Token {
-                        id: choice.id,
-                        position,
-                        log_prob: choice.log_prob,
-                        entropy: choice.entropy,
-                        forced: forced.is_some(),
-                    };
-                    events.push(Event { request, kind: EventKind::Token(token) });
+            let (own, rest) = logits.split_at((1 + sequence.draft.len()) * self.vocab_size);
+            logits = rest;
+            let mut accepted = 0;
+            for logits in own.chunks_exact(self.vocab_size) {
+                let (request, sampling, position) =
+                    (sequence.request.id, &sequence.request.sampling, sequence.tokens.len());
+                let forced = sequence.forced();
+                let choice = match forced {
+                    Some(id) => score(cpu, logits, sampling, id),
+                    None => self.sampler.choose(cpu, logits, sampling, position),
+                };
+                match choice {
+                    Some(choice) => {
+                        sequence.generate(choice.id, self.context);
+                        let token = Token {
+                            id: choice.id,
+                            position,
+                            log_prob: choice.log_prob,
+                            entropy: choice.entropy,
+                            forced: forced.is_some(),
+                        };
+                        events.push(Event { request, kind: EventKind::Token(token) });
+                    }
+                    // Infinities of a wrong guess may have reached the rows before it, as 0 times infinity: this row is run
+                    // again without guesses.
+                    None if accepted < sequence.draft.len() => {
+                        sequence.account.close();
+                        break;
+                    }
+                    None => sequence.finished = Some(Reason::NotFinite),
                 }
-                None => sequence.finished = Some(Reason::NotFinite),
+                if let Some(reason) = sequence.finished {
+                    events.push(Event { request, kind: EventKind::Finished(reason) });
+                }
+                let guessed = sequence.draft.get(accepted).copied();
+                if sequence.finished.is_some() || guessed != choice.map(|choice| choice.id) {
+                    break;
+                }
+                accepted += 1;
             }
-            if let Some(reason) = sequence.finished {
-                events.push(Event { request, kind: EventKind::Finished(reason) });
-            }
+            let drafted = sequence.draft.len();
+            sequence.account.settle(drafted, accepted, std::mem::take(&mut sequence.cost));
+            self.speculated.drafted += drafted as u64;
+            self.speculated.accepted += accepted as u64;
         }
     }
 }

@@ -34,3 +34,12 @@ pub struct Usage {
     /// Pages that nobody holds, kept for a request that begins alike.
     pub pages_cached: usize,
 }
+
+/// How guessing has gone so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Speculated {
+    /// Tokens that were guessed and run.
+    pub drafted: u64,
+    /// Those among them that were right, each of which saved a step.
+    pub accepted: u64,
+}

@@ -64,6 +64,11 @@ impl Pages {
         self.pages.len() - self.free.len() - self.idle.len()
     }
 
+    /// Pages that could be taken.
+    pub fn spare(&self) -> usize {
+        self.limit - self.held()
+    }
+
     /// Pages for all of `tokens`, and how many of their positions are there already: whole pages are shared, the one after
     /// them is copied if a page begins alike. At least one token is left to run. None, and nothing changed, if fewer than
     /// `spare` pages would be left for others.
@@ -81,7 +86,7 @@ impl Pages {
         }
         let total = tokens.len().div_ceil(PAGE_POSITIONS);
         let woken = held.iter().filter(|&&page| self.page(page).holders == 0).count();
-        if self.limit - self.held() < woken + total - held.len() + spare {
+        if self.spare() < woken + total - held.len() + spare {
             return None;
         }
         held.iter().for_each(|&page| self.hold(page));

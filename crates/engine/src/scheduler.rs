@@ -5,10 +5,14 @@ use std::collections::VecDeque;
 use minke_kernels::kv::{KvLayout, PAGE_POSITIONS};
 use minke_model::Batch;
 
+use crate::drafter::{Ask, Drafter};
 use crate::limits::Limits;
 use crate::pages::{Pages, common_len};
 use crate::request::RequestId;
 use crate::sequence::Sequence;
+
+/// Most rows of a batch that are guesses: their logits take memory.
+const DRAFTED_ROWS: usize = 64;
 
 /// All sequences, and the pages they share.
 pub(crate) struct Scheduler {
@@ -26,19 +30,62 @@ impl Scheduler {
         Scheduler { limits, pages, waiting: VecDeque::new(), running: Vec::new() }
     }
 
-    /// Fills the next batch, and `rows` with those of its rows whose logits are wanted, in the order of `running`.
-    pub fn schedule(&mut self, batch: &mut Batch, rows: &mut Vec<u32>) {
+    /// Decides which tokens are in the next batch; the rows that it has left.
+    pub fn schedule(&mut self) -> usize {
         let budget = self.generate(self.limits.batch_tokens);
         let budget = self.read(budget);
-        self.admit(budget);
+        self.admit(budget)
+    }
+
+    /// Adds guesses for those that generate, in `budget` rows that nobody else wants and pages that nobody will miss.
+    pub fn draft(&mut self, drafter: &mut dyn Drafter, budget: usize, context: usize, vocab_size: usize) {
+        let Scheduler { pages, running, .. } = self;
+        let generating = running.iter().filter(|sequence| sequence.generates()).count();
+        let price = drafter.costs().price(generating);
+        let share = budget.min(DRAFTED_ROWS) / generating.max(1);
+        let mut asks = Vec::new();
+        for sequence in running.iter().filter(|sequence| sequence.generates()) {
+            // The last token is not run.
+            let most = share.min(sequence.room(context) - 1).min(sequence.account.reaches(price));
+            if most > 0 {
+                let Sequence { request, tokens, .. } = sequence;
+                let (request, sampling) = (request.id, &request.sampling);
+                asks.push(Ask { request, tokens, sampling, most, draft: Vec::new(), cost: 0.0 });
+            }
+        }
+        drafter.draft(&mut asks);
+        let drafts: Vec<_> = asks.into_iter().map(|ask| (ask.request, ask.most, ask.draft, ask.cost)).collect();
+        let mut drafts = drafts.into_iter().peekable();
+        let others = running.len();
+        for sequence in running {
+            let asked = |(request, ..): &(RequestId, usize, Vec<u32>, f64)| *request == sequence.request.id;
+            let Some((_, most, mut draft, cost)) = drafts.next_if(asked) else { continue };
+            let known = draft.iter().take(most).take_while(|&&token| (token as usize) < vocab_size).count();
+            let wanted = (sequence.tokens.len() + known).div_ceil(PAGE_POSITIONS);
+            while sequence.pages.len() < wanted
+                && pages.spare() > others
+                && let Some(page) = pages.take()
+            {
+                sequence.pages.push(page);
+            }
+            draft.truncate(known.min(sequence.pages.len() * PAGE_POSITIONS - sequence.tokens.len()));
+            sequence.cost = cost + price * draft.len() as f64;
+            sequence.draft = draft;
+        }
+    }
+
+    /// Fills the next batch, and `rows` with those of its rows whose logits are wanted, in the order of `running`.
+    pub fn fill(&self, batch: &mut Batch, rows: &mut Vec<u32>) {
         batch.tokens.clear();
         batch.spans.clear();
         rows.clear();
         for sequence in self.running.iter().filter(|sequence| sequence.scheduled > 0) {
-            let tokens = &sequence.tokens[sequence.computed..][..sequence.scheduled];
-            batch.push(tokens, sequence.computed, sequence.pages.clone());
+            let Sequence { tokens, draft, computed, scheduled, pages, .. } = sequence;
+            let run = [&tokens[*computed..][..*scheduled], draft].concat();
+            batch.push(&run, *computed, pages.clone());
             if sequence.wants_logits() {
-                rows.push(batch.tokens.len() as u32 - 1);
+                let end = batch.tokens.len();
+                rows.extend((end - draft.len() - 1..end).map(|row| row as u32));
             }
         }
     }
@@ -47,7 +94,9 @@ impl Scheduler {
     pub fn computed(&mut self) {
         for sequence in self.running.iter_mut().filter(|sequence| sequence.scheduled > 0) {
             let (from, to) = (sequence.computed, sequence.computed + sequence.scheduled);
-            self.pages.computed(&mut sequence.pages, &sequence.tokens, from, to);
+            if sequence.draft.is_empty() {
+                self.pages.computed(&mut sequence.pages, &sequence.tokens, from, to);
+            }
             if sequence.scheduled > 1 && sequence.wants_logits() {
                 // A whole prompt has been read: whoever has the same one goes on from here.
                 self.pages.share_rest(&sequence.pages, &sequence.tokens, to);
@@ -57,31 +106,36 @@ impl Scheduler {
         }
     }
 
-    /// Lets go of the sequences that finished.
-    pub fn retire(&mut self) {
-        let Scheduler { running, pages, .. } = self;
-        running.retain_mut(|sequence| {
-            let goes_on = sequence.finished.is_none();
-            if !goes_on {
-                pages.give_back(&mut sequence.pages, &sequence.tokens, sequence.computed);
-            }
-            goes_on
-        });
+    /// Takes note of what has been run of sequences with guesses: those that came true count, the others do not.
+    pub fn accepted(&mut self) {
+        for sequence in self.running.iter_mut().filter(|sequence| !sequence.draft.is_empty()) {
+            // It ran its last token and the guesses. Whatever came true, all tokens but the last have been run now.
+            let (from, to) = (sequence.computed - 1, sequence.tokens.len() - 1);
+            self.pages.computed(&mut sequence.pages, &sequence.tokens, from, to);
+            sequence.computed = to;
+            sequence.draft.clear();
+        }
     }
 
-    /// Drops a sequence wherever it is; says whether it was there.
-    pub fn remove(&mut self, id: RequestId) -> bool {
+    /// Lets go of the sequences that finished.
+    pub fn retire(&mut self) -> Vec<Sequence> {
+        let mut finished: Vec<Sequence> = self.running.extract_if(.., |sequence| sequence.finished.is_some()).collect();
+        for sequence in &mut finished {
+            self.pages.give_back(&mut sequence.pages, &sequence.tokens, sequence.computed);
+        }
+        finished
+    }
+
+    /// Takes out a sequence wherever it is, if it is there.
+    pub fn remove(&mut self, id: RequestId) -> Option<Sequence> {
         let named = |sequence: &Sequence| sequence.request.id == id;
         if let Some(i) = self.running.iter().position(named) {
             let mut sequence = self.running.remove(i);
             self.pages.give_back(&mut sequence.pages, &sequence.tokens, sequence.computed);
-            true
-        } else if let Some(i) = self.waiting.iter().position(named) {
-            self.waiting.remove(i);
-            true
-        } else {
-            false
+            return Some(sequence);
         }
+        let i = self.waiting.iter().position(named)?;
+        self.waiting.remove(i)
     }
 
     /// A row for each sequence that generates. One that finds no page for its next token takes them from those that were let
@@ -128,8 +182,8 @@ impl Scheduler {
     }
 
     /// Lets in those that wait, as far as rows and pages reach. Each gets the pages for all its tokens at once, and one page
-    /// is left for every other, so that it does not have to go again straight away.
-    fn admit(&mut self, mut budget: usize) {
+    /// is left for every other, so that it does not have to go again straight away. The rows that are left.
+    fn admit(&mut self, mut budget: usize) -> usize {
         let mut i = 0;
         while budget > 0 && self.running.len() < self.limits.sequences && i < self.waiting.len() {
             if self.running.iter().any(|other| worth_waiting(&self.waiting[i].tokens, other)) {
@@ -137,14 +191,15 @@ impl Scheduler {
                 continue;
             }
             let Some((pages, computed)) = self.pages.start(&self.waiting[i].tokens, self.running.len()) else {
-                return;
+                break;
             };
-            let Some(mut sequence) = self.waiting.remove(i) else { return };
+            let Some(mut sequence) = self.waiting.remove(i) else { break };
             (sequence.pages, sequence.computed) = (pages, computed);
             sequence.scheduled = sequence.left().min(budget);
             budget -= sequence.scheduled;
             self.running.push(sequence);
         }
+        budget
     }
 }
 

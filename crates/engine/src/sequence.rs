@@ -1,5 +1,6 @@
 //! A request under way: its tokens so far, and how many of them the model has seen.
 
+use crate::account::Account;
 use crate::event::Reason;
 use crate::request::Request;
 
@@ -13,6 +14,12 @@ pub(crate) struct Sequence {
     pub computed: usize,
     /// Tokens in the current step's batch, from position `computed` on.
     pub scheduled: usize,
+    /// Guesses at what follows its tokens, in the current step's batch behind them.
+    pub draft: Vec<u32>,
+    /// What they cost.
+    pub cost: f64,
+    /// What its guesses have cost and saved.
+    pub account: Account,
     /// Its pages from position 0; none while it waits.
     pub pages: Vec<u32>,
     /// Why it ends with the current step, if it does.
@@ -30,6 +37,9 @@ impl Sequence {
             prompt_len: prompt.len(),
             computed: 0,
             scheduled: 0,
+            draft: Vec::new(),
+            cost: 0.0,
+            account: Account::default(),
             pages: Vec::new(),
             finished: None,
             thought: None,
@@ -48,6 +58,16 @@ impl Sequence {
     /// Whether the current step gives the logits for its next token.
     pub fn wants_logits(&self) -> bool {
         self.scheduled == self.left()
+    }
+
+    /// Whether the current step runs its last token alone.
+    pub fn generates(&self) -> bool {
+        self.scheduled == 1 && self.left() == 1
+    }
+
+    /// Tokens that it can still get, if the model runs `context`.
+    pub fn room(&self, context: usize) -> usize {
+        self.prompt_len.saturating_add(self.request.limit).min(context) - self.tokens.len()
     }
 
     /// The token that must come next, because the thought budget is spent.

@@ -21,6 +21,8 @@ pub mod train;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use minke_kernels::Dtype;
 
+use crate::speculate::Speculate;
+
 /// An open lab for reasoning models on scarce chips.
 #[derive(Parser)]
 #[command(version, about, disable_help_subcommand = true, arg_required_else_help = true)]
@@ -114,6 +116,15 @@ pub struct ModelArguments {
     /// How weights are kept in memory
     #[arg(long, value_name = "f32|bf16", default_value = "f32", hide_possible_values = true)]
     pub dtype: DtypeArgument,
+}
+
+/// What guesses the model's tokens.
+#[derive(Args)]
+pub struct SpeculateArguments {
+    /// Guess tokens and check several at once: the same tokens, sooner. `lookup` guesses what followed before in the same
+    /// text; a smaller model of the same vocabulary guesses more. Where it does not pay it pauses by itself
+    #[arg(long, value_name = "off|lookup|MODEL", default_value = "lookup")]
+    pub speculate: Speculate,
 }
 
 /// A [`Dtype`] on the command line.

@@ -11,6 +11,7 @@ mod machine;
 mod output;
 mod serve;
 mod session;
+mod speculate;
 mod store;
 mod talker;
 mod terminal;

@@ -59,6 +59,7 @@ use self::loaded::Loaded;
 use self::metrics::Metrics;
 use crate::client::Door;
 use crate::output::{Show, print};
+use crate::speculate::{Speculate, Speculation};
 use crate::store::Store;
 use crate::{interrupt, load, machine};
 
@@ -81,6 +82,8 @@ pub struct Options {
     /// Whether other machines may be served without TLS.
     pub insecure: bool,
     pub dtype: Dtype,
+    /// What guesses for models.
+    pub speculate: Speculate,
     /// Bytes that models may take together.
     pub memory: Option<u64>,
     /// Whom the login link is for, if not whoever runs this.
@@ -169,7 +172,7 @@ impl Show for Started {
 
 /// Serves until Ctrl-C.
 pub fn run(options: &Options) -> Result<()> {
-    let Options { listen, tls, insecure, dtype, memory, person, chips, pace, json } = options;
+    let Options { listen, tls, insecure, dtype, speculate, memory, person, chips, pace, json } = options;
     if !listen.ip().is_loopback() && tls.is_none() && !insecure {
         bail!(
             "{listen} can be reached from other machines, and without TLS anybody on the way could read along; give --cert \
@@ -185,6 +188,7 @@ pub fn run(options: &Options) -> Result<()> {
     let desk = Desk::open(store.home(), &store.database(), *chips, *pace)?;
     let database = Database::open(&store.database())?;
     let cpu = Arc::new(load::cpu()?);
+    let speculation = Speculation::load(speculate, &cpu, *dtype)?;
     let memory = memory.unwrap_or_else(|| machine::memory().map_or(MEMORY, |bytes| bytes / 2));
     let busy = || format!("{listen} can't be listened on; choose another address with --listen");
     let listener = TcpListener::bind(listen).with_context(busy)?;
@@ -204,7 +208,7 @@ pub fn run(options: &Options) -> Result<()> {
     })?;
     Door { address: site.url(), key }.open(&store)?;
     let started = Started { address: site.url(), login: format!("{}/login/{link}", site.url()), person: name };
-    let shared = Arc::new(Server::new(Loaded::new(store, *dtype, cpu, memory), desk, database, site));
+    let shared = Arc::new(Server::new(Loaded::new(store, *dtype, cpu, speculation, memory), desk, database, site));
     let interrupted = interrupt::flag()?;
     // For connections only; models run on threads of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

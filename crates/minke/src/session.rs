@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use minke_engine::{
-    Engine, EventKind, Limits, Reason, Request, RequestId, Sampling, Seed, ThoughtBudget, TransformerDecoder,
+    Engine, EventKind, Limits, Reason, Request, RequestId, Sampling, Seed, Speculative, ThoughtBudget,
+    TransformerDecoder,
 };
 use minke_kernels::kv::PAGE_POSITIONS;
 use minke_model::Message;
@@ -37,7 +38,7 @@ pub struct Session<'a> {
     model: &'a Talker,
     settings: Settings,
     budget: Option<ThoughtBudget>,
-    decoder: TransformerDecoder<'a>,
+    decoder: Speculative<'a, TransformerDecoder<'a>>,
     engine: Engine,
     messages: Vec<Message>,
     turn: u32,
@@ -70,8 +71,8 @@ impl<'a> Session<'a> {
                            leave --budget out, or bound the whole reply with --max-tokens";
             model.tags().context(missing).map(|(open, close)| ThoughtBudget { open, close, tokens })
         });
-        let decoder = TransformerDecoder::new(model.cpu(), model.transformer());
         let pages = model.transformer().context().div_ceil(PAGE_POSITIONS);
+        let decoder = model.decoder(pages);
         let engine = Engine::new(&decoder, Limits { sequences: 1, batch_tokens: 512, pages, queue: 1 });
         Ok(Session { model, settings, budget: tags.transpose()?, decoder, engine, messages: Vec::new(), turn: 0 })
     }

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use minke_engine::{Speculative, TransformerDecoder};
 use minke_kernels::{Cpu, Dtype};
 use minke_model::{ChatTemplate, Checkpoint, DecodeStream, Message, Tokenizer, Transformer};
 
 use crate::load;
+use crate::speculate::Speculation;
 use crate::think::{CLOSE, OPEN, Part, Splitter};
 
 /// What is said when a model's weights are of no use.
@@ -19,6 +21,7 @@ pub struct Talker {
     transformer: Transformer,
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
+    speculation: Speculation,
 }
 
 /// What a model goes on from.
@@ -35,12 +38,20 @@ impl Talker {
         let (tokenizer, template) = (checkpoint.tokenizer()?, checkpoint.chat_template()?);
         let cpu = cpu()?;
         let transformer = load::transformer(&cpu, checkpoint, dtype)?;
-        Ok(Talker { cpu, transformer, tokenizer, template })
+        Ok(Talker { cpu, transformer, tokenizer, template, speculation: Speculation::Off })
     }
 
-    /// The machine that it runs on.
-    pub fn cpu(&self) -> &Cpu {
-        &self.cpu
+    /// Has its tokens guessed from now on, by something that can.
+    pub fn guess(&mut self, speculation: Speculation) -> Result<()> {
+        speculation.check(&self.tokenizer)?;
+        self.speculation = speculation;
+        Ok(())
+    }
+
+    /// The model as an engine runs it; what guesses for it keeps to so many pages.
+    pub fn decoder(&self, pages: usize) -> Speculative<'_, TransformerDecoder<'_>> {
+        let drafter = self.speculation.drafter(&self.cpu, &self.transformer, pages);
+        Speculative { decoder: TransformerDecoder::new(&self.cpu, &self.transformer), drafter }
     }
 
     /// The model itself.

@@ -1,6 +1,8 @@
 //! Completions of a task's problems: sampled by the engine, judged by the task.
 
-use minke_engine::{Engine, Limits, Reason, Request, RequestId, Sampling, Seed, TransformerDecoder};
+use minke_engine::{
+    Drafter, Engine, Limits, Reason, Request, RequestId, Sampling, Seed, Speculative, TransformerDecoder,
+};
 use minke_kernels::Cpu;
 use minke_model::{Error, Result, Tokenizer, Transformer};
 
@@ -23,6 +25,7 @@ pub struct Generator<'a> {
     end_think: u32,
     end: u32,
     engine: Option<Engine>,
+    drafter: Option<Box<dyn Drafter + 'a>>,
 }
 
 /// A problem to complete, and the random numbers to do it with.
@@ -68,7 +71,20 @@ impl<'a> Generator<'a> {
             };
             tokenizer.token_id(tag).ok_or_else(lacks)
         };
-        Ok(Generator { task, tokenizer, think: id(THINK)?, end_think: id(END_THINK)?, end: id(END)?, engine: None })
+        Ok(Generator {
+            task,
+            tokenizer,
+            think: id(THINK)?,
+            end_think: id(END_THINK)?,
+            end: id(END)?,
+            engine: None,
+            drafter: None,
+        })
+    }
+
+    /// Has tokens guessed from now on, or not; they are the same.
+    pub fn guess(&mut self, drafter: Option<Box<dyn Drafter + 'a>>) {
+        self.drafter = drafter;
     }
 
     /// Completes every ask.
@@ -82,7 +98,8 @@ impl<'a> Generator<'a> {
         asks: &[Ask<'_>],
         drawing: Drawing,
     ) -> Result<Sampled> {
-        let mut decoder = TransformerDecoder::new(cpu, transformer);
+        let mut decoder =
+            Speculative { decoder: TransformerDecoder::new(cpu, transformer), drafter: self.drafter.take() };
         let limits = Limits::within(KV_BYTES, transformer.kv_layout());
         let engine = self.engine.get_or_insert_with(|| Engine::new(&decoder, limits));
         engine.reset();
@@ -103,6 +120,7 @@ impl<'a> Generator<'a> {
         }
         let prompts: Vec<Vec<u32>> = requests.iter().map(|request| request.prompt.clone()).collect();
         let outcomes = engine.generate(&mut decoder, requests).map_err(|refused| Error::new(refused.to_string()))?;
+        self.drafter = decoder.drafter.take();
 
         let (mut entropy, mut count) = (0.0, 0_usize);
         let mut rollouts = Vec::with_capacity(asks.len());

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use minke_engine::{
-    Decoder, Engine, EventKind, Limits, Outcome, Reason, Request, RequestId, Sampling, Seed, ThoughtBudget, Token,
+    Decoder, Engine, EventKind, Limits, Outcome, Reason, Request, RequestId, Sampling, Seed, Speculated, ThoughtBudget,
+    Token,
 };
 use minke_kernels::kv::PAGE_POSITIONS;
 use minke_kernels::random::Random;
@@ -14,7 +15,7 @@ use crate::scripted::{STOP, Scripted, VOCAB, prompt, request};
 const AMPLE: Limits = Limits { sequences: 4, batch_tokens: 1024, pages: 64, queue: 4 };
 
 /// A token bit for bit, which `==` on floats is not.
-fn bits(token: &Token) -> (u32, usize, u32, u32, bool) {
+pub fn bits(token: &Token) -> (u32, usize, u32, u32, bool) {
     (token.id, token.position, token.log_prob.to_bits(), token.entropy.to_bits(), token.forced)
 }
 
@@ -80,8 +81,14 @@ pub fn alone(decoder: &mut impl Decoder, requests: &[Request]) -> Vec<Outcome> {
     requests.iter().map(alone).collect()
 }
 
-/// Runs `requests` with arrivals and cancels at random steps, and holds each to what `alone` says.
-pub fn check(random: &mut Random, decoder: &mut impl Decoder, limits: Limits, requests: &[Request], alone: &[Outcome]) {
+/// Runs `requests` with arrivals and cancels at random steps, and holds each to what `alone` says; what was guessed.
+pub fn check(
+    random: &mut Random,
+    decoder: &mut impl Decoder,
+    limits: Limits,
+    requests: &[Request],
+    alone: &[Outcome],
+) -> Speculated {
     let mut engine = Engine::new(decoder, limits);
     let mut outcomes: BTreeMap<RequestId, (Vec<Token>, Option<Reason>)> = BTreeMap::new();
     let mut arriving = requests.iter();
@@ -130,6 +137,7 @@ pub fn check(random: &mut Random, decoder: &mut impl Decoder, limits: Limits, re
     assert_eq!(engine.usage().pages_held, 0, "pages were lost");
     engine.reset();
     assert_eq!(engine.usage().pages_cached, 0);
+    engine.speculated()
 }
 
 #[test]

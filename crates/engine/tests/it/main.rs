@@ -3,4 +3,5 @@
 mod alone;
 mod behaviour;
 mod scripted;
+mod speculation;
 mod transformer;

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use minke_engine::{Decoder, Engine, Limits, Request, RequestId, Sampling, Seed, TransformerDecoder};
+use minke_engine::{
+    Decoder, DraftModel, Engine, Limits, Lookup, Request, RequestId, Sampling, Seed, Speculative, TransformerDecoder,
+};
 use minke_kernels::kv::{KvDtype, KvPages, PAGE_POSITIONS};
 use minke_kernels::log_prob::{LogProb, log_prob};
 use minke_kernels::random::Random;
@@ -10,6 +12,7 @@ use minke_kernels::{Cpu, Dtype, Isa};
 use minke_model::{Activations, Batch, Checkpoint, Source, Transformer};
 
 use crate::alone::{alone, check, random_limits, random_requests};
+use crate::speculation::Guesser;
 
 const MODELS: [&str; 4] = ["deepseek_v3", "deepseek_v3-qlora", "llama", "qwen2"];
 
@@ -39,6 +42,21 @@ fn company_and_threads_change_nothing() {
                 let decoder = &mut TransformerDecoder::new(&two, &transformer).with_kv(kv);
                 check(random, decoder, limits, &requests, &alone);
             }
+            let alone = alone(&mut TransformerDecoder::new(&one, &transformer), &requests);
+            let limits = random_limits(random, context);
+            let decoder = TransformerDecoder::new(&two, &transformer);
+            let mut looking = Speculative { decoder, drafter: Some(Box::new(Lookup { row: 0.0 })) };
+            let looked_up = check(random, &mut looking, limits, &requests, &alone);
+            let decoder = TransformerDecoder::new(&two, &transformer);
+            let guesser = Guesser::new(name.len() as u64, vocab, 0.0, &requests, &alone);
+            let mut guessing = Speculative { decoder, drafter: Some(Box::new(guesser)) };
+            let guessed = check(random, &mut guessing, limits, &requests, &alone);
+            let decoder = TransformerDecoder::new(&two, &transformer);
+            let twin = DraftModel::new(TransformerDecoder::new(&one, &transformer), 200, 0.0, 0.0);
+            let mut guessing = Speculative { decoder, drafter: Some(Box::new(twin)) };
+            let twin = check(random, &mut guessing, limits, &requests, &alone);
+            assert!(twin.accepted > 100 && 10 * twin.accepted > 7 * twin.drafted, "{twin:?}: it is the same model");
+            assert!(guessed.accepted > 100 && looked_up.drafted > 0, "{guessed:?}, {looked_up:?}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `minke bench`: how fast a model reads and writes here.
 
+mod speculation;
+
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -12,8 +14,10 @@ use minke_kernels::kv::PAGE_POSITIONS;
 use minke_kernels::random::Random;
 use serde::{Deserialize, Serialize};
 
+use self::speculation::{Guessed, measure};
 use super::{DtypeArgument, ModelArguments};
 use crate::output::{Show, print};
+use crate::speculate::{Speculate, Speculation};
 use crate::{load, machine, units};
 
 /// Rows that are read at a time.
@@ -23,10 +27,13 @@ const BATCH: usize = 512;
 #[command(after_help = "Examples:
   minke bench smollm2 --dtype bf16
   minke bench smollm2 --prefill 128,512 --decode 128 --depth 0,1024 --sequences 1,8,32
+  minke bench smollm2 --speculate lookup
   minke bench smollm2 --json > before.json; minke bench smollm2 --compare before.json
 
 A test is named as llama-bench names it: pp512 reads 512 tokens, tg128 writes 128 one after the other, @ d1024 behind 1024 others,
-x8 in 8 sequences at once, whose tokens count together.
+x8 in 8 sequences at once, whose tokens count together. These write without guesses. With --speculate a list that the prompt holds three
+times is written again (list128), a story is gone on with at temperature 1 (story128), and random digits, where guesses are often wrong
+(digits128): with guesses and without, in pairs.
 MINKE_ISA chooses another instruction set, MINKE_THREADS another number of threads.")]
 pub struct Bench {
     #[command(flatten)]
@@ -43,13 +50,16 @@ pub struct Bench {
     /// Sequences that are written at once
     #[arg(long, value_name = "N", default_value = "1", value_delimiter = ',')]
     sequences: Vec<NonZeroUsize>,
+    /// Also measure what guessing tokens gains: by what followed before in the same text, or by a smaller model
+    #[arg(long, value_name = "off|lookup|MODEL", default_value = "off")]
+    speculate: Speculate,
     /// Times that each is measured, in turn, after once that does not count
     #[arg(long, value_name = "N", default_value = "5")]
     repetitions: NonZeroUsize,
     /// Put the rates beside those of an earlier run, which --json has printed into this file
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
-    /// Print {"tests": [{"test": "pp512", "tok_s": …}, …], …}
+    /// Print {"tests": [{"test": "pp512", "tok_s": …}, …], "speculation": [{"test": "list128", "times": …}, …], …}
     #[arg(long)]
     json: bool,
 }
@@ -63,6 +73,8 @@ struct Benched {
     isa: &'static str,
     threads: usize,
     tests: Vec<Rate>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    speculation: Vec<Guessed>,
 }
 
 /// Tokens a second.
@@ -155,7 +167,9 @@ pub fn run(arguments: &Bench) -> Result<()> {
     let tests = tests(arguments);
     let cpu = load::cpu()?;
     let checkpoint = load::open(&arguments.model.model)?;
-    let transformer = load::transformer(&cpu, &checkpoint, arguments.model.dtype.into())?;
+    let dtype = arguments.model.dtype.into();
+    let transformer = load::transformer(&cpu, &checkpoint, dtype)?;
+    let speculation = Speculation::load(&arguments.speculate, &cpu, dtype)?;
     let context = transformer.context();
     let most = |of: fn(Test) -> usize| tests.iter().map(|&test| of(test)).max().unwrap_or(1);
     if most(Test::positions) >= context {
@@ -187,6 +201,15 @@ pub fn run(arguments: &Bench) -> Result<()> {
             }
         }
     }
+    let mut guessed = Vec::new();
+    if arguments.speculate != Speculate::Off {
+        let tokenizer = checkpoint.tokenizer()?;
+        speculation.check(&tokenizer)?;
+        for tokens in &arguments.decode {
+            let repetitions = arguments.repetitions.get();
+            guessed.append(&mut measure(&cpu, &transformer, &tokenizer, &speculation, tokens.get(), repetitions)?);
+        }
+    }
     if live {
         eprint!("\r\x1b[K");
     }
@@ -202,6 +225,7 @@ pub fn run(arguments: &Bench) -> Result<()> {
         isa: cpu.isa().name(),
         threads: cpu.pool().threads(),
         tests: rates,
+        speculation: guessed,
     };
     print(&result, arguments.json)
 }
@@ -293,7 +317,7 @@ fn name(dtype: DtypeArgument) -> String {
 
 impl Show for Benched {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Benched { model, dtype, isa, threads, tests } = self;
+        let Benched { model, dtype, isa, threads, tests, speculation } = self;
         writeln!(out, "{model}: {dtype} weights, {isa}, threads: {threads}\n")?;
         let width = tests.iter().map(|rate| rate.test.len()).max().unwrap_or(0);
         let repetitions = tests.first().map_or(0, |rate| rate.repetitions);
@@ -305,7 +329,7 @@ impl Show for Benched {
                 None => writeln!(out)?,
             }
         }
-        Ok(())
+        if speculation.is_empty() { Ok(()) } else { speculation::show(speculation, out) }
     }
 }
 

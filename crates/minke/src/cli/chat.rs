@@ -10,9 +10,10 @@ use crossterm::style::Attribute;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use super::ModelArguments;
+use super::{ModelArguments, SpeculateArguments};
 use crate::output::{Show, print};
 use crate::session::{Reply, Session, Settings};
+use crate::speculate::Speculation;
 use crate::talker::Talker;
 use crate::think::{CLOSE, OPEN, Part};
 use crate::{interrupt, load, terminal};
@@ -26,11 +27,14 @@ const LONGEST_PROMPT: u64 = 64 << 20;
   minke chat smollm2 \"Why is the sea salty?\"    one question
   cat letter.txt | minke chat smollm2           a prompt from a pipe
   minke chat runs/sums 37+85+46=                a model trained on sums thinks aloud
+  minke chat llama-8b --speculate llama-1b      a smaller model of the same family guesses for it
 
 Without a terminal a thought is printed between <think> and </think>.")]
 pub struct Chat {
     #[command(flatten)]
     model: ModelArguments,
+    #[command(flatten)]
+    speculate: SpeculateArguments,
     /// What to say; otherwise it is read from a pipe, or line by line
     prompt: Option<String>,
     /// Whether it may think before it answers
@@ -64,7 +68,9 @@ enum Switch {
 
 pub fn run(arguments: &Chat) -> Result<()> {
     let checkpoint = load::open(&arguments.model.model)?;
-    let model = Talker::load(&checkpoint, arguments.model.dtype.into(), || Ok(Arc::new(load::cpu()?)))?;
+    let (dtype, cpu) = (arguments.model.dtype.into(), Arc::new(load::cpu()?));
+    let mut model = Talker::load(&checkpoint, dtype, || Ok(Arc::clone(&cpu)))?;
+    model.guess(Speculation::load(&arguments.speculate.speculate, &cpu, dtype)?)?;
     if arguments.think == Switch::Off && !model.can_think() {
         terminal::say("minke: this model has no <think> and </think>: there are no thoughts to turn off");
     }

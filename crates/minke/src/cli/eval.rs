@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use minke_engine::Limits;
 use minke_kernels::log_prob::{LogProb, log_prob};
 use minke_kernels::math::exp;
 use minke_train::evaluation::{Evaluation, Sampled};
@@ -17,10 +18,11 @@ use minke_train::tasks::countdown::Countdown;
 use minke_train::tasks::{Task, held_out_items};
 use serde::Serialize;
 
-use super::ModelArguments;
 use super::debug::check_tokens;
+use super::{ModelArguments, SpeculateArguments};
 use crate::load;
 use crate::output::{Show, print};
+use crate::speculate::Speculation;
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -32,6 +34,8 @@ The problems are those that no training on the task ever sees.")]
 pub struct Eval {
     #[command(flatten)]
     model: ModelArguments,
+    #[command(flatten)]
+    speculate: SpeculateArguments,
     /// A task whose verifier judges the answers
     #[arg(long, value_name = "chain_sum|countdown", value_parser = ["chain_sum", "countdown"], hide_possible_values = true, required_unless_present = "text")]
     task: Option<String>,
@@ -108,8 +112,11 @@ fn accuracy(arguments: &Eval, task: &dyn Task) -> Result<()> {
     let cpu = load::cpu()?;
     let checkpoint = load::open(&arguments.model.model)?;
     let tokenizer = checkpoint.tokenizer()?;
-    let mut generator = Generator::new(task, &tokenizer)?;
-    let transformer = load::transformer(&cpu, &checkpoint, arguments.model.dtype.into())?;
+    let generator = Generator::new(task, &tokenizer)?;
+    let dtype = arguments.model.dtype.into();
+    let transformer = load::transformer(&cpu, &checkpoint, dtype)?;
+    let speculation = Speculation::load(&arguments.speculate.speculate, &cpu, dtype)?;
+    speculation.check(&tokenizer)?;
     let items = held_out_items(task, arguments.level, arguments.items as usize);
     // A problem that the model can't read would only be found out after the others.
     let longest = items.iter().map(|item| tokenizer.encode(&item.prompt, true).map(|prompt| prompt.len()));
@@ -127,6 +134,9 @@ fn accuracy(arguments: &Eval, task: &dyn Task) -> Result<()> {
         }
         true
     };
+    let mut generator = generator;
+    let pages = Limits::within(1 << 30, transformer.kv_layout()).pages;
+    generator.guess(speculation.drafter(&cpu, &transformer, pages));
     let evaluation = generator.evaluate(&cpu, &transformer, &items, arguments.samples, drawing, heed)?;
     if watched {
         eprint!("\r\x1b[K");

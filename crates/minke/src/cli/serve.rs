@@ -8,13 +8,14 @@ use clap::Args;
 use minke_lab::policy::Pace;
 use minke_train::budget;
 
-use super::DtypeArgument;
+use super::{DtypeArgument, SpeculateArguments};
 use crate::serve;
 
 #[derive(Args)]
 #[command(after_help = "Examples:
   minke serve                                             for this machine; open the link that it prints
   minke serve --turn 10s                                  where runs take minutes, not hours
+  minke serve --speculate llama-1b                        a small model guesses for all of its family
   minke serve --listen 0.0.0.0:7373 --cert c.pem --key k.pem   for others as well
 
 The API is OpenAI's: base URL http://127.0.0.1:7373/v1, with a key from the account page. Models are those of
@@ -35,6 +36,8 @@ pub struct Serve {
     /// How weights are kept in memory
     #[arg(long, value_name = "f32|bf16", default_value = "f32", hide_possible_values = true)]
     dtype: DtypeArgument,
+    #[command(flatten)]
+    speculate: SpeculateArguments,
     /// Gigabytes that models may take together; by default half of what the machine has
     #[arg(long, value_name = "GB", value_parser = gigabytes, allow_negative_numbers = true)]
     memory: Option<u64>,
@@ -58,6 +61,7 @@ pub fn run(arguments: &Serve) -> Result<()> {
         tls: arguments.cert.clone().zip(arguments.key.clone()),
         insecure: arguments.insecure,
         dtype: arguments.dtype.into(),
+        speculate: arguments.speculate.speculate.clone(),
         memory: arguments.memory,
         person: arguments.person.clone(),
         chips: arguments.chips,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use anyhow::{Context, Result};
-use minke_engine::{Engine, EventKind, Limits, Refused, Request, RequestId, TransformerDecoder};
+use minke_engine::{Engine, EventKind, Limits, Refused, Request, RequestId, Speculative, TransformerDecoder};
 use tokio::sync::mpsc;
 
 use crate::talker::Talker;
@@ -121,7 +121,7 @@ fn run(model: &Talker, limits: Limits, submissions: &Receiver<Submission>, load:
 
 /// The engine, and where its events go.
 struct Desk<'a> {
-    decoder: TransformerDecoder<'a>,
+    decoder: Speculative<'a, TransformerDecoder<'a>>,
     engine: Engine,
     under_way: BTreeMap<RequestId, mpsc::Sender<Happened>>,
     /// Requests taken so far.
@@ -131,7 +131,7 @@ struct Desk<'a> {
 
 impl<'a> Desk<'a> {
     fn new(model: &'a Talker, limits: Limits, load: &'a Load) -> Desk<'a> {
-        let decoder = TransformerDecoder::new(model.cpu(), model.transformer());
+        let decoder = model.decoder(limits.pages);
         let engine = Engine::new(&decoder, limits);
         Desk { decoder, engine, under_way: BTreeMap::new(), taken: 0, load }
     }

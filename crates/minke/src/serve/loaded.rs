@@ -14,6 +14,7 @@ use minke_model::Checkpoint;
 
 use super::engine_thread::EngineThread;
 use super::error::Failure;
+use crate::speculate::Speculation;
 use crate::store::Store;
 use crate::talker::Talker;
 use crate::units;
@@ -30,6 +31,8 @@ pub struct Loaded {
     store: Store,
     dtype: Dtype,
     cpu: Arc<Cpu>,
+    /// What guesses for those models whose vocabulary it has; look-up guesses for the others.
+    speculation: Speculation,
     /// Bytes that all of them together may take.
     bound: u64,
     entries: Mutex<BTreeMap<String, Entry>>,
@@ -54,9 +57,10 @@ struct File {
 
 impl Loaded {
     /// No models yet.
-    pub fn new(store: Store, dtype: Dtype, cpu: Arc<Cpu>, bound: u64) -> Loaded {
+    pub fn new(store: Store, dtype: Dtype, cpu: Arc<Cpu>, speculation: Speculation, bound: u64) -> Loaded {
+        let bound = bound.saturating_sub(speculation.bytes(dtype));
         let turn = Arc::new(tokio::sync::Mutex::new(()));
-        Loaded { store, dtype, cpu, bound, entries: Mutex::default(), turn, loading: AtomicUsize::new(0) }
+        Loaded { store, dtype, cpu, speculation, bound, entries: Mutex::default(), turn, loading: AtomicUsize::new(0) }
     }
 
     /// The store.
@@ -141,7 +145,10 @@ impl Loaded {
             Dtype::Bf16 => 2,
         });
         self.make_room(weights)?;
-        let model = Talker::load(&checkpoint, self.dtype, || Ok(Arc::clone(&self.cpu))).map_err(broken)?;
+        let mut model = Talker::load(&checkpoint, self.dtype, || Ok(Arc::clone(&self.cpu))).map_err(broken)?;
+        if model.guess(self.speculation.clone()).is_err() {
+            model.guess(Speculation::Lookup).map_err(broken)?;
+        }
         let transformer = model.transformer();
         let page = transformer.kv_layout().page_bytes().max(1) as u64;
         let wanted = CONTEXTS * transformer.context().div_ceil(PAGE_POSITIONS);
@@ -219,7 +226,7 @@ mod tests {
 
     fn loaded(directory: &Path, bound: u64) -> Arc<Loaded> {
         let cpu = Arc::new(Cpu::new(minke_kernels::Isa::choose(None).unwrap(), 1));
-        Arc::new(Loaded::new(Store::at(directory), Dtype::F32, cpu, bound))
+        Arc::new(Loaded::new(Store::at(directory), Dtype::F32, cpu, Speculation::Lookup, bound))
     }
 
     #[tokio::test]

@@ -124,6 +124,12 @@ fn talking() -> Vec<Case> {
             let tokenizer = String::from_utf8(place.read("m/tokenizer.json")).unwrap();
             place.write("m/tokenizer.json", tokenizer.replace("think>", "aside>"));
         }),
+        say("--speculate no-such-model"),
+        chat("`minke chat m --speculate other hi`, a model of another vocabulary", &["--speculate", "other", "hi"])
+            .with(|place| {
+                let tokenizer = String::from_utf8(place.read("m/tokenizer.json")).unwrap();
+                place.write("home/models/other/tokenizer.json", tokenizer.replace("think>", "aside>"));
+            }),
         chat("`minke chat m hi`, `MINKE_ISA=mmx`", &["hi"]).env("MINKE_ISA", "mmx"),
     ]
 }
@@ -198,6 +204,7 @@ fn measuring() -> Vec<Case> {
         with("bench m --depth 200 --decode 100"),
         with("bench m --depth 18446744073709551615"),
         with("bench m --prefill 16 --decode 8 --sequences 18446744073709551615"),
+        with("bench m --prefill 16 --decode 300 --depth 0 --speculate lookup"),
         with("bench m --compare m/config.json"),
         with("debug logits m --tokens 1,999999"),
         with("debug generate m --prompt x --tokens 0"),

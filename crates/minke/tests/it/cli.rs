@@ -177,6 +177,20 @@ fn chips_are_measured() {
 }
 
 #[test]
+fn guesses_do_not_change_a_reply() {
+    let place = with_model();
+    let reply = |speculate: &str| {
+        let chat =
+            ["chat", "m", "hello hello hello", "--temperature", "1", "--max-tokens", "80", "--json", "--speculate"];
+        let reply = place.json(&[&chat[..], &[speculate]].concat());
+        (reply["thought"].clone(), reply["answer"].clone(), reply["tokens"].clone())
+    };
+    let plain = reply("off");
+    assert_eq!(plain, reply("lookup"));
+    assert_eq!(plain, reply("m"));
+}
+
+#[test]
 fn numbers_are_printed_as_json() {
     let place = with_model();
     let bench = [
@@ -200,6 +214,15 @@ fn numbers_are_printed_as_json() {
     let after = place.json(&[&bench[..], &["--compare", "before.json"]].concat());
     for (before, after) in before["tests"].as_array().unwrap().iter().zip(after["tests"].as_array().unwrap()) {
         assert!(after["tok_s"].as_f64() > Some(0.0) && after["before_tok_s"] == before["tok_s"], "{before} {after}");
+    }
+    for drafter in ["lookup", "m"] {
+        let speculating =
+            ["bench", "m", "--prefill", "4", "--decode", "30", "--repetitions", "1", "--speculate", drafter];
+        let benched = place.json(&speculating);
+        let texts = benched["speculation"].as_array().unwrap();
+        let names: Vec<&str> = texts.iter().map(|t| t["test"].as_str().unwrap()).collect();
+        assert_eq!(names, ["list30", "story30", "digits30"]);
+        assert!(texts.iter().all(|t| t["times"].as_f64() > Some(0.0)), "{benched}");
     }
     let logits = place.json(&["debug", "logits", "m", "--tokens", "1,2,3"]);
     assert_eq!(logits["logits"].as_array().unwrap().len(), 3);

@@ -19,6 +19,7 @@ use crate::serve::database::tests::database;
 use crate::serve::lab::Desk;
 use crate::serve::loaded::Loaded;
 use crate::serve::{Server, Site};
+use crate::speculate::Speculation;
 use crate::store::Store;
 
 const HOST: &str = "127.0.0.1:7373";
@@ -67,7 +68,7 @@ impl Town {
         let (ada, bob) = (citizen("ada").unwrap(), citizen("bob").unwrap());
         let site = Site { address: HOST.parse().unwrap(), tls: false };
         let store = Store::at(directory.path());
-        let loaded = Loaded::new(store, Dtype::F32, Arc::new(Cpu::detect().unwrap()), 1 << 30);
+        let loaded = Loaded::new(store, Dtype::F32, Arc::new(Cpu::detect().unwrap()), Speculation::Lookup, 1 << 30);
         let shared = Arc::new(Server::new(loaded, desk, database, site));
         Town { _directory: directory, router: router(&shared), shared, ada, bob }
     }
