@@ -2,17 +2,26 @@
 
 use crate::blocks::{columns_per_task, rows_per_task};
 use crate::cpu::Cpu;
+use crate::gemm::Operand;
 use crate::pool::Shareable;
-use crate::view::View;
 
-/// `out[i] = table[ids[i]]`. `table` is vocabulary by d with contiguous rows, `out` ids by d.
-pub fn gather(cpu: &Cpu, table: View<'_>, ids: &[u32], out: &mut [f32]) {
-    let d = table.cols();
+/// `out[i] = table[ids[i]]`. `table` is vocabulary by d, a packed weight or a view with contiguous rows; `out` ids by d.
+pub fn gather(cpu: &Cpu, table: Operand<'_>, ids: &[u32], out: &mut [f32]) {
+    let d = match table {
+        Operand::View(table) => table.cols(),
+        Operand::Packed(table) => table.inputs(),
+        Operand::Columns(..) => panic!("a part of a table"),
+    };
     assert_eq!(out.len(), ids.len() * d, "embeddings of {} tokens", ids.len());
     let block = rows_per_task(ids.len(), d);
     cpu.pool().chunks_mut(out, (block * d).max(1), |i, out| {
         for (r, out) in out.chunks_exact_mut(d).enumerate() {
-            out.copy_from_slice(table.row(ids[i * block + r] as usize));
+            let id = ids[i * block + r] as usize;
+            match table {
+                Operand::Packed(table) => table.row(id, out),
+                Operand::View(table) => out.copy_from_slice(table.row(id)),
+                Operand::Columns(..) => unreachable!("refused above"),
+            }
         }
     });
 }

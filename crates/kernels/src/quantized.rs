@@ -23,8 +23,18 @@ pub(crate) const BLOCK: usize = 32;
 /// Inputs of a block whose scales have a scale.
 pub(crate) const SUPER: usize = 256;
 
-/// What the nibbles of IQ4_NL stand for (`kvalues_iq4nl` in `ggml-common.h`), plus 128.
-pub(crate) const UNEVEN: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+/// What the nibbles of IQ4_NL stand for (`kvalues_iq4nl` in `ggml-common.h`).
+pub const UNEVEN: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// The same plus 128.
+pub(crate) const UNEVEN_CODES: [u8; 16] = {
+    let (mut codes, mut i) = ([0; 16], 0);
+    while i < 16 {
+        codes[i] = (UNEVEN[i] as u8) ^ 128;
+        i += 1;
+    }
+    codes
+};
 
 /// A way of storing weights in a few bits.
 #[allow(missing_docs, reason = "the names are llama.cpp's, and the table below says what they are")]
@@ -206,7 +216,7 @@ impl Row {
                 }
             };
             for (&code, out) in group.iter().zip(out) {
-                let code = if layout.uneven { UNEVEN[usize::from(code)] } else { code };
+                let code = if layout.uneven { UNEVEN_CODES[usize::from(code)] } else { code };
                 *out = (i32::from(code) - layout.offset) as f32 * scale;
                 if layout.minima {
                     *out += minimum;

@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, anyhow};
 use minke_kernels::kv::{KvPages, PAGE_POSITIONS};
-use minke_kernels::{Cpu, Dtype, View};
-use minke_model::{Activations, Batch, Checkpoint, Source, Transformer};
+use minke_kernels::{Cpu, View};
+use minke_model::{Activations, Batch, Checkpoint, Precision, Source, Transformer};
 
 use crate::store::Store;
 
@@ -24,9 +24,8 @@ pub fn open(model: &str) -> Result<Checkpoint> {
 }
 
 /// Reads a model's tensors and packs them for running.
-pub fn transformer(cpu: &Cpu, checkpoint: &Checkpoint, dtype: Dtype) -> Result<Transformer> {
-    let mut read = |parameter: &minke_model::Parameter| checkpoint.tensor(&parameter.name, &parameter.shape);
-    Ok(Transformer::new(cpu, checkpoint.config(), dtype, Source::Read(&mut read))?)
+pub fn transformer(cpu: &Cpu, checkpoint: &Checkpoint, precision: Precision) -> Result<Transformer> {
+    Ok(Transformer::new(cpu, checkpoint.config(), precision, Source::Checkpoint(checkpoint))?)
 }
 
 /// Runs one sequence from position 0 in chunks of rows; `each` gets a chunk's first position and its hidden states.

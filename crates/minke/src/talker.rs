@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use minke_engine::{Speculative, TransformerDecoder};
-use minke_kernels::{Cpu, Dtype};
-use minke_model::{ChatTemplate, Checkpoint, DecodeStream, Message, Tokenizer, Transformer};
+use minke_kernels::Cpu;
+use minke_model::{ChatTemplate, Checkpoint, DecodeStream, Message, Precision, Tokenizer, Transformer};
 
 use crate::load;
 use crate::speculate::Speculation;
@@ -33,11 +33,11 @@ pub struct Prompt {
 
 impl Talker {
     /// Reads a model with everything around it; `cpu` gives the machine to run it on.
-    pub fn load(checkpoint: &Checkpoint, dtype: Dtype, cpu: impl FnOnce() -> Result<Arc<Cpu>>) -> Result<Talker> {
+    pub fn load(checkpoint: &Checkpoint, precision: Precision, cpu: impl FnOnce() -> Result<Arc<Cpu>>) -> Result<Talker> {
         // What may be missing first: it is quickly said.
         let (tokenizer, template) = (checkpoint.tokenizer()?, checkpoint.chat_template()?);
         let cpu = cpu()?;
-        let transformer = load::transformer(&cpu, checkpoint, dtype)?;
+        let transformer = load::transformer(&cpu, checkpoint, precision)?;
         Ok(Talker { cpu, transformer, tokenizer, template, speculation: Speculation::Off })
     }
 

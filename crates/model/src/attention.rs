@@ -12,11 +12,12 @@ use minke_kernels::heads::{Heads, copy_heads};
 use minke_kernels::kv::{KvPages, Span};
 use minke_kernels::norm::{rms_norm, rms_norm_backward};
 use minke_kernels::rope::{Direction, RopeTable, rope};
-use minke_kernels::{Buffer, Cpu, Dtype, Matrix, View};
+use minke_kernels::{Buffer, Cpu, Matrix, View};
 
 use crate::config::{Attention, Config};
 use crate::error::Result;
 use crate::rotary;
+use crate::stored::Precision;
 use crate::weight::{Reader, Vector, Weight};
 use grouped::Grouped;
 
@@ -53,6 +54,7 @@ struct KvUp {
     absorb: Vec<Matrix>,
     /// Of each head, latent to value_dim: its value rows.
     expand: Vec<Matrix>,
+    precision: Precision,
     at: usize,
 }
 
@@ -110,27 +112,22 @@ pub(crate) struct Pass<'a> {
 }
 
 impl AttentionWeights {
-    pub fn new(cpu: &Cpu, config: &Config, dtype: Dtype) -> AttentionWeights {
+    pub fn new(config: &Config, precision: Precision) -> AttentionWeights {
         let (hidden, heads) = (config.hidden_size, config.heads);
         match config.attention {
-            Attention::Grouped { .. } => AttentionWeights::Grouped(Grouped::new(cpu, config, dtype)),
+            Attention::Grouped { .. } => AttentionWeights::Grouped(Grouped::new(config, precision)),
             Attention::Latent { q_lora_rank, kv_lora_rank, nope_dim, rope_dim, value_dim } => {
                 let all_heads = heads * (nope_dim + rope_dim);
                 let query = q_lora_rank.unwrap_or(all_heads);
-                let zeros = vec![0.0; kv_lora_rank.max(nope_dim)];
-                let pack = |outputs: usize, inputs: usize| {
-                    let w = View::new(&zeros[..inputs], 1, inputs).repeat_row(outputs);
-                    (0..heads).map(|_| Matrix::pack(cpu, dtype, w)).collect()
-                };
                 AttentionWeights::Latent(Latent {
-                    down: Weight::new(cpu, dtype, query + kv_lora_rank + rope_dim, hidden),
+                    down: Weight::new(precision, query + kv_lora_rank + rope_dim, hidden),
                     query: q_lora_rank.map(|rank| LowRankQuery {
                         norm: Vector::default(),
-                        up: Weight::new(cpu, dtype, all_heads, rank),
+                        up: Weight::new(precision, all_heads, rank),
                     }),
                     kv_norm: Vector::default(),
-                    kv_up: KvUp { absorb: pack(kv_lora_rank, nope_dim), expand: pack(value_dim, kv_lora_rank), at: 0 },
-                    output: Weight::new(cpu, dtype, hidden, heads * value_dim),
+                    kv_up: KvUp { absorb: Vec::new(), expand: Vec::new(), precision, at: 0 },
+                    output: Weight::new(precision, hidden, heads * value_dim),
                     heads,
                     widths: Widths { query, latent: kv_lora_rank, nope: nope_dim, rope: rope_dim, value: value_dim },
                     scale: (rotary::score_factor(config) / ((nope_dim + rope_dim) as f64).sqrt()) as f32,
@@ -191,13 +188,16 @@ impl AttentionWeights {
 
 impl KvUp {
     fn fill(&mut self, cpu: &Cpu, reader: &mut Reader<'_, '_>, widths: Widths) -> Result<()> {
+        let dtype = self.precision.dtype(reader.dtype()?);
         let (at, values) = reader.next(1)?;
         self.at = at;
         let Widths { latent, nope, value, .. } = widths;
-        for (head, rows) in values.chunks_exact((nope + value) * latent).enumerate() {
+        self.absorb.clear();
+        self.expand.clear();
+        for rows in values.chunks_exact((nope + value) * latent) {
             let (keys, values) = rows.split_at(nope * latent);
-            self.absorb[head].repack(cpu, View::new(keys, nope, latent).t());
-            self.expand[head].repack(cpu, View::new(values, value, latent));
+            self.absorb.push(Matrix::pack(cpu, dtype, View::new(keys, nope, latent).t()));
+            self.expand.push(Matrix::pack(cpu, dtype, View::new(values, value, latent)));
         }
         Ok(())
     }
@@ -208,7 +208,7 @@ impl Latent {
     fn query<'a>(&self, a: &'a AttentionActivations) -> (&'a [f32], usize) {
         match self.query {
             Some(_) => (&a.query, self.heads * self.widths.head()),
-            None => (&a.projected, self.down.matrix.outputs()),
+            None => (&a.projected, self.down.outputs()),
         }
     }
 
@@ -224,7 +224,7 @@ impl Latent {
         let (heads, widths) = (self.heads, self.widths);
         let Widths { query, latent, nope, rope: rotary, value } = widths;
         let (head, key) = (widths.head(), widths.key());
-        let (rows, down) = (normed.rows(), self.down.matrix.outputs());
+        let (rows, down) = (normed.rows(), self.down.outputs());
         a.projected.resize(rows * down);
         self.down.forward(cpu, normed, Mode::Set, &mut a.projected);
 
@@ -300,7 +300,7 @@ impl Latent {
         let (heads, widths) = (self.heads, self.widths);
         let Widths { query, latent, nope, rope: rotary, value } = widths;
         let (head, key) = (widths.head(), widths.key());
-        let (rows, down) = (normed.rows(), self.down.matrix.outputs());
+        let (rows, down) = (normed.rows(), self.down.outputs());
         let kv_up = &values[self.kv_up.at..][..heads * (nope + value) * latent];
         let key_rows = |h: usize| View::new(&kv_up[h * (nope + value) * latent..][..nope * latent], nope, latent);
         let value_rows =

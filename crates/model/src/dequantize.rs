@@ -1,8 +1,9 @@
 //! Stored elements to f32, bit for bit as gguf-py has them. Blocks as in llama.cpp's `ggml-common.h`.
 
 use minke_kernels::half::f32_from_f16;
+use minke_kernels::quantized::{Format, Row};
 
-use crate::k_quants;
+use crate::blocks;
 
 /// How a tensor's elements are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,16 +52,13 @@ const TYPES: [(Option<u32>, DataType, &str, usize, usize); 15] = [
     (Some(6), DataType::Q5_0, "Q5_0", 32, 22),
     (Some(7), DataType::Q5_1, "Q5_1", 32, 24),
     (Some(20), DataType::Iq4Nl, "IQ4_NL", 32, 18),
-    (Some(10), DataType::Q2K, "Q2_K", k_quants::SUPER, k_quants::Q2_K),
-    (Some(11), DataType::Q3K, "Q3_K", k_quants::SUPER, k_quants::Q3_K),
-    (Some(12), DataType::Q4K, "Q4_K", k_quants::SUPER, k_quants::Q4_K),
-    (Some(13), DataType::Q5K, "Q5_K", k_quants::SUPER, k_quants::Q5_K),
-    (Some(14), DataType::Q6K, "Q6_K", k_quants::SUPER, k_quants::Q6_K),
+    (Some(10), DataType::Q2K, "Q2_K", blocks::SUPER, blocks::Q2_K),
+    (Some(11), DataType::Q3K, "Q3_K", blocks::SUPER, blocks::Q3_K),
+    (Some(12), DataType::Q4K, "Q4_K", blocks::SUPER, blocks::Q4_K),
+    (Some(13), DataType::Q5K, "Q5_K", blocks::SUPER, blocks::Q5_K),
+    (Some(14), DataType::Q6K, "Q6_K", blocks::SUPER, blocks::Q6_K),
     (None, DataType::F8E4m3, "F8_E4M3", 1, 1),
 ];
-
-/// What the nibbles of IQ4_NL stand for (`kvalues_iq4nl` in `ggml-common.h`).
-pub(crate) const UNEVEN: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 impl DataType {
     /// The name that files and people use.
@@ -104,6 +102,24 @@ impl DataType {
         (elements / per_block).checked_mul(size)
     }
 
+    /// How kernels know it, if it is quantised.
+    pub fn format(self) -> Option<Format> {
+        Some(match self {
+            Self::Q8_0 => Format::Q8_0,
+            Self::Q4_0 => Format::Q4_0,
+            Self::Q4_1 => Format::Q4_1,
+            Self::Q5_0 => Format::Q5_0,
+            Self::Q5_1 => Format::Q5_1,
+            Self::Iq4Nl => Format::Iq4Nl,
+            Self::Q2K => Format::Q2K,
+            Self::Q3K => Format::Q3K,
+            Self::Q4K => Format::Q4K,
+            Self::Q5K => Format::Q5K,
+            Self::Q6K => Format::Q6K,
+            Self::F32 | Self::F16 | Self::Bf16 | Self::F8E4m3 => return None,
+        })
+    }
+
     /// The elements that `bytes` (whole blocks) hold.
     pub fn to_f32(self, bytes: &[u8]) -> Vec<f32> {
         let (per_block, size) = self.block();
@@ -122,72 +138,20 @@ impl DataType {
                 let (elements, _) = bytes.as_chunks::<2>();
                 out.extend(elements.iter().map(|&b| f32::from_bits((u16::from_le_bytes(b) as u32) << 16)));
             }
-            Self::Q8_0 => {
-                let (blocks, _) = bytes.as_chunks::<34>();
-                for block in blocks {
-                    let scale = half(block, 0);
-                    out.extend(block[2..].iter().map(|&q| q as i8 as f32 * scale));
+            _ => {
+                let format = self.format().expect("every other type is quantised");
+                // So few at a time that what lies between stays close by.
+                for bytes in bytes.chunks(size * (4096 / per_block)) {
+                    let (from, len) = (out.len(), bytes.len() / size * per_block);
+                    let mut row = Row::new(format, len);
+                    blocks::read(format, bytes, &mut row);
+                    out.resize(from + len, 0.0);
+                    row.to_f32(format, &mut out[from..]);
                 }
             }
-            Self::Q4_0 => {
-                let (blocks, _) = bytes.as_chunks::<18>();
-                for block in blocks {
-                    let scale = half(block, 0);
-                    nibbles(&block[2..], &mut out, |q| (q as f32 - 8.0) * scale);
-                }
-            }
-            Self::Q4_1 => {
-                let (blocks, _) = bytes.as_chunks::<20>();
-                for block in blocks {
-                    let (scale, minimum) = (half(block, 0), half(block, 2));
-                    nibbles(&block[4..], &mut out, |q| q as f32 * scale + minimum);
-                }
-            }
-            Self::Q5_0 => {
-                let (blocks, _) = bytes.as_chunks::<22>();
-                for block in blocks {
-                    let scale = half(block, 0);
-                    out.extend(five_bits(&block[2..]).map(|q| (q as f32 - 16.0) * scale));
-                }
-            }
-            Self::Q5_1 => {
-                let (blocks, _) = bytes.as_chunks::<24>();
-                for block in blocks {
-                    let (scale, minimum) = (half(block, 0), half(block, 2));
-                    out.extend(five_bits(&block[4..]).map(|q| q as f32 * scale + minimum));
-                }
-            }
-            Self::Iq4Nl => {
-                let (blocks, _) = bytes.as_chunks::<18>();
-                for block in blocks {
-                    let scale = half(block, 0);
-                    nibbles(&block[2..], &mut out, |q| f32::from(UNEVEN[usize::from(q)]) * scale);
-                }
-            }
-            Self::Q2K => bytes.as_chunks().0.iter().for_each(|block| k_quants::q2_k(block, &mut out)),
-            Self::Q3K => bytes.as_chunks().0.iter().for_each(|block| k_quants::q3_k(block, &mut out)),
-            Self::Q4K => bytes.as_chunks().0.iter().for_each(|block| k_quants::q4_k(block, &mut out)),
-            Self::Q5K => bytes.as_chunks().0.iter().for_each(|block| k_quants::q5_k(block, &mut out)),
-            Self::Q6K => bytes.as_chunks().0.iter().for_each(|block| k_quants::q6_k(block, &mut out)),
         }
         out
     }
-}
-
-/// The 32 integers of a block whose fifth bits come first, in 4 bytes, and then its nibbles.
-fn five_bits(bytes: &[u8]) -> impl Iterator<Item = u8> {
-    let (high, low) = bytes.split_at(4);
-    (0..32).map(move |i| low[i % 16] >> (i / 16 * 4) & 15 | (high[i / 8] >> (i % 8) & 1) << 4)
-}
-
-/// A block's first 16 elements are the low nibbles, its last 16 the high ones.
-fn nibbles(bytes: &[u8], out: &mut Vec<f32>, value: impl Fn(u8) -> f32) {
-    out.extend(bytes.iter().map(|b| value(b & 15)));
-    out.extend(bytes.iter().map(|b| value(b >> 4)));
-}
-
-pub(crate) fn half(block: &[u8], at: usize) -> f32 {
-    f32_from_f16(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
 /// The value of an eight-bit float of 4 bits of exponent and 3 of mantissa: exact, and NaN where all of them are set.

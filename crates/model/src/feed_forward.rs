@@ -9,6 +9,7 @@ use minke_kernels::{Buffer, Cpu, Dtype, View};
 
 use crate::config::{Config, Experts};
 use crate::error::Result;
+use crate::stored::Precision;
 use crate::weight::{Reader, Vector, Weight};
 
 /// What a block's feed-forward is made of.
@@ -96,17 +97,17 @@ struct GatedActivations {
 }
 
 impl FeedForwardWeights {
-    pub fn new(cpu: &Cpu, config: &Config, layer: usize, dtype: Dtype) -> FeedForwardWeights {
+    pub fn new(config: &Config, layer: usize, precision: Precision) -> FeedForwardWeights {
         let hidden = config.hidden_size;
         match &config.experts {
             Some(experts) if layer >= experts.first_dense => {
                 let &Experts { routed, shared, intermediate_size: width, .. } = experts;
                 FeedForwardWeights::Experts(Mixture {
                     // The router decides in f32, as published.
-                    gate: Weight::new(cpu, Dtype::F32, routed, hidden),
+                    gate: Weight::new(Precision::In(Dtype::F32), routed, hidden),
                     bias: Vector::default(),
-                    experts: (0..routed).map(|_| Gated::new(cpu, dtype, hidden, width)).collect(),
-                    shared: (shared > 0).then(|| Gated::new(cpu, dtype, hidden, shared * width)),
+                    experts: (0..routed).map(|_| Gated::new(precision, hidden, width)).collect(),
+                    shared: (shared > 0).then(|| Gated::new(precision, hidden, shared * width)),
                     router: Router {
                         experts: routed,
                         per_token: experts.per_token,
@@ -118,7 +119,7 @@ impl FeedForwardWeights {
                     },
                 })
             }
-            _ => FeedForwardWeights::Gated(Gated::new(cpu, dtype, hidden, config.intermediate_size)),
+            _ => FeedForwardWeights::Gated(Gated::new(precision, hidden, config.intermediate_size)),
         }
     }
 
@@ -173,8 +174,8 @@ impl FeedForwardWeights {
 }
 
 impl Gated {
-    fn new(cpu: &Cpu, dtype: Dtype, hidden: usize, width: usize) -> Gated {
-        Gated { gate_up: Weight::new(cpu, dtype, 2 * width, hidden), down: Weight::new(cpu, dtype, hidden, width) }
+    fn new(precision: Precision, hidden: usize, width: usize) -> Gated {
+        Gated { gate_up: Weight::new(precision, 2 * width, hidden), down: Weight::new(precision, hidden, width) }
     }
 
     fn fill(&mut self, cpu: &Cpu, reader: &mut Reader<'_, '_>) -> Result<()> {
@@ -183,7 +184,7 @@ impl Gated {
     }
 
     fn width(&self) -> usize {
-        self.down.matrix.inputs()
+        self.down.inputs()
     }
 
     fn forward(&self, cpu: &Cpu, normed: View<'_>, a: &mut GatedActivations, x: &mut [f32]) {
@@ -220,21 +221,16 @@ impl Gated {
 }
 
 impl Mixture {
-    /// Products of each expert's rows of `input` with one of its weights, as `operand` gives it.
-    fn jobs<'a>(
+    /// The `products` of each expert with its rows of `input`, whose results begin at the row that is given.
+    fn jobs<'a, I: IntoIterator<Item = Job<'a>>>(
         &'a self,
         sorted: &Sorted,
         input: View<'a>,
-        operand: impl Fn(&'a Gated) -> Operand<'a>,
+        products: impl Fn(&'a Gated, View<'a>, usize) -> I,
     ) -> Vec<Job<'a>> {
         let busy = self.experts.iter().zip(&sorted.places).filter(|(_, places)| !places.is_empty());
-        busy.map(|(expert, places)| Job {
-            a: input.rows_from(places.start, places.len()),
-            b: operand(expert),
-            row: places.start,
-            col: 0,
-        })
-        .collect()
+        busy.flat_map(|(expert, places)| products(expert, input.rows_from(places.start, places.len()), places.start))
+            .collect()
     }
 
     fn forward(&self, cpu: &Cpu, normed: View<'_>, a: &mut FeedForwardActivations, x: &mut [f32]) {
@@ -253,12 +249,12 @@ impl Mixture {
         gathered.resize(places * hidden);
         gather_rows(cpu, normed.contiguous(), hidden, &sorted.source, gathered);
         routed.gate_up.resize(places * 2 * width);
-        let jobs = self.jobs(sorted, View::new(gathered, places, hidden), |e| Operand::Packed(&e.gate_up.matrix));
+        let jobs = self.jobs(sorted, View::new(gathered, places, hidden), |e, x, row| e.gate_up.jobs(x, row));
         gemm(cpu, &mut routed.gate_up, 2 * width, Mode::Set, &jobs);
         routed.inner.resize(places * width);
         swiglu(cpu, &routed.gate_up, width, &mut routed.inner);
         routed_out.resize(places * hidden);
-        let jobs = self.jobs(sorted, View::new(&routed.inner, places, width), |e| Operand::Packed(&e.down.matrix));
+        let jobs = self.jobs(sorted, View::new(&routed.inner, places, width), |e, x, row| e.down.jobs(x, row));
         gemm(cpu, routed_out, hidden, Mode::Set, &jobs);
         combine(cpu, x, hidden, routed_out, &sorted.slots, weights);
         if let Some(shared) = &self.shared {
@@ -289,7 +285,8 @@ impl Mixture {
         combine_backward(cpu, d_rows, hidden, &a.routed_out, &sorted.slots, &a.weights, &mut d_out, &mut d_weights);
         let d_out = View::new(&d_out, places, hidden);
         let mut d_inner = cpu.scratch(places * width);
-        let jobs = self.jobs(sorted, d_out, |e| Operand::View(e.down.rows(values)));
+        let jobs =
+            self.jobs(sorted, d_out, |e, a, row| [Job { a, b: Operand::View(e.down.rows(values)), row, col: 0 }]);
         gemm(cpu, &mut d_inner, width, Mode::Set, &jobs);
         let inner = View::new(&a.routed.inner, places, width);
         self.backward_weights(cpu, sorted, d_out, inner, |e| &e.down, gradient);
@@ -298,7 +295,8 @@ impl Mixture {
         swiglu_backward(cpu, &a.routed.gate_up, width, &d_inner, &mut d_gate_up);
         let d_gate_up = View::new(&d_gate_up, places, 2 * width);
         let mut d_gathered = cpu.scratch(places * hidden);
-        let jobs = self.jobs(sorted, d_gate_up, |e| Operand::View(e.gate_up.rows(values)));
+        let jobs = self
+            .jobs(sorted, d_gate_up, |e, a, row| [Job { a, b: Operand::View(e.gate_up.rows(values)), row, col: 0 }]);
         gemm(cpu, &mut d_gathered, hidden, Mode::Set, &jobs);
         let gathered = View::new(&a.gathered, places, hidden);
         self.backward_weights(cpu, sorted, d_gate_up, gathered, |e| &e.gate_up, gradient);

@@ -3,6 +3,7 @@
 
 mod attention;
 pub mod batch;
+mod blocks;
 pub mod chat_template;
 pub mod checkpoint;
 pub mod config;
@@ -15,7 +16,6 @@ mod gguf_tokenizer;
 mod gguf_tokenizer_writer;
 pub mod gguf_writer;
 pub mod huggingface;
-mod k_quants;
 pub mod mmap;
 pub mod parameters;
 pub mod quantize;
@@ -33,6 +33,7 @@ pub use checkpoint::Checkpoint;
 pub use config::Config;
 pub use error::{Error, Result};
 pub use parameters::{Parameter, Parameters};
+pub use stored::Precision;
 pub use tokenizer::{DecodeStream, Tokenizer};
 pub use transformer::{Activations, Transformer};
 pub use weight::Source;

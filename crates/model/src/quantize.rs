@@ -244,6 +244,7 @@ pub fn quantize_row(dtype: DataType, x: &[f32], importance: Option<&[f32]>, out:
     });
     let weights = weights.as_deref();
     match dtype {
+        DataType::F8E4m3 => panic!("GGUF has no F8_E4M3"),
         DataType::F32 => each(x, None, out, |x: &[f32; 1], _, out| *out = x[0].to_le_bytes()),
         DataType::F16 => each(x, None, out, |x: &[f32; 1], _, out| *out = f16_from_f32(x[0]).to_le_bytes()),
         DataType::Bf16 => each(x, None, out, |x: &[f32; 1], _, out| *out = bf16_from_f32(x[0]).to_le_bytes()),

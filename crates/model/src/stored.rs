@@ -1,7 +1,45 @@
-//! A tensor as it is stored, in one piece or two, and what it says in f32.
+//! A tensor as it is stored, in one piece or two: what it says in f32, and packed for products.
 
+use minke_kernels::quantized::Format;
+use minke_kernels::{Cpu, Dtype, Matrix, View};
+
+use crate::blocks;
 use crate::dequantize::DataType;
 use crate::families::gguf_tensors::{deinterleave_rows, join_keys_and_values};
+
+/// How a model's matrices are kept in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// In the bits that they are stored in; those in half precision and in eight-bit floats as bf16.
+    Stored,
+    /// All in one type.
+    In(Dtype),
+}
+
+impl From<Dtype> for Precision {
+    fn from(dtype: Dtype) -> Precision {
+        Precision::In(dtype)
+    }
+}
+
+impl Precision {
+    /// Where numbers stored as `dtype` are not kept in their own bits.
+    pub fn dtype(self, stored: DataType) -> Dtype {
+        match self {
+            Precision::In(dtype) => dtype,
+            Precision::Stored if stored == DataType::F32 => Dtype::F32,
+            Precision::Stored => Dtype::Bf16,
+        }
+    }
+
+    /// As the command line writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Stored => "stored",
+            Precision::In(dtype) => dtype.name(),
+        }
+    }
+}
 
 /// Elements of one type, one after the other.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +82,40 @@ impl Stored<'_> {
             Self::Plain(elements) | Self::Interleaved(elements, _) => elements.bytes.len(),
             Self::KeysAndValues { keys, values, .. } => keys.bytes.len() + values.bytes.len(),
             Self::Scaled { elements, factors, .. } => elements.bytes.len() + factors.bytes.len(),
+        }
+    }
+
+    /// The format of its rows, where they can be kept in their own bits, and the row that each of `rows` is stored as.
+    fn quantised(&self, rows: usize) -> Option<(Format, &[u8], impl Fn(usize) -> usize)> {
+        let (elements, heads) = match self {
+            Self::Plain(elements) => (elements, 0),
+            Self::Interleaved(elements, heads) => (elements, *heads),
+            Self::KeysAndValues { .. } | Self::Scaled { .. } => return None,
+        };
+        let width = rows.checked_div(heads).unwrap_or(rows);
+        let place = move |row: usize| match heads {
+            0 => row,
+            _ => row / width * width + row % width % (width / 2) * 2 + row % width / (width / 2),
+        };
+        Some((elements.dtype.format()?, elements.bytes, place))
+    }
+
+    /// Whether its rows can be kept in their own bits.
+    pub fn is_quantised(&self) -> bool {
+        self.quantised(0).is_some()
+    }
+
+    /// Packed for products; `shape` is (outputs, inputs).
+    pub fn matrix(self, cpu: &Cpu, shape: &[usize], precision: Precision) -> Matrix {
+        let (outputs, inputs) = (shape[0], shape[1]);
+        match self.quantised(outputs) {
+            Some((format, bytes, place)) if precision == Precision::Stored => {
+                let size = bytes.len() / outputs.max(1);
+                Matrix::quantized(cpu, format, outputs, inputs, &|i, row| {
+                    blocks::read(format, &bytes[place(i) * size..][..size], row);
+                })
+            }
+            _ => Matrix::pack(cpu, precision.dtype(self.dtype()), View::new(&self.to_f32(shape), outputs, inputs)),
         }
     }
 

@@ -7,11 +7,11 @@
 //! ```
 
 use minke_kernels::embedding::{gather, scatter_add};
-use minke_kernels::gemm::linear;
+use minke_kernels::gemm::{Operand, linear};
 use minke_kernels::kv::{KvDtype, KvLayout, KvPages};
 use minke_kernels::norm::{rms_norm, rms_norm_backward};
 use minke_kernels::rope::RopeTable;
-use minke_kernels::{Buffer, Cpu, Dtype, Matrix, View};
+use minke_kernels::{Buffer, Cpu, Matrix, View};
 
 use crate::attention::{AttentionActivations, AttentionWeights, Pass};
 use crate::batch::Batch;
@@ -20,19 +20,30 @@ use crate::error::Result;
 use crate::feed_forward::{FeedForwardActivations, FeedForwardWeights};
 use crate::parameters::Parameters;
 use crate::rotary;
+use crate::stored::Precision;
 use crate::weight::{Reader, Source, Vector, Weight};
 
 /// A model ready to run: its weights packed for the products that read them.
 pub struct Transformer {
     config: Config,
     parameters: Parameters,
-    embedding: Vector,
+    embedding: Embedding,
     layers: Vec<Layer>,
     norm: Vector,
-    /// The output projection; where it is tied, the embedding packed again.
+    /// The output projection; where it is tied, the embedding packed for products.
     head: Weight,
     rope: RopeTable,
     version: u64,
+}
+
+/// Where tokens' vectors are read from.
+enum Embedding {
+    /// Numbers that a gradient moves.
+    Values(Vector),
+    /// A table as it is stored.
+    Table(Weight),
+    /// The output projection, which is the same table in the same bits.
+    Head,
 }
 
 struct Layer {
@@ -91,23 +102,23 @@ impl Activations {
 }
 
 impl Transformer {
-    /// A model with the tensors of `source`, kept as `dtype`.
+    /// A model with the tensors of `source`, its matrices kept in `precision`.
     ///
     /// # Errors
     /// Those of the source.
-    pub fn new(cpu: &Cpu, config: &Config, dtype: Dtype, source: Source<'_>) -> Result<Transformer> {
+    pub fn new(cpu: &Cpu, config: &Config, precision: Precision, source: Source<'_>) -> Result<Transformer> {
         let layers = (0..config.layers).map(|layer| Layer {
             attention_norm: Vector::default(),
-            attention: AttentionWeights::new(cpu, config, dtype),
+            attention: AttentionWeights::new(config, precision),
             feed_forward_norm: Vector::default(),
-            feed_forward: FeedForwardWeights::new(cpu, config, layer, dtype),
+            feed_forward: FeedForwardWeights::new(config, layer, precision),
         });
         let mut transformer = Transformer {
             parameters: Parameters::of(config),
-            embedding: Vector::default(),
+            embedding: Embedding::Head,
             layers: layers.collect(),
             norm: Vector::default(),
-            head: Weight::new(cpu, dtype, config.vocab_size, config.hidden_size),
+            head: Weight::new(precision, config.vocab_size, config.hidden_size),
             rope: rotary::table(config),
             config: config.clone(),
             version: 0,
@@ -125,7 +136,29 @@ impl Transformer {
 
     fn fill(&mut self, cpu: &Cpu, source: Source<'_>) -> Result<()> {
         let mut reader = Reader::new(source, &self.parameters);
-        self.embedding.fill(&mut reader, 1)?;
+        match source {
+            Source::Arena(values) => {
+                let mut table = Vector::default();
+                table.fill(&mut reader, 1)?;
+                if self.config.tied_embeddings {
+                    self.head.fill(cpu, &mut Reader::new(Source::Arena(values), &self.parameters), 1)?;
+                }
+                self.embedding = Embedding::Values(table);
+            }
+            Source::Checkpoint(_) => {
+                let mut table = Weight::new(Precision::Stored, self.config.vocab_size, self.config.hidden_size);
+                table.fill(cpu, &mut reader, 1)?;
+                self.embedding = if !self.config.tied_embeddings {
+                    Embedding::Table(table)
+                } else if self.head.holds(table.matrix()) {
+                    self.head = table;
+                    Embedding::Head
+                } else {
+                    self.head.fill(cpu, &mut Reader::new(source, &self.parameters), 1)?;
+                    Embedding::Table(table)
+                };
+            }
+        }
         for layer in &mut self.layers {
             layer.attention_norm.fill(&mut reader, 1)?;
             layer.attention.fill(cpu, &mut reader)?;
@@ -133,12 +166,7 @@ impl Transformer {
             layer.feed_forward.fill(cpu, &mut reader)?;
         }
         self.norm.fill(&mut reader, 1)?;
-        if self.config.tied_embeddings {
-            self.head.tie(cpu, &self.embedding);
-            Ok(())
-        } else {
-            self.head.fill(cpu, &mut reader, 1)
-        }
+        if self.config.tied_embeddings { Ok(()) } else { self.head.fill(cpu, &mut reader, 1) }
     }
 
     /// How often the values were taken over: keys and values remembered under another version are of another model.
@@ -158,7 +186,7 @@ impl Transformer {
 
     /// The output projection, vocab_size by hidden_size.
     pub fn head(&self) -> &Matrix {
-        &self.head.matrix
+        self.head.matrix()
     }
 
     /// The output projection in an arena (values or gradient).
@@ -188,7 +216,12 @@ impl Transformer {
         let Activations { keep, layers, x, inv_rms, hidden: out } = a;
         layers.resize_with(if *keep { self.layers.len() } else { 1 }, LayerActivations::default);
         x.resize(rows * hidden);
-        gather(cpu, View::new(&self.embedding.values, self.config.vocab_size, hidden), &batch.tokens, x);
+        let table = match &self.embedding {
+            Embedding::Values(table) => Operand::View(View::new(&table.values, self.config.vocab_size, hidden)),
+            Embedding::Table(table) => Operand::Packed(table.matrix()),
+            Embedding::Head => Operand::Packed(self.head.matrix()),
+        };
+        gather(cpu, table, &batch.tokens, x);
         let positions = batch.positions();
         for (index, layer) in self.layers.iter().enumerate() {
             let pass = Pass { cpu, layer: index, spans: &batch.spans, positions: &positions, rope: &self.rope };
@@ -202,7 +235,7 @@ impl Transformer {
 
     /// Logits of hidden states: rows by vocab_size.
     pub fn logits(&self, cpu: &Cpu, hidden: View<'_>, out: &mut [f32]) {
-        linear(cpu, &self.head.matrix, hidden, out);
+        linear(cpu, self.head.matrix(), hidden, out);
     }
 
     /// From the gradient of `a.hidden`, the gradients of all tensors, added to `gradient`; the output projection's own use
@@ -259,7 +292,10 @@ impl Transformer {
             let (inv, d_weight) = (&a.attention_inv_rms, weight.gradient(gradient));
             rms_norm_backward(cpu, x, &weight.values, inv, &d_normed, &mut d_x, hidden, true, d_weight);
         }
-        scatter_add(cpu, &batch.tokens, &d_x, self.embedding.gradient(gradient));
+        let Embedding::Values(table) = &self.embedding else {
+            panic!("backward of a model that was not made from an arena")
+        };
+        scatter_add(cpu, &batch.tokens, &d_x, table.gradient(gradient));
         loss
     }
 }

@@ -5,15 +5,19 @@ use std::borrow::Cow;
 use minke_kernels::gemm::{Job, Mode, Operand, gemm};
 use minke_kernels::{Cpu, Dtype, Matrix, View};
 
+use crate::checkpoint::Checkpoint;
+use crate::dequantize::DataType;
 use crate::error::Result;
 use crate::parameters::{Parameter, Parameters};
+use crate::stored::{Precision, Stored};
 
-/// Where a model's numbers come from: an arena, or one tensor at a time.
+/// Where a model's numbers come from.
+#[derive(Clone, Copy)]
 pub enum Source<'a> {
     /// All of them, laid out as [`Parameters`] says.
     Arena(&'a [f32]),
-    /// Called once for each tensor, in order.
-    Read(&'a mut dyn FnMut(&Parameter) -> Result<Vec<f32>>),
+    /// The files of a model with the same configuration.
+    Checkpoint(&'a Checkpoint),
 }
 
 /// Hands out a model's tensors in the order of their places.
@@ -24,23 +28,37 @@ pub(crate) struct Reader<'a, 'p> {
 
 impl<'a, 'p> Reader<'a, 'p> {
     pub fn new(source: Source<'a>, parameters: &'p Parameters) -> Reader<'a, 'p> {
-        if let Source::Arena(values) = &source {
+        if let Source::Arena(values) = source {
             assert_eq!(values.len(), parameters.len(), "an arena of another model");
         }
         Reader { source, left: parameters.iter() }
     }
 
-    /// The next `count` tensors, which stand side by side, and their place.
-    pub fn next(&mut self, count: usize) -> Result<(usize, Cow<'a, [f32]>)> {
+    fn take(&mut self, count: usize) -> &'p [Parameter] {
         let tensors = &self.left.as_slice()[..count];
         self.left.nth(count - 1);
+        tensors
+    }
+
+    /// The type that the next tensor is stored in.
+    pub fn dtype(&self) -> Result<DataType> {
+        let next = &self.left.as_slice()[0];
+        match self.source {
+            Source::Arena(_) => Ok(DataType::F32),
+            Source::Checkpoint(checkpoint) => Ok(checkpoint.stored(&next.name, &next.shape)?.dtype()),
+        }
+    }
+
+    /// The next `count` tensors, which stand side by side, and their place.
+    pub fn next(&mut self, count: usize) -> Result<(usize, Cow<'a, [f32]>)> {
+        let tensors = self.take(count);
         let at = tensors[0].offset;
-        let values = match &mut self.source {
+        let values = match self.source {
             Source::Arena(values) => Cow::Borrowed(&values[at..tensors[count - 1].range().end]),
-            Source::Read(read) => {
+            Source::Checkpoint(checkpoint) => {
                 let mut all = Vec::new();
                 for tensor in tensors {
-                    all.append(&mut read(tensor)?);
+                    all.append(&mut checkpoint.tensor(&tensor.name, &tensor.shape)?);
                 }
                 Cow::Owned(all)
             }
@@ -51,36 +69,88 @@ impl<'a, 'p> Reader<'a, 'p> {
 
 /// A matrix, or several side by side that share their input.
 pub(crate) struct Weight {
-    pub matrix: Matrix,
+    /// One, or one for each tensor where they are kept in different bits.
+    parts: Vec<Matrix>,
+    outputs: usize,
+    inputs: usize,
+    precision: Precision,
     at: usize,
 }
 
 impl Weight {
     /// A place for `outputs` by `inputs` numbers, filled by [`Weight::fill`].
-    pub fn new(cpu: &Cpu, dtype: Dtype, outputs: usize, inputs: usize) -> Weight {
-        let zeros = vec![0.0; inputs];
-        // Every row is the same row of zeros, so that nothing large is allocated to be thrown away.
-        let zeros = View::columns(&zeros, 1, inputs, 0, inputs).repeat_row(outputs);
-        Weight { matrix: Matrix::pack(cpu, dtype, zeros), at: 0 }
+    pub fn new(precision: Precision, outputs: usize, inputs: usize) -> Weight {
+        Weight { parts: Vec::new(), outputs, inputs, precision, at: 0 }
     }
 
     /// Takes the next `count` tensors.
     pub fn fill(&mut self, cpu: &Cpu, reader: &mut Reader<'_, '_>, count: usize) -> Result<()> {
-        let (at, values) = reader.next(count)?;
-        self.at = at;
-        self.matrix.repack(cpu, View::new(&values, self.matrix.outputs(), self.matrix.inputs()));
+        let tensors = reader.take(count);
+        self.at = tensors[0].offset;
+        match reader.source {
+            Source::Arena(values) => {
+                let values = &values[self.at..tensors[count - 1].range().end];
+                self.pack(cpu, self.precision.dtype(DataType::F32), values);
+            }
+            Source::Checkpoint(checkpoint) => {
+                let stored = tensors.iter().map(|tensor| checkpoint.stored(&tensor.name, &tensor.shape));
+                let stored: Vec<Stored<'_>> = stored.collect::<Result<_>>()?;
+                let parts = tensors.iter().zip(stored.iter().copied());
+                if self.precision == Precision::Stored && stored.iter().any(Stored::is_quantised) {
+                    self.parts = parts.map(|(tensor, part)| part.matrix(cpu, &tensor.shape, self.precision)).collect();
+                } else {
+                    let dtypes = stored.iter().map(|part| self.precision.dtype(part.dtype()));
+                    // The widest of them, so that nothing is lost.
+                    let dtype = if dtypes.clone().any(|dtype| dtype == Dtype::F32) { Dtype::F32 } else { Dtype::Bf16 };
+                    let values: Vec<f32> = parts.flat_map(|(tensor, part)| part.to_f32(&tensor.shape)).collect();
+                    self.pack(cpu, dtype, &values);
+                }
+            }
+        }
         Ok(())
     }
 
-    /// Shares the numbers of an embedding table.
-    pub fn tie(&mut self, cpu: &Cpu, embedding: &Vector) {
-        self.at = embedding.at;
-        self.matrix.repack(cpu, View::new(&embedding.values, self.matrix.outputs(), self.matrix.inputs()));
+    /// Whether a stored tensor that is packed as `matrix` would be packed the same here.
+    pub fn holds(&self, matrix: &Matrix) -> bool {
+        match self.precision {
+            Precision::Stored => true,
+            Precision::In(dtype) => matrix.format() == dtype.name(),
+        }
+    }
+
+    fn pack(&mut self, cpu: &Cpu, dtype: Dtype, values: &[f32]) {
+        let values = View::new(values, self.outputs, self.inputs);
+        match self.parts.as_mut_slice() {
+            [matrix] if matrix.format() == dtype.name() => matrix.repack(cpu, values),
+            _ => self.parts = vec![Matrix::pack(cpu, dtype, values)],
+        }
+    }
+
+    /// Width of y.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Width of x.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// The one matrix of a weight that is one tensor.
+    pub fn matrix(&self) -> &Matrix {
+        assert_eq!(self.parts.len(), 1, "one tensor's matrix");
+        &self.parts[0]
+    }
+
+    /// The products that make x Wᵀ, with the result's first row at `row`.
+    pub fn jobs<'a>(&'a self, x: View<'a>, row: usize) -> impl Iterator<Item = Job<'a>> {
+        let starts = self.parts.iter().scan(0, |next, part| Some(std::mem::replace(next, *next + part.outputs())));
+        starts.zip(&self.parts).map(move |(col, part)| Job { a: x, b: Operand::Packed(part), row, col })
     }
 
     /// Its numbers in an arena, outputs by inputs.
     pub fn rows<'v>(&self, values: &'v [f32]) -> View<'v> {
-        let (outputs, inputs) = (self.matrix.outputs(), self.matrix.inputs());
+        let (outputs, inputs) = (self.outputs, self.inputs);
         View::new(&values[self.at..self.at + outputs * inputs], outputs, inputs)
     }
 
@@ -91,12 +161,15 @@ impl Weight {
 
     /// y = x Wᵀ
     pub fn forward(&self, cpu: &Cpu, x: View<'_>, mode: Mode, y: &mut [f32]) {
-        gemm(cpu, y, self.matrix.outputs(), mode, &[Job { a: x, b: Operand::Packed(&self.matrix), row: 0, col: 0 }]);
+        match self.parts.as_slice() {
+            [matrix] => gemm(cpu, y, self.outputs, mode, &[Job { a: x, b: Operand::Packed(matrix), row: 0, col: 0 }]),
+            _ => gemm(cpu, y, self.outputs, mode, &self.jobs(x, 0).collect::<Vec<_>>()),
+        }
     }
 
     /// dW += dyᵀ x
     pub fn backward_weight(&self, cpu: &Cpu, dy: View<'_>, x: View<'_>, gradient: &mut [f32]) {
-        let (outputs, inputs) = (self.matrix.outputs(), self.matrix.inputs());
+        let (outputs, inputs) = (self.outputs, self.inputs);
         let gradient = &mut gradient[self.at..self.at + outputs * inputs];
         self.backward(cpu, dy.t(), x, Mode::Add, gradient);
     }
@@ -109,7 +182,7 @@ impl Weight {
     /// A product of the backward pass, in the dtype of the forward one.
     fn backward(&self, cpu: &Cpu, a: View<'_>, b: View<'_>, mode: Mode, out: &mut [f32]) {
         let packed;
-        let operand = match self.matrix.dtype() {
+        let operand = match self.precision.dtype(DataType::F32) {
             Dtype::F32 => Operand::View(b),
             Dtype::Bf16 => {
                 packed = Matrix::pack(cpu, Dtype::Bf16, b.t());

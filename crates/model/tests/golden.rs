@@ -31,7 +31,7 @@ impl Golden {
         for parameter in &Parameters::of(config) {
             values.extend(checkpoint.tensor(&parameter.name, &parameter.shape).unwrap());
         }
-        let transformer = Transformer::new(cpu, config, dtype, Source::Arena(&values)).unwrap();
+        let transformer = Transformer::new(cpu, config, dtype.into(), Source::Arena(&values)).unwrap();
         let about: Value = serde_json::from_slice(&std::fs::read(path.join("expected.json")).unwrap()).unwrap();
         let tokens = serde_json::from_value(about["tokens"].clone()).unwrap();
         let expected = SafeTensors::open(&path.join("expected.safetensors")).unwrap();

@@ -78,7 +78,7 @@ pub fn initial_values(config: &Config, seed: u64, deviation: f32) -> Vec<f32> {
 impl<'a> Learner<'a> {
     /// A model with these values, and nothing learnt yet; products of the forward pass read them as `dtype`.
     pub fn new(cpu: &'a Cpu, config: &Config, dtype: Dtype, values: Vec<f32>) -> Learner<'a> {
-        let built = Transformer::new(cpu, config, dtype, Source::Arena(&values));
+        let built = Transformer::new(cpu, config, dtype.into(), Source::Arena(&values));
         let transformer = built.unwrap_or_else(|error| unreachable!("an arena has every tensor: {error}"));
         let len = values.len();
         Learner {

@@ -2,7 +2,7 @@
 
 use super::{AdamStep, Kernels, Left, PAGE, PANEL, QuantizedLeft};
 use crate::half::f32_from_f16;
-use crate::quantized::{BLOCK, Format, Layout, STRIP, SUPER, Scales, Strip, UNEVEN, code_at};
+use crate::quantized::{BLOCK, Format, Layout, STRIP, SUPER, Scales, Strip, UNEVEN_CODES, code_at};
 
 pub(super) static KERNELS: Kernels = Kernels {
     gemm_f32,
@@ -90,7 +90,7 @@ unsafe fn gemm_quantized(
                             return 0;
                         }
                         let code = code_at(layout, bytes, r, group * layout.group + p);
-                        i32::from(if layout.uneven { UNEVEN[usize::from(code)] } else { code })
+                        i32::from(if layout.uneven { UNEVEN_CODES[usize::from(code)] } else { code })
                     });
                     for i in 0..m {
                         let x = a.codes.add((i * blocks + block) * BLOCK + group * layout.group);

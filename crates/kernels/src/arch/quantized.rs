@@ -5,7 +5,7 @@
 
 use super::simd::Bytes;
 use super::{QuantizedLeft, generic};
-use crate::quantized::{BLOCK, Format, Layout, STRIP, SUPER, Scales, Strip, UNEVEN};
+use crate::quantized::{BLOCK, Format, Layout, STRIP, SUPER, Scales, Strip, UNEVEN_CODES};
 
 /// A format as a type, so that its kernels are compiled each by itself.
 pub trait Form {
@@ -34,7 +34,7 @@ unsafe fn codes<S: Bytes, Q: Form>(block: *const u8, j: usize) -> S::I {
         };
         let [low, high] = Q::LAYOUT.planes(j);
         let codes = if high.2 > 0 { S::or(plane(low), plane(high)) } else { plane(low) };
-        if Q::LAYOUT.uneven { S::look_up(&UNEVEN, codes) } else { codes }
+        if Q::LAYOUT.uneven { S::look_up(&UNEVEN_CODES, codes) } else { codes }
     }
 }
 

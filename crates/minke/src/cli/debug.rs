@@ -138,8 +138,8 @@ fn grads(arguments: &Grads) -> Result<()> {
     }
     let parameters = Parameters::of(checkpoint.config());
     let values = arena(&checkpoint, &parameters)?;
-    let dtype: Dtype = arguments.model.dtype.into();
-    let transformer = Transformer::new(&cpu, checkpoint.config(), dtype, Source::Arena(&values))?;
+    let precision = arguments.model.dtype.into();
+    let transformer = Transformer::new(&cpu, checkpoint.config(), precision, Source::Arena(&values))?;
     check_tokens(tokens, checkpoint.config(), transformer.context())?;
     let (loss, gradient) = gradient(&cpu, &transformer, &values, tokens);
     let tensors: Vec<(String, Vec<usize>, &[f32])> = parameters

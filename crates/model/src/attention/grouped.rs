@@ -7,11 +7,12 @@ use minke_kernels::head_norm::{rms_norm_heads, rms_norm_heads_backward};
 use minke_kernels::heads::Heads;
 use minke_kernels::kv::KvPages;
 use minke_kernels::rope::{Direction, rope};
-use minke_kernels::{Cpu, Dtype, View};
+use minke_kernels::{Cpu, View};
 
 use super::{AttentionActivations, Pass};
 use crate::config::{Attention, Config};
 use crate::error::Result;
+use crate::stored::Precision;
 use crate::weight::{Reader, Vector, Weight};
 
 pub(crate) struct Grouped {
@@ -35,17 +36,17 @@ struct HeadNorms {
 impl Grouped {
     /// # Panics
     /// If the configuration's attention is another.
-    pub fn new(cpu: &Cpu, config: &Config, dtype: Dtype) -> Grouped {
+    pub fn new(config: &Config, precision: Precision) -> Grouped {
         let (hidden, heads) = (config.hidden_size, config.heads);
         let Attention::Grouped { kv_heads, head_dim, bias, head_norm } = config.attention else {
             panic!("grouped attention of a model with latent attention");
         };
         let norms = || HeadNorms { query: Vector::default(), key: Vector::default(), eps: config.norm_eps };
         Grouped {
-            qkv: Weight::new(cpu, dtype, (heads + 2 * kv_heads) * head_dim, hidden),
+            qkv: Weight::new(precision, (heads + 2 * kv_heads) * head_dim, hidden),
             bias: bias.then(Vector::default),
             head_norms: head_norm.then(norms),
-            output: Weight::new(cpu, dtype, hidden, heads * head_dim),
+            output: Weight::new(precision, hidden, heads * head_dim),
             heads,
             kv_heads,
             head_dim,
@@ -72,7 +73,7 @@ impl Grouped {
     fn rotated<'a>(&self, a: &'a AttentionActivations) -> (&'a [f32], usize) {
         match self.head_norms {
             Some(_) => (&a.head_normed, (self.heads + self.kv_heads) * self.head_dim),
-            None => (&a.projected, self.qkv.matrix.outputs()),
+            None => (&a.projected, self.qkv.outputs()),
         }
     }
 
@@ -87,7 +88,7 @@ impl Grouped {
         for (norm, heads, inv_rms, offset) in
             [(&norms.query, heads, q_inv, 0), (&norms.key, kv_heads, k_inv, heads * head_dim)]
         {
-            let from = Heads { row: self.qkv.matrix.outputs(), head: head_dim, offset };
+            let from = Heads { row: self.qkv.outputs(), head: head_dim, offset };
             let to = Heads { row: stride, head: head_dim, offset };
             let (x, y) = ((&*a.projected, from), (&mut *a.head_normed, to));
             rms_norm_heads(cpu, (rows, heads), x, &norm.values, norms.eps, y, inv_rms);
@@ -105,7 +106,7 @@ impl Grouped {
     ) {
         let &Pass { cpu, layer, spans, positions, rope: table } = pass;
         let &Grouped { heads, kv_heads, head_dim, .. } = self;
-        let (rows, width) = (normed.rows(), self.qkv.matrix.outputs());
+        let (rows, width) = (normed.rows(), self.qkv.outputs());
         a.projected.resize(rows * width);
         self.qkv.forward(cpu, normed, Mode::Set, &mut a.projected);
         if let Some(bias) = &self.bias {
@@ -143,7 +144,7 @@ impl Grouped {
     ) {
         let &Pass { cpu, layer, spans, positions, rope: table } = pass;
         let &Grouped { heads, kv_heads, head_dim, .. } = self;
-        let (rows, width) = (normed.rows(), self.qkv.matrix.outputs());
+        let (rows, width) = (normed.rows(), self.qkv.outputs());
         self.output.backward_weight(cpu, d_x, View::new(&a.out, rows, heads * head_dim), gradient);
         let mut d_out = cpu.scratch(rows * heads * head_dim);
         self.output.backward_input(cpu, values, d_x, Mode::Set, &mut d_out);

@@ -2,9 +2,9 @@
 //! with them, or where levels are uneven, the scale that leaves the least error.
 
 use minke_kernels::half::{f16_from_f32, f32_from_f16};
+use minke_kernels::quantized::UNEVEN;
 
 use super::search;
-use crate::dequantize::UNEVEN;
 
 /// A scale and 32 signed bytes; ties go away from zero.
 pub(super) fn q8_0(x: &[f32; 32], out: &mut [u8; 34]) {

@@ -5,7 +5,7 @@
 use minke_kernels::half::{f16_from_f32, f32_from_f16};
 
 use super::search;
-use crate::k_quants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, SUPER};
+use crate::blocks::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, SUPER};
 
 type Elements = [f32; SUPER];
 
