@@ -19,6 +19,7 @@ pub mod train;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use minke_kernels::Dtype;
+use minke_kernels::kv::KvDtype;
 
 /// An open lab for reasoning models on scarce chips.
 #[derive(Parser)]
@@ -111,6 +112,14 @@ pub struct ModelArguments {
     /// How weights are kept in memory
     #[arg(long, value_name = "f32|bf16", default_value = "f32", hide_possible_values = true)]
     pub dtype: DtypeArgument,
+}
+
+/// How keys and values are kept.
+#[derive(Args, Clone, Copy)]
+pub struct KvArgument {
+    /// How keys and values are kept in memory: bf16 is half of f32, int8 a quarter; less to read for each token
+    #[arg(long, value_name = "f32|bf16|int8", default_value = "bf16")]
+    pub kv: KvDtype,
 }
 
 /// A [`Dtype`] on the command line.

@@ -47,6 +47,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use axum::serve::{Listener, ListenerExt};
 use minke_kernels::Dtype;
+use minke_kernels::kv::KvDtype;
 use minke_lab::policy::Pace;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
@@ -81,6 +82,7 @@ pub struct Options {
     /// Whether other machines may be served without TLS.
     pub insecure: bool,
     pub dtype: Dtype,
+    pub kv: KvDtype,
     /// Bytes that models may take together.
     pub memory: Option<u64>,
     /// Whom the login link is for, if not whoever runs this.
@@ -169,7 +171,7 @@ impl Show for Started {
 
 /// Serves until Ctrl-C.
 pub fn run(options: &Options) -> Result<()> {
-    let Options { listen, tls, insecure, dtype, memory, person, chips, pace, json } = options;
+    let Options { listen, tls, insecure, dtype, kv, memory, person, chips, pace, json } = options;
     if !listen.ip().is_loopback() && tls.is_none() && !insecure {
         bail!(
             "{listen} can be reached from other machines, and without TLS anybody on the way could read along; give --cert \
@@ -204,7 +206,7 @@ pub fn run(options: &Options) -> Result<()> {
     })?;
     Door { address: site.url(), key }.open(&store)?;
     let started = Started { address: site.url(), login: format!("{}/login/{link}", site.url()), person: name };
-    let shared = Arc::new(Server::new(Loaded::new(store, *dtype, cpu, memory), desk, database, site));
+    let shared = Arc::new(Server::new(Loaded::new(store, *dtype, cpu, memory).with_kv(*kv), desk, database, site));
     let interrupted = interrupt::flag()?;
     // For connections only; models run on threads of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

@@ -70,7 +70,7 @@ impl<'a> Session<'a> {
                            leave --budget out, or bound the whole reply with --max-tokens";
             model.tags().context(missing).map(|(open, close)| ThoughtBudget { open, close, tokens })
         });
-        let decoder = TransformerDecoder::new(model.cpu(), model.transformer());
+        let decoder = model.decoder();
         let pages = model.transformer().context().div_ceil(PAGE_POSITIONS);
         let engine = Engine::new(&decoder, Limits { sequences: 1, batch_tokens: 512, pages, queue: 1 });
         Ok(Session { model, settings, budget: tags.transpose()?, decoder, engine, messages: Vec::new(), turn: 0 })

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use minke_engine::TransformerDecoder;
+use minke_kernels::kv::KvDtype;
 use minke_kernels::{Cpu, Dtype};
 use minke_model::{ChatTemplate, Checkpoint, DecodeStream, Message, Tokenizer, Transformer};
 
@@ -19,6 +21,7 @@ pub struct Talker {
     transformer: Transformer,
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
+    kv: KvDtype,
 }
 
 /// What a model goes on from.
@@ -35,12 +38,17 @@ impl Talker {
         let (tokenizer, template) = (checkpoint.tokenizer()?, checkpoint.chat_template()?);
         let cpu = cpu()?;
         let transformer = load::transformer(&cpu, checkpoint, dtype)?;
-        Ok(Talker { cpu, transformer, tokenizer, template })
+        Ok(Talker { cpu, transformer, tokenizer, template, kv: KvDtype::F32 })
     }
 
-    /// The machine that it runs on.
-    pub fn cpu(&self) -> &Cpu {
-        &self.cpu
+    /// The same, with keys and values kept otherwise than in f32.
+    pub fn with_kv(self, kv: KvDtype) -> Talker {
+        Talker { kv, ..self }
+    }
+
+    /// What an engine runs.
+    pub fn decoder(&self) -> TransformerDecoder<'_> {
+        TransformerDecoder::new(&self.cpu, &self.transformer).with_kv(self.kv)
     }
 
     /// The model itself.

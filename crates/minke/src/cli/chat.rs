@@ -10,7 +10,7 @@ use crossterm::style::Attribute;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use super::ModelArguments;
+use super::{KvArgument, ModelArguments};
 use crate::output::{Show, print};
 use crate::session::{Reply, Session, Settings};
 use crate::talker::Talker;
@@ -31,6 +31,8 @@ Without a terminal a thought is printed between <think> and </think>.")]
 pub struct Chat {
     #[command(flatten)]
     model: ModelArguments,
+    #[command(flatten)]
+    kv: KvArgument,
     /// What to say; otherwise it is read from a pipe, or line by line
     prompt: Option<String>,
     /// Whether it may think before it answers
@@ -65,6 +67,7 @@ enum Switch {
 pub fn run(arguments: &Chat) -> Result<()> {
     let checkpoint = load::open(&arguments.model.model)?;
     let model = Talker::load(&checkpoint, arguments.model.dtype.into(), || Ok(Arc::new(load::cpu()?)))?;
+    let model = model.with_kv(arguments.kv.kv);
     if arguments.think == Switch::Off && !model.can_think() {
         terminal::say("minke: this model has no <think> and </think>: there are no thoughts to turn off");
     }

@@ -8,7 +8,7 @@ use clap::Args;
 use minke_lab::policy::Pace;
 use minke_train::budget;
 
-use super::DtypeArgument;
+use super::{DtypeArgument, KvArgument};
 use crate::serve;
 
 #[derive(Args)]
@@ -35,6 +35,8 @@ pub struct Serve {
     /// How weights are kept in memory
     #[arg(long, value_name = "f32|bf16", default_value = "f32", hide_possible_values = true)]
     dtype: DtypeArgument,
+    #[command(flatten)]
+    kv: KvArgument,
     /// Gigabytes that models may take together; by default half of what the machine has
     #[arg(long, value_name = "GB", value_parser = gigabytes, allow_negative_numbers = true)]
     memory: Option<u64>,
@@ -58,6 +60,7 @@ pub fn run(arguments: &Serve) -> Result<()> {
         tls: arguments.cert.clone().zip(arguments.key.clone()),
         insecure: arguments.insecure,
         dtype: arguments.dtype.into(),
+        kv: arguments.kv.kv,
         memory: arguments.memory,
         person: arguments.person.clone(),
         chips: arguments.chips,

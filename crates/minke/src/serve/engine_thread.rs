@@ -131,7 +131,7 @@ struct Desk<'a> {
 
 impl<'a> Desk<'a> {
     fn new(model: &'a Talker, limits: Limits, load: &'a Load) -> Desk<'a> {
-        let decoder = TransformerDecoder::new(model.cpu(), model.transformer());
+        let decoder = model.decoder();
         let engine = Engine::new(&decoder, limits);
         Desk { decoder, engine, under_way: BTreeMap::new(), taken: 0, load }
     }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use minke_engine::Limits;
-use minke_kernels::kv::PAGE_POSITIONS;
+use minke_kernels::kv::{KvDtype, PAGE_POSITIONS};
 use minke_kernels::{Cpu, Dtype};
 use minke_model::Checkpoint;
 
@@ -29,6 +29,7 @@ const CONTEXTS: usize = 8;
 pub struct Loaded {
     store: Store,
     dtype: Dtype,
+    kv: KvDtype,
     cpu: Arc<Cpu>,
     /// Bytes that all of them together may take.
     bound: u64,
@@ -56,7 +57,18 @@ impl Loaded {
     /// No models yet.
     pub fn new(store: Store, dtype: Dtype, cpu: Arc<Cpu>, bound: u64) -> Loaded {
         let turn = Arc::new(tokio::sync::Mutex::new(()));
-        Loaded { store, dtype, cpu, bound, entries: Mutex::default(), turn, loading: AtomicUsize::new(0) }
+        let (kv, entries, loading) = (KvDtype::F32, Mutex::default(), AtomicUsize::new(0));
+        Loaded { store, dtype, kv, cpu, bound, entries, turn, loading }
+    }
+
+    /// The same, with keys and values kept otherwise than in f32.
+    pub fn with_kv(self, kv: KvDtype) -> Loaded {
+        Loaded { kv, ..self }
+    }
+
+    /// How keys and values are kept.
+    pub fn kv(&self) -> KvDtype {
+        self.kv
     }
 
     /// The store.
@@ -141,9 +153,10 @@ impl Loaded {
             Dtype::Bf16 => 2,
         });
         self.make_room(weights)?;
-        let model = Talker::load(&checkpoint, self.dtype, || Ok(Arc::clone(&self.cpu))).map_err(broken)?;
+        let model =
+            Talker::load(&checkpoint, self.dtype, || Ok(Arc::clone(&self.cpu))).map_err(broken)?.with_kv(self.kv);
         let transformer = model.transformer();
-        let page = transformer.kv_layout().page_bytes().max(1) as u64;
+        let page = transformer.kv_layout().kept_as(self.kv).page_bytes().max(1) as u64;
         let wanted = CONTEXTS * transformer.context().div_ceil(PAGE_POSITIONS);
         let pages = wanted.min(usize::try_from(self.bound / 4 / page).unwrap_or(usize::MAX)).max(1);
         let limits = Limits { sequences: SEQUENCES, batch_tokens: BATCH_TOKENS, pages, queue: SEQUENCES };
