@@ -1,7 +1,8 @@
 //! Times attention over pages at several depths, beside a bare read of as many bytes.
 //!
-//! `cargo run --release -p minke-kernels --example attention [grouped|latent]`: decode at depths of 128, 1024 and 4096, 1 and 32
-//! sequences, and a prompt of 512. A token passes through all layers, so that nothing stays in a cache that would not.
+//! `cargo run --release -p minke-kernels --example attention [latent] [shuffled]`: decode at depths of 128 to 4096, 1 and 32
+//! sequences, and a prompt of 512, with pages that follow each other or do not. A token passes through all layers, so that
+//! nothing stays in a cache that would not.
 
 #![allow(clippy::print_stdout)]
 
@@ -33,7 +34,9 @@ impl Case {
         let positions = start + rows;
         let each = positions.div_ceil(PAGE_POSITIONS);
         let mut free: Vec<u32> = (0..(sequences * each) as u32).collect();
-        random.shuffle(&mut free);
+        if argument("shuffled") {
+            random.shuffle(&mut free);
+        }
         let mut kv = KvPages::new(layout, free.len());
         let keys: Vec<f32> = (0..positions * kv_heads * key_width).map(|_| random.normal()).collect();
         let values: Vec<f32> = (0..positions * kv_heads * value_width).map(|_| random.normal()).collect();
@@ -92,6 +95,10 @@ fn fastest(mut run: impl FnMut()) -> f64 {
     times[0]
 }
 
+fn argument(name: &str) -> bool {
+    std::env::args().any(|argument| argument == name)
+}
+
 /// Bytes a second of a sum over `bytes` by all threads.
 fn streaming(cpu: &Cpu, bytes: f64) -> f64 {
     const CHUNK: usize = 1 << 14;
@@ -112,7 +119,7 @@ fn streaming(cpu: &Cpu, bytes: f64) -> f64 {
 
 fn main() {
     let cpu = Cpu::detect().expect("MINKE_ISA and MINKE_THREADS are in order");
-    let latent = std::env::args().any(|a| a == "latent");
+    let latent = argument("latent");
     let (heads, kv_heads, key_width, value_width, layers) =
         if latent { (16, 1, 576, 512, 8) } else { (9, 3, 64, 64, 30) };
     println!("{} on {} threads, {heads} heads", cpu.isa().name(), cpu.pool().threads());

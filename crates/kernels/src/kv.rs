@@ -423,8 +423,9 @@ impl Part {
         match data {
             Data::F32(data) => {
                 // SAFETY: the caller's; `at` has so many keys and values, apart from each other.
-                let (keys, values) =
-                    unsafe { (piece(data, at.keys, key_len, fresh), piece(data, at.values, value_len, fresh)) };
+                let (keys, values) = unsafe {
+                    (piece(data.get(), at.keys, key_len, fresh), piece(data.get(), at.values, value_len, fresh))
+                };
                 for (slot, row) in rows() {
                     let key = key_rows.row(row)[..layout.key_width].iter();
                     key.enumerate().for_each(|(d, &x)| keys[layout.key_at(slot, d)] = x);
@@ -434,8 +435,9 @@ impl Part {
             }
             Data::Bf16(data) => {
                 // SAFETY: as above.
-                let (keys, values) =
-                    unsafe { (piece(data, at.keys, key_len, fresh), piece(data, at.values, value_len, fresh)) };
+                let (keys, values) = unsafe {
+                    (piece(data.get(), at.keys, key_len, fresh), piece(data.get(), at.values, value_len, fresh))
+                };
                 for (slot, row) in rows() {
                     let (key, value) =
                         (&key_rows.row(row)[..layout.key_width], &value_rows.row(row)[..layout.value_width]);
@@ -445,11 +447,13 @@ impl Part {
             }
             Data::Int8(data, scales) => {
                 // SAFETY: as above.
-                let (keys, values) =
-                    unsafe { (piece(data, at.keys, key_len, fresh), piece(data, at.values, value_len, fresh)) };
+                let (keys, values) = unsafe {
+                    (piece(data.get(), at.keys, key_len, fresh), piece(data.get(), at.values, value_len, fresh))
+                };
                 // SAFETY: as above, of scales.
-                let (key_scales, value_scales) =
-                    unsafe { (piece(scales, at.key_scales, PAGE, fresh), piece(scales, at.value_scales, PAGE, fresh)) };
+                let (key_scales, value_scales) = unsafe {
+                    (piece(scales.get(), at.key_scales, PAGE, fresh), piece(scales.get(), at.value_scales, PAGE, fresh))
+                };
                 for (slot, row) in rows() {
                     let (key, value) =
                         (&key_rows.row(row)[..layout.key_width], &value_rows.row(row)[..layout.value_width]);
@@ -465,9 +469,9 @@ impl Part {
 ///
 /// # Safety
 /// They exist, and nobody else uses them while the result lives.
-unsafe fn piece<T: Copy + Default>(data: &Shareable<T>, at: usize, len: usize, clear: bool) -> &mut [T] {
+unsafe fn piece<'a, T: Copy + Default>(data: *mut T, at: usize, len: usize, clear: bool) -> &'a mut [T] {
     // SAFETY: the caller's.
-    let piece = unsafe { std::slice::from_raw_parts_mut(data.get().add(at), len) };
+    let piece = unsafe { std::slice::from_raw_parts_mut(data.add(at), len) };
     if clear {
         piece.fill(T::default());
     }

@@ -20,6 +20,8 @@ pub mod train;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use minke_kernels::Dtype;
+use minke_kernels::kv::KvDtype;
+use minke_model::Precision;
 
 use crate::speculate::Speculate;
 
@@ -113,8 +115,8 @@ pub enum Command {
 pub struct ModelArguments {
     /// A model: a path (.gguf file, Hugging Face directory or run), or a name in the store
     pub model: String,
-    /// How weights are kept in memory
-    #[arg(long, value_name = "f32|bf16", default_value = "f32", hide_possible_values = true)]
+    /// How weights are kept in memory: in the bits that the file has them in, or all in one type
+    #[arg(long, value_name = "stored|bf16|f32", default_value = "stored", hide_possible_values = true)]
     pub dtype: DtypeArgument,
 }
 
@@ -127,18 +129,28 @@ pub struct SpeculateArguments {
     pub speculate: Speculate,
 }
 
-/// A [`Dtype`] on the command line.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum DtypeArgument {
-    F32,
-    Bf16,
+/// How keys and values are kept.
+#[derive(Args, Clone, Copy)]
+pub struct KvArgument {
+    /// How keys and values are kept in memory: bf16 is half of f32, int8 a quarter; less to read for each token
+    #[arg(long, value_name = "f32|bf16|int8", default_value = "bf16")]
+    pub kv: KvDtype,
 }
 
-impl From<DtypeArgument> for Dtype {
-    fn from(dtype: DtypeArgument) -> Dtype {
+/// A [`Precision`] on the command line.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum DtypeArgument {
+    Stored,
+    Bf16,
+    F32,
+}
+
+impl From<DtypeArgument> for Precision {
+    fn from(dtype: DtypeArgument) -> Precision {
         match dtype {
-            DtypeArgument::F32 => Dtype::F32,
-            DtypeArgument::Bf16 => Dtype::Bf16,
+            DtypeArgument::Stored => Precision::Stored,
+            DtypeArgument::Bf16 => Precision::In(Dtype::Bf16),
+            DtypeArgument::F32 => Precision::In(Dtype::F32),
         }
     }
 }

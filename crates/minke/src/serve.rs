@@ -46,7 +46,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use axum::serve::{Listener, ListenerExt};
-use minke_kernels::Dtype;
+use minke_model::Precision;
+use minke_kernels::kv::KvDtype;
 use minke_lab::policy::Pace;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
@@ -81,9 +82,10 @@ pub struct Options {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Whether other machines may be served without TLS.
     pub insecure: bool,
-    pub dtype: Dtype,
+    pub precision: Precision,
     /// What guesses for models.
     pub speculate: Speculate,
+    pub kv: KvDtype,
     /// Bytes that models may take together.
     pub memory: Option<u64>,
     /// Whom the login link is for, if not whoever runs this.
@@ -172,7 +174,7 @@ impl Show for Started {
 
 /// Serves until Ctrl-C.
 pub fn run(options: &Options) -> Result<()> {
-    let Options { listen, tls, insecure, dtype, speculate, memory, person, chips, pace, json } = options;
+    let Options { listen, tls, insecure, precision, kv, speculate, memory, person, chips, pace, json } = options;
     if !listen.ip().is_loopback() && tls.is_none() && !insecure {
         bail!(
             "{listen} can be reached from other machines, and without TLS anybody on the way could read along; give --cert \
@@ -188,7 +190,7 @@ pub fn run(options: &Options) -> Result<()> {
     let desk = Desk::open(store.home(), &store.database(), *chips, *pace)?;
     let database = Database::open(&store.database())?;
     let cpu = Arc::new(load::cpu()?);
-    let speculation = Speculation::load(speculate, &cpu, *dtype)?;
+    let speculation = Speculation::load(speculate, &cpu, *precision)?;
     let memory = memory.unwrap_or_else(|| machine::memory().map_or(MEMORY, |bytes| bytes / 2));
     let busy = || format!("{listen} can't be listened on; choose another address with --listen");
     let listener = TcpListener::bind(listen).with_context(busy)?;
@@ -208,7 +210,8 @@ pub fn run(options: &Options) -> Result<()> {
     })?;
     Door { address: site.url(), key }.open(&store)?;
     let started = Started { address: site.url(), login: format!("{}/login/{link}", site.url()), person: name };
-    let shared = Arc::new(Server::new(Loaded::new(store, *dtype, cpu, speculation, memory), desk, database, site));
+    let loaded = Loaded::new(store, *precision, cpu, speculation, memory).with_kv(*kv);
+    let shared = Arc::new(Server::new(loaded, desk, database, site));
     let interrupted = interrupt::flag()?;
     // For connections only; models run on threads of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use minke_engine::{Costs, DraftModel, Drafter, Lookup, TransformerDecoder};
-use minke_kernels::{Cpu, Dtype};
-use minke_model::{Tokenizer, Transformer};
+use minke_kernels::Cpu;
+use minke_model::{Precision, Tokenizer, Transformer};
 
 use crate::load;
 
@@ -42,13 +42,13 @@ pub struct Small {
     name: String,
     transformer: Transformer,
     tokenizer: Tokenizer,
-    /// Its tensors' elements.
-    parameters: u64,
+    /// Of its weights in memory.
+    bytes: u64,
 }
 
 impl Speculation {
     /// Loads the model, if it is one.
-    pub fn load(speculate: &Speculate, cpu: &Cpu, dtype: Dtype) -> Result<Speculation> {
+    pub fn load(speculate: &Speculate, cpu: &Cpu, precision: Precision) -> Result<Speculation> {
         let name = match speculate {
             Speculate::Off => return Ok(Speculation::Off),
             Speculate::Lookup => return Ok(Speculation::Lookup),
@@ -56,9 +56,9 @@ impl Speculation {
         };
         let load = || {
             let checkpoint = load::open(&name)?;
-            let (tokenizer, parameters) = (checkpoint.tokenizer()?, checkpoint.describe()?.parameters);
-            let transformer = load::transformer(cpu, &checkpoint, dtype)?;
-            Ok(Small { name: name.clone(), transformer, tokenizer, parameters })
+            let (tokenizer, bytes) = (checkpoint.tokenizer()?, checkpoint.describe()?.bytes_in(precision));
+            let transformer = load::transformer(cpu, &checkpoint, precision)?;
+            Ok(Small { name: name.clone(), transformer, tokenizer, bytes })
         };
         let small: Result<Small> = load();
         Ok(Speculation::Model(Arc::new(
@@ -67,12 +67,11 @@ impl Speculation {
     }
 
     /// Bytes of weights that it keeps.
-    pub fn bytes(&self, dtype: Dtype) -> u64 {
-        let Speculation::Model(small) = self else { return 0 };
-        small.parameters.saturating_mul(match dtype {
-            Dtype::F32 => 4,
-            Dtype::Bf16 => 2,
-        })
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Speculation::Model(small) => small.bytes,
+            Speculation::Off | Speculation::Lookup => 0,
+        }
     }
 
     /// Whether it can guess for a model with this tokenizer.

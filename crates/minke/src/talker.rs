@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use minke_engine::{Speculative, TransformerDecoder};
 use minke_kernels::Cpu;
+use minke_kernels::kv::KvDtype;
 use minke_model::{ChatTemplate, Checkpoint, DecodeStream, Message, Precision, Tokenizer, Transformer};
 
 use crate::load;
@@ -22,6 +23,7 @@ pub struct Talker {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     speculation: Speculation,
+    kv: KvDtype,
 }
 
 /// What a model goes on from.
@@ -38,7 +40,12 @@ impl Talker {
         let (tokenizer, template) = (checkpoint.tokenizer()?, checkpoint.chat_template()?);
         let cpu = cpu()?;
         let transformer = load::transformer(&cpu, checkpoint, precision)?;
-        Ok(Talker { cpu, transformer, tokenizer, template, speculation: Speculation::Off })
+        Ok(Talker { cpu, transformer, tokenizer, template, speculation: Speculation::Off, kv: KvDtype::F32 })
+    }
+
+    /// The same, with keys and values kept otherwise than in f32.
+    pub fn with_kv(self, kv: KvDtype) -> Talker {
+        Talker { kv, ..self }
     }
 
     /// Has its tokens guessed from now on, by something that can.
@@ -51,7 +58,8 @@ impl Talker {
     /// The model as an engine runs it; what guesses for it keeps to so many pages.
     pub fn decoder(&self, pages: usize) -> Speculative<'_, TransformerDecoder<'_>> {
         let drafter = self.speculation.drafter(&self.cpu, &self.transformer, pages);
-        Speculative { decoder: TransformerDecoder::new(&self.cpu, &self.transformer), drafter }
+        let decoder = TransformerDecoder::new(&self.cpu, &self.transformer).with_kv(self.kv);
+        Speculative { decoder, drafter }
     }
 
     /// The model itself.

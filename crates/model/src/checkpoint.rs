@@ -10,6 +10,7 @@ use crate::families::gguf_tensors::Place;
 use crate::families::{self, gguf_tensors};
 use crate::gguf::Gguf;
 use crate::huggingface::HuggingFace;
+use crate::stored::Precision;
 use crate::stored::{Elements, Stored};
 use crate::tokenizer::Tokenizer;
 
@@ -179,6 +180,17 @@ pub struct Description {
     pub dtype: DataType,
     /// Bytes of all the tensors that the model uses.
     pub bytes: u64,
+}
+
+impl Description {
+    /// Bytes that the model's weights take in memory.
+    pub fn bytes_in(&self, precision: Precision) -> u64 {
+        match precision {
+            Precision::Stored => self.bytes,
+            Precision::In(Dtype::F32) => self.parameters.saturating_mul(4),
+            Precision::In(Dtype::Bf16) => self.parameters.saturating_mul(2),
+        }
+    }
 }
 
 impl Checkpoint {

@@ -22,7 +22,6 @@ fn golden(name: &str) -> PathBuf {
 
 fn open(cpu: &Cpu, name: &str, dtype: Dtype) -> Transformer {
     let checkpoint = Checkpoint::open(&golden(name)).unwrap();
-    let mut read = |parameter: &minke_model::Parameter| checkpoint.tensor(&parameter.name, &parameter.shape);
     Transformer::new(cpu, checkpoint.config(), dtype.into(), Source::Checkpoint(&checkpoint)).unwrap()
 }
 

@@ -286,7 +286,7 @@ unsafe fn gemm_pairs(
     let mut i = 0;
     macro_rules! tiles {
         ($($rows:literal),+) => {$(
-            while i + $rows <= m {
+            while m - i >= $rows {
                 // SAFETY: the rows i.. lie inside the caller's m rows.
                 unsafe {
                     tile_bf16::<$rows>(n, k, a.add(i * a_stride), a_stride, panel, c.add(i * stride), stride, add);

@@ -15,7 +15,7 @@ use minke_kernels::random::Random;
 use serde::{Deserialize, Serialize};
 
 use self::speculation::{Guessed, measure};
-use super::{DtypeArgument, ModelArguments};
+use super::{DtypeArgument, KvArgument, ModelArguments};
 use crate::output::{Show, print};
 use crate::speculate::{Speculate, Speculation};
 use crate::{load, machine, units};
@@ -38,6 +38,8 @@ MINKE_ISA chooses another instruction set, MINKE_THREADS another number of threa
 pub struct Bench {
     #[command(flatten)]
     model: ModelArguments,
+    #[command(flatten)]
+    kv: KvArgument,
     /// Tokens to read, at random
     #[arg(long, value_name = "N", default_value = "512", value_delimiter = ',')]
     prefill: Vec<NonZeroUsize>,
@@ -69,6 +71,8 @@ struct Benched {
     model: String,
     /// How weights were kept in memory.
     dtype: String,
+    /// How keys and values were.
+    kv: &'static str,
     /// The instruction set that was used.
     isa: &'static str,
     threads: usize,
@@ -176,12 +180,12 @@ pub fn run(arguments: &Bench) -> Result<()> {
         bail!("the model can run {context} tokens; read and write fewer, with --prefill, --decode and --depth");
     }
     let (pages, sequences) = (most(Test::pages), most(|test| test.sequences));
-    let bytes = (pages as u64).saturating_mul(transformer.kv_layout().page_bytes() as u64);
+    let bytes = (pages as u64).saturating_mul(transformer.kv_layout().kept_as(arguments.kv.kv).page_bytes() as u64);
     if machine::memory().is_some_and(|memory| bytes > memory) {
         bail!("the keys and values take {}, more than there is; lower --sequences or --depth", units::bytes(bytes));
     }
     let limits = Limits { sequences, batch_tokens: BATCH.max(sequences), pages, queue: sequences };
-    let mut decoder = TransformerDecoder::new(&cpu, &transformer);
+    let mut decoder = TransformerDecoder::new(&cpu, &transformer).with_kv(arguments.kv.kv);
     let mut engine = Engine::new(&decoder, limits);
     let mut random = Random::new(1, [0; 3]);
     let vocabulary = checkpoint.config().vocab_size as u32;
@@ -222,6 +226,7 @@ pub fn run(arguments: &Bench) -> Result<()> {
     let result = Benched {
         model: arguments.model.model.clone(),
         dtype: name(arguments.model.dtype),
+        kv: arguments.kv.kv.name(),
         isa: cpu.isa().name(),
         threads: cpu.pool().threads(),
         tests: rates,
@@ -317,8 +322,8 @@ fn name(dtype: DtypeArgument) -> String {
 
 impl Show for Benched {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Benched { model, dtype, isa, threads, tests, speculation } = self;
-        writeln!(out, "{model}: {dtype} weights, {isa}, threads: {threads}\n")?;
+        let Benched { model, dtype, kv, isa, threads, tests, speculation } = self;
+        writeln!(out, "{model}: {dtype} weights, {kv} keys and values, {isa}, threads: {threads}\n")?;
         let width = tests.iter().map(|rate| rate.test.len()).max().unwrap_or(0);
         let repetitions = tests.first().map_or(0, |rate| rate.repetitions);
         writeln!(out, "{:width$}     tok/s   slowest – fastest of {repetitions}", "")?;

@@ -10,7 +10,7 @@ use crossterm::style::Attribute;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use super::{ModelArguments, SpeculateArguments};
+use super::{KvArgument, ModelArguments, SpeculateArguments};
 use crate::output::{Show, print};
 use crate::session::{Reply, Session, Settings};
 use crate::speculate::Speculation;
@@ -33,6 +33,8 @@ Without a terminal a thought is printed between <think> and </think>.")]
 pub struct Chat {
     #[command(flatten)]
     model: ModelArguments,
+    #[command(flatten)]
+    kv: KvArgument,
     #[command(flatten)]
     speculate: SpeculateArguments,
     /// What to say; otherwise it is read from a pipe, or line by line
@@ -68,9 +70,9 @@ enum Switch {
 
 pub fn run(arguments: &Chat) -> Result<()> {
     let checkpoint = load::open(&arguments.model.model)?;
-    let (dtype, cpu) = (arguments.model.dtype.into(), Arc::new(load::cpu()?));
-    let mut model = Talker::load(&checkpoint, dtype, || Ok(Arc::clone(&cpu)))?;
-    model.guess(Speculation::load(&arguments.speculate.speculate, &cpu, dtype)?)?;
+    let (precision, cpu) = (arguments.model.dtype.into(), Arc::new(load::cpu()?));
+    let mut model = Talker::load(&checkpoint, precision, || Ok(Arc::clone(&cpu)))?.with_kv(arguments.kv.kv);
+    model.guess(Speculation::load(&arguments.speculate.speculate, &cpu, precision)?)?;
     if arguments.think == Switch::Off && !model.can_think() {
         terminal::say("minke: this model has no <think> and </think>: there are no thoughts to turn off");
     }

@@ -8,7 +8,7 @@ use clap::Args;
 use minke_lab::policy::Pace;
 use minke_train::budget;
 
-use super::{DtypeArgument, SpeculateArguments};
+use super::{DtypeArgument, KvArgument, SpeculateArguments};
 use crate::serve;
 
 #[derive(Args)]
@@ -33,9 +33,11 @@ pub struct Serve {
     /// Serve other machines without TLS
     #[arg(long)]
     insecure: bool,
-    /// How weights are kept in memory
-    #[arg(long, value_name = "f32|bf16", default_value = "f32", hide_possible_values = true)]
+    /// How weights are kept in memory: in the bits that the file has them in, or all in one type
+    #[arg(long, value_name = "stored|bf16|f32", default_value = "stored", hide_possible_values = true)]
     dtype: DtypeArgument,
+    #[command(flatten)]
+    kv: KvArgument,
     #[command(flatten)]
     speculate: SpeculateArguments,
     /// Gigabytes that models may take together; by default half of what the machine has
@@ -60,8 +62,9 @@ pub fn run(arguments: &Serve) -> Result<()> {
         listen: arguments.listen,
         tls: arguments.cert.clone().zip(arguments.key.clone()),
         insecure: arguments.insecure,
-        dtype: arguments.dtype.into(),
+        precision: arguments.dtype.into(),
         speculate: arguments.speculate.speculate.clone(),
+        kv: arguments.kv.kv,
         memory: arguments.memory,
         person: arguments.person.clone(),
         chips: arguments.chips,

@@ -182,7 +182,7 @@ mod tests {
     fn model() -> Arc<Talker> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/models/llama-chat");
         let cpu = || Ok(Arc::new(Cpu::detect().unwrap()));
-        Arc::new(Talker::load(&Checkpoint::open(path.as_ref()).unwrap(), Dtype::F32, cpu).unwrap())
+        Arc::new(Talker::load(&Checkpoint::open(path.as_ref()).unwrap(), Dtype::F32.into(), cpu).unwrap())
     }
 
     fn thread() -> EngineThread {

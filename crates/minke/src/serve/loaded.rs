@@ -8,9 +8,9 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use minke_engine::Limits;
-use minke_kernels::kv::PAGE_POSITIONS;
-use minke_kernels::{Cpu, Dtype};
-use minke_model::Checkpoint;
+use minke_kernels::kv::{KvDtype, PAGE_POSITIONS};
+use minke_kernels::Cpu;
+use minke_model::{Checkpoint, Precision};
 
 use super::engine_thread::EngineThread;
 use super::error::Failure;
@@ -29,7 +29,8 @@ const CONTEXTS: usize = 8;
 /// The models in memory, and where to find others.
 pub struct Loaded {
     store: Store,
-    dtype: Dtype,
+    precision: Precision,
+    kv: KvDtype,
     cpu: Arc<Cpu>,
     /// What guesses for those models whose vocabulary it has; look-up guesses for the others.
     speculation: Speculation,
@@ -57,10 +58,21 @@ struct File {
 
 impl Loaded {
     /// No models yet.
-    pub fn new(store: Store, dtype: Dtype, cpu: Arc<Cpu>, speculation: Speculation, bound: u64) -> Loaded {
-        let bound = bound.saturating_sub(speculation.bytes(dtype));
+    pub fn new(store: Store, precision: Precision, cpu: Arc<Cpu>, speculation: Speculation, bound: u64) -> Loaded {
+        let bound = bound.saturating_sub(speculation.bytes());
         let turn = Arc::new(tokio::sync::Mutex::new(()));
-        Loaded { store, dtype, cpu, speculation, bound, entries: Mutex::default(), turn, loading: AtomicUsize::new(0) }
+        let (kv, entries, loading) = (KvDtype::F32, Mutex::default(), AtomicUsize::new(0));
+        Loaded { store, precision, kv, cpu, speculation, bound, entries, turn, loading }
+    }
+
+    /// The same, with keys and values kept otherwise than in f32.
+    pub fn with_kv(self, kv: KvDtype) -> Loaded {
+        Loaded { kv, ..self }
+    }
+
+    /// How keys and values are kept.
+    pub fn kv(&self) -> KvDtype {
+        self.kv
     }
 
     /// The store.
@@ -69,8 +81,8 @@ impl Loaded {
     }
 
     /// How weights are kept.
-    pub fn dtype(&self) -> Dtype {
-        self.dtype
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The machine.
@@ -139,18 +151,15 @@ impl Loaded {
         self.entries().remove(name);
         let broken = |error| Failure::model(&error);
         let checkpoint = open(&file.path).map_err(broken)?;
-        let parameters = checkpoint.describe().map_err(|error| broken(error.into()))?.parameters;
-        let weights = parameters.saturating_mul(match self.dtype {
-            Dtype::F32 => 4,
-            Dtype::Bf16 => 2,
-        });
+        let weights = checkpoint.describe().map_err(|error| broken(error.into()))?.bytes_in(self.precision);
         self.make_room(weights)?;
-        let mut model = Talker::load(&checkpoint, self.dtype, || Ok(Arc::clone(&self.cpu))).map_err(broken)?;
+        let model = Talker::load(&checkpoint, self.precision, || Ok(Arc::clone(&self.cpu)));
+        let mut model = model.map_err(broken)?.with_kv(self.kv);
         if model.guess(self.speculation.clone()).is_err() {
             model.guess(Speculation::Lookup).map_err(broken)?;
         }
         let transformer = model.transformer();
-        let page = transformer.kv_layout().page_bytes().max(1) as u64;
+        let page = transformer.kv_layout().kept_as(self.kv).page_bytes().max(1) as u64;
         let wanted = CONTEXTS * transformer.context().div_ceil(PAGE_POSITIONS);
         let pages = wanted.min(usize::try_from(self.bound / 4 / page).unwrap_or(usize::MAX)).max(1);
         let limits = Limits { sequences: SEQUENCES, batch_tokens: BATCH_TOKENS, pages, queue: SEQUENCES };
@@ -167,7 +176,7 @@ impl Loaded {
             let (needed, bound) = (units::bytes(bytes), units::bytes(self.bound));
             let message = format!(
                 "this model needs {needed} of memory and the server may use {bound}; whoever runs it can allow more \
-                 with --memory, or halve what models need with --dtype bf16"
+                 with --memory, or make it smaller with minke quantize"
             );
             return Err(Failure::unavailable(message));
         }
@@ -226,7 +235,7 @@ mod tests {
 
     fn loaded(directory: &Path, bound: u64) -> Arc<Loaded> {
         let cpu = Arc::new(Cpu::new(minke_kernels::Isa::choose(None).unwrap(), 1));
-        Arc::new(Loaded::new(Store::at(directory), Dtype::F32, cpu, Speculation::Lookup, bound))
+        Arc::new(Loaded::new(Store::at(directory), Dtype::F32.into(), cpu, Speculation::Lookup, bound))
     }
 
     #[tokio::test]

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use minke_kernels::{Cpu, Dtype};
+use minke_kernels::Cpu;
+use minke_model::Precision;
 use serde::Serialize;
 use serde_json::{Value, json};
 use ureq::Agent;
@@ -66,7 +67,7 @@ impl Contestant {
             // The whole name, also where it was cut short.
             let known = store.all()?.into_iter().find(|entry| entry.path == path);
             let name = known.map_or_else(|| reference.to_string(), |entry| entry.name);
-            let talker = Talker::load(&load::open(reference)?, Dtype::F32, || Ok(Arc::clone(cpu)))?;
+            let talker = Talker::load(&load::open(reference)?, Precision::Stored, || Ok(Arc::clone(cpu)))?;
             return Ok(Contestant { name, place: Place::Here(Box::new(talker)) });
         };
         let url = url.trim_end_matches('/');
