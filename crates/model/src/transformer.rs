@@ -35,7 +35,8 @@ pub struct Transformer {
     version: u64,
 }
 
-struct Layer {
+/// A block.
+pub(crate) struct Layer {
     attention_norm: Vector,
     attention: AttentionWeights,
     feed_forward_norm: Vector,
@@ -56,7 +57,7 @@ pub struct Activations {
 }
 
 #[derive(Default)]
-struct LayerActivations {
+pub(crate) struct LayerActivations {
     /// The residual stream before attention, and before the feed-forward (kept for training).
     input: Buffer,
     middle: Buffer,
@@ -96,12 +97,7 @@ impl Transformer {
     /// # Errors
     /// Those of the source.
     pub fn new(cpu: &Cpu, config: &Config, dtype: Dtype, source: Source<'_>) -> Result<Transformer> {
-        let layers = (0..config.layers).map(|layer| Layer {
-            attention_norm: Vector::default(),
-            attention: AttentionWeights::new(cpu, config, dtype),
-            feed_forward_norm: Vector::default(),
-            feed_forward: FeedForwardWeights::new(cpu, config, layer, dtype),
-        });
+        let layers = (0..config.layers).map(|layer| Layer::new(cpu, config, layer, dtype));
         let mut transformer = Transformer {
             parameters: Parameters::of(config),
             embedding: Vector::default(),
@@ -127,10 +123,7 @@ impl Transformer {
         let mut reader = Reader::new(source, &self.parameters);
         self.embedding.fill(&mut reader, 1)?;
         for layer in &mut self.layers {
-            layer.attention_norm.fill(&mut reader, 1)?;
-            layer.attention.fill(cpu, &mut reader)?;
-            layer.feed_forward_norm.fill(&mut reader, 1)?;
-            layer.feed_forward.fill(cpu, &mut reader)?;
+            layer.fill(cpu, &mut reader)?;
         }
         self.norm.fill(&mut reader, 1)?;
         if self.config.tied_embeddings {
@@ -154,6 +147,15 @@ impl Transformer {
     /// The model's tensors and their places.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    /// The embedding table, vocab_size by hidden_size.
+    pub(crate) fn embedding(&self) -> &[f32] {
+        &self.embedding.values
+    }
+
+    pub(crate) fn rope(&self) -> &RopeTable {
+        &self.rope
     }
 
     /// The output projection, vocab_size by hidden_size.
@@ -269,7 +271,25 @@ impl Transformer {
 }
 
 impl Layer {
-    fn forward(
+    /// Block `layer` of the model, filled by [`Layer::fill`].
+    pub fn new(cpu: &Cpu, config: &Config, layer: usize, dtype: Dtype) -> Layer {
+        Layer {
+            attention_norm: Vector::default(),
+            attention: AttentionWeights::new(cpu, config, dtype),
+            feed_forward_norm: Vector::default(),
+            feed_forward: FeedForwardWeights::new(cpu, config, layer, dtype),
+        }
+    }
+
+    pub fn fill(&mut self, cpu: &Cpu, reader: &mut Reader<'_, '_>) -> Result<()> {
+        self.attention_norm.fill(reader, 1)?;
+        self.attention.fill(cpu, reader)?;
+        self.feed_forward_norm.fill(reader, 1)?;
+        self.feed_forward.fill(cpu, reader)
+    }
+
+    /// x += attention and feed-forward of it; `keep` for backward.
+    pub fn forward(
         &self,
         pass: &Pass<'_>,
         kv: &mut KvPages,
