@@ -46,9 +46,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use axum::serve::{Listener, ListenerExt};
-use minke_model::Precision;
 use minke_kernels::kv::KvDtype;
 use minke_lab::policy::Pace;
+use minke_model::Precision;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};

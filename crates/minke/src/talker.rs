@@ -35,7 +35,11 @@ pub struct Prompt {
 
 impl Talker {
     /// Reads a model with everything around it; `cpu` gives the machine to run it on.
-    pub fn load(checkpoint: &Checkpoint, precision: Precision, cpu: impl FnOnce() -> Result<Arc<Cpu>>) -> Result<Talker> {
+    pub fn load(
+        checkpoint: &Checkpoint,
+        precision: Precision,
+        cpu: impl FnOnce() -> Result<Arc<Cpu>>,
+    ) -> Result<Talker> {
         // What may be missing first: it is quickly said.
         let (tokenizer, template) = (checkpoint.tokenizer()?, checkpoint.chat_template()?);
         let cpu = cpu()?;

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use minke_kernels::Dtype;
+
 use crate::chat_template::ChatTemplate;
 use crate::config::{Attention, Config};
 use crate::dequantize::DataType;

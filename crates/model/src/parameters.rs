@@ -76,6 +76,18 @@ pub fn tensor_shapes(config: &Config) -> impl Iterator<Item = (String, Vec<usize
         .chain(head)
 }
 
+/// The tensors of the first block for multi-token prediction, as [`tensor_shapes`] has the model's own; the embedding table and
+/// the output projection are the model's.
+pub fn prediction_shapes(config: &Config) -> impl Iterator<Item = (String, Vec<usize>)> {
+    let hidden = config.hidden_size;
+    let mut before = Tensors { prefix: format!("model.layers.{}.", config.layers), list: Vec::new() };
+    before.push("enorm.weight", [hidden]);
+    before.push("hnorm.weight", [hidden]);
+    before.push("eh_proj.weight", [hidden, 2 * hidden]);
+    let after = (format!("model.layers.{}.shared_head.norm.weight", config.layers), vec![hidden]);
+    before.list.into_iter().chain(block(config, config.layers)).chain([after])
+}
+
 /// The tensors of one block.
 fn block(config: &Config, layer: usize) -> Vec<(String, Vec<usize>)> {
     let hidden = config.hidden_size;
@@ -160,6 +172,11 @@ impl Parameters {
     /// The tensors of a model with this configuration.
     pub fn of(config: &Config) -> Parameters {
         Parameters::from_shapes(tensor_shapes(config))
+    }
+
+    /// The tensors of the first block for multi-token prediction.
+    pub fn of_prediction(config: &Config) -> Parameters {
+        Parameters::from_shapes(prediction_shapes(config))
     }
 
     fn from_shapes(shapes: impl Iterator<Item = (String, Vec<usize>)>) -> Parameters {

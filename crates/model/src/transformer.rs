@@ -46,7 +46,8 @@ enum Embedding {
     Head,
 }
 
-struct Layer {
+/// A block.
+pub(crate) struct Layer {
     attention_norm: Vector,
     attention: AttentionWeights,
     feed_forward_norm: Vector,
@@ -67,7 +68,7 @@ pub struct Activations {
 }
 
 #[derive(Default)]
-struct LayerActivations {
+pub(crate) struct LayerActivations {
     /// The residual stream before attention, and before the feed-forward (kept for training).
     input: Buffer,
     middle: Buffer,
@@ -107,12 +108,7 @@ impl Transformer {
     /// # Errors
     /// Those of the source.
     pub fn new(cpu: &Cpu, config: &Config, precision: Precision, source: Source<'_>) -> Result<Transformer> {
-        let layers = (0..config.layers).map(|layer| Layer {
-            attention_norm: Vector::default(),
-            attention: AttentionWeights::new(config, precision),
-            feed_forward_norm: Vector::default(),
-            feed_forward: FeedForwardWeights::new(config, layer, precision),
-        });
+        let layers = (0..config.layers).map(|layer| Layer::new(config, layer, precision));
         let mut transformer = Transformer {
             parameters: Parameters::of(config),
             embedding: Embedding::Head,
@@ -160,10 +156,7 @@ impl Transformer {
             }
         }
         for layer in &mut self.layers {
-            layer.attention_norm.fill(&mut reader, 1)?;
-            layer.attention.fill(cpu, &mut reader)?;
-            layer.feed_forward_norm.fill(&mut reader, 1)?;
-            layer.feed_forward.fill(cpu, &mut reader)?;
+            layer.fill(cpu, &mut reader)?;
         }
         self.norm.fill(&mut reader, 1)?;
         if self.config.tied_embeddings { Ok(()) } else { self.head.fill(cpu, &mut reader, 1) }
@@ -182,6 +175,21 @@ impl Transformer {
     /// The model's tensors and their places.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    /// The embedding table, vocab_size by hidden_size.
+    pub(crate) fn embedding(&self) -> Operand<'_> {
+        match &self.embedding {
+            Embedding::Values(table) => {
+                Operand::View(View::new(&table.values, self.config.vocab_size, self.config.hidden_size))
+            }
+            Embedding::Table(table) => Operand::Packed(table.matrix()),
+            Embedding::Head => Operand::Packed(self.head.matrix()),
+        }
+    }
+
+    pub(crate) fn rope(&self) -> &RopeTable {
+        &self.rope
     }
 
     /// The output projection, vocab_size by hidden_size.
@@ -216,12 +224,7 @@ impl Transformer {
         let Activations { keep, layers, x, inv_rms, hidden: out } = a;
         layers.resize_with(if *keep { self.layers.len() } else { 1 }, LayerActivations::default);
         x.resize(rows * hidden);
-        let table = match &self.embedding {
-            Embedding::Values(table) => Operand::View(View::new(&table.values, self.config.vocab_size, hidden)),
-            Embedding::Table(table) => Operand::Packed(table.matrix()),
-            Embedding::Head => Operand::Packed(self.head.matrix()),
-        };
-        gather(cpu, table, &batch.tokens, x);
+        gather(cpu, self.embedding(), &batch.tokens, x);
         let positions = batch.positions();
         for (index, layer) in self.layers.iter().enumerate() {
             let pass = Pass { cpu, layer: index, spans: &batch.spans, positions: &positions, rope: &self.rope };
@@ -301,7 +304,25 @@ impl Transformer {
 }
 
 impl Layer {
-    fn forward(
+    /// Block `layer` of the model, filled by [`Layer::fill`].
+    pub fn new(config: &Config, layer: usize, precision: Precision) -> Layer {
+        Layer {
+            attention_norm: Vector::default(),
+            attention: AttentionWeights::new(config, precision),
+            feed_forward_norm: Vector::default(),
+            feed_forward: FeedForwardWeights::new(config, layer, precision),
+        }
+    }
+
+    pub fn fill(&mut self, cpu: &Cpu, reader: &mut Reader<'_, '_>) -> Result<()> {
+        self.attention_norm.fill(reader, 1)?;
+        self.attention.fill(cpu, reader)?;
+        self.feed_forward_norm.fill(reader, 1)?;
+        self.feed_forward.fill(cpu, reader)
+    }
+
+    /// x += attention and feed-forward of it; `keep` for backward.
+    pub fn forward(
         &self,
         pass: &Pass<'_>,
         kv: &mut KvPages,

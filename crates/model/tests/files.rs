@@ -161,6 +161,23 @@ fn shards_and_bf16_read_as_the_plain_files_do() {
     assert!(table.iter().any(|&x| x != 0.0) && table.iter().all(|x| x.to_bits() & 0xffff == 0));
 }
 
+#[test]
+fn fp8_is_what_torch_makes_of_it() {
+    let fp8 = Checkpoint::open(&golden("fp8")).unwrap();
+    assert_eq!(fp8.describe().unwrap().dtype, DataType::F8E4m3);
+    let expected = SafeTensors::open(&golden("fp8/expected.safetensors")).unwrap();
+    let mut checked = 0;
+    for (name, shape) in families::tensor_shapes(fp8.config()) {
+        let ours = fp8.tensor(&name, &shape).unwrap();
+        assert!(ours.iter().all(|x| x.is_finite()), "{name}");
+        if let Some(theirs) = expected.get(&name) {
+            assert_eq!(bits(&ours), bits(&DataType::F32.to_f32(theirs.bytes)), "{name}");
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, expected.names().count());
+}
+
 /// Ids, decoded text, and the same text in pieces.
 fn check_texts(tokenizer: &Tokenizer, cases: &Value) {
     let cases: Vec<&Value> = match cases {

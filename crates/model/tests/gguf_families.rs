@@ -37,7 +37,8 @@ fn tokens_are_those_of_llama_cpp() {
     for (name, expected) in expected.as_object().unwrap() {
         let list = |key: &str| -> Vec<u32> { serde_json::from_value(expected[key].clone()).unwrap() };
         let checkpoint = Checkpoint::open(&golden(&format!("gguf/{name}.gguf"))).unwrap();
-        let model = Transformer::new(&cpu, checkpoint.config(), Dtype::F32.into(), Source::Checkpoint(&checkpoint)).unwrap();
+        let model =
+            Transformer::new(&cpu, checkpoint.config(), Dtype::F32.into(), Source::Checkpoint(&checkpoint)).unwrap();
         assert_eq!(greedy(&cpu, &model, list("prompt"), list("tokens").len()), list("tokens"), "{name}");
     }
 }

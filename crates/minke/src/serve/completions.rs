@@ -55,7 +55,7 @@ impl Head {
     fn new(shared: &Shared, model: String) -> Result<Head, Failure> {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let (version, isa) = (env!("CARGO_PKG_VERSION"), shared.loaded.cpu().isa().name());
-        let (dtype, kv) = (shared.loaded.dtype().name(), shared.loaded.kv().name());
+        let (precision, kv) = (shared.loaded.precision().name(), shared.loaded.kv().name());
         let id = format!("chatcmpl-{}", &random()?[..24]);
         // What the same seed gives the same reply on.
         Ok(Head { id, created, model, fingerprint: format!("minke-{version}-{precision}-kv-{kv}-{isa}") })

@@ -8,8 +8,8 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use minke_engine::Limits;
-use minke_kernels::kv::{KvDtype, PAGE_POSITIONS};
 use minke_kernels::Cpu;
+use minke_kernels::kv::{KvDtype, PAGE_POSITIONS};
 use minke_model::{Checkpoint, Precision};
 
 use super::engine_thread::EngineThread;

@@ -23,6 +23,7 @@ pub fn all(root: &Path) -> Vec<(String, PathBuf)> {
     configurations(&mut cases);
     experts(&mut cases);
     weights(&mut cases);
+    fp8(&mut cases);
     tokenizers(&mut cases);
     cases.made
 }
@@ -270,6 +271,15 @@ fn configurations(cases: &mut Cases) {
         ("hidden_act gelu", json!({ "hidden_act": "gelu" })),
         ("attention_bias in Llama", json!({ "attention_bias": true })),
         ("quantization_config (fp8)", json!({ "quantization_config": { "quant_method": "fp8" } })),
+        (
+            "quantization_config (fp8 of blocks of 0)",
+            json!({ "quantization_config": { "quant_method": "fp8", "weight_block_size": [0, 128] } }),
+        ),
+        (
+            "quantization_config (fp8 of another format)",
+            json!({ "quantization_config": { "quant_method": "fp8", "fmt": "e5m2", "weight_block_size": [128, 128] } }),
+        ),
+        ("quantization_config (gptq)", json!({ "quantization_config": { "quant_method": "gptq", "bits": 4 } })),
         ("rope_scaling longrope", json!({ "rope_scaling": { "type": "longrope", "factor": 4.0 } })),
         ("rope_scaling yarn without a factor", json!({ "rope_scaling": { "type": "yarn" } })),
         ("rope_scaling yarn by 0", json!({ "rope_scaling": { "type": "yarn", "factor": 0.0 } })),
@@ -416,6 +426,26 @@ fn weights(cases: &mut Cases) {
         "model.safetensors.index.json",
         json!({ "weight_map": 5 }),
     );
+}
+
+/// The golden FP8 model with keys of its configuration changed, or without its factors.
+fn fp8(cases: &mut Cases) {
+    let config = "config.json";
+    cases.json_of(
+        "FP8 weights that config.json does not speak of",
+        "../fp8",
+        config,
+        json!({ "quantization_config": null }),
+    );
+    let block = json!({ "quantization_config": { "quant_method": "fp8", "weight_block_size": [128, 128] } });
+    cases.json_of("FP8 weights with factors for other blocks", "../fp8", config, block);
+    cases.directory("FP8 weights without factors", "../fp8", |path| {
+        let path = path.join("model.safetensors");
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.windows(10).position(|window| window == b"_scale_inv").unwrap();
+        bytes[at..at + 10].copy_from_slice(b"_elsewhere");
+        fs::write(&path, bytes).unwrap();
+    });
 }
 
 fn tokenizers(cases: &mut Cases) {

@@ -68,7 +68,8 @@ impl Town {
         let (ada, bob) = (citizen("ada").unwrap(), citizen("bob").unwrap());
         let site = Site { address: HOST.parse().unwrap(), tls: false };
         let store = Store::at(directory.path());
-        let loaded = Loaded::new(store, Dtype::F32.into(), Arc::new(Cpu::detect().unwrap()), Speculation::Lookup, 1 << 30);
+        let loaded =
+            Loaded::new(store, Dtype::F32.into(), Arc::new(Cpu::detect().unwrap()), Speculation::Lookup, 1 << 30);
         let shared = Arc::new(Server::new(loaded, desk, database, site));
         Town { _directory: directory, router: router(&shared), shared, ada, bob }
     }

@@ -1,0 +1,64 @@
+//! Multi-token prediction against the block written out in torch (`golden/make_mtp.py`), and its rows against each other.
+
+use std::path::Path;
+
+use minke_kernels::kv::{KvPages, PAGE_POSITIONS};
+use minke_kernels::{Cpu, Dtype, Isa, View};
+use minke_model::dequantize::DataType;
+use minke_model::safetensors::SafeTensors;
+use minke_model::{Activations, Batch, Checkpoint, Parameter, Predictions, Predictor, Source, Transformer};
+use serde_json::Value;
+
+#[test]
+fn logits_are_those_of_the_written_out_block() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/mtp");
+    let checkpoint = Checkpoint::open(&golden).unwrap();
+    let about: Value = serde_json::from_slice(&std::fs::read(golden.join("expected.json")).unwrap()).unwrap();
+    let tokens: Vec<u32> = serde_json::from_value(about["tokens"].clone()).unwrap();
+    let expected = SafeTensors::open(&golden.join("expected.safetensors")).unwrap();
+    let expected = DataType::F32.to_f32(expected.get("logits").unwrap().bytes);
+    let rows = tokens.len() - 1;
+    let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE_POSITIONS) as u32).collect();
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        let (cpu, config) = (Cpu::new(isa, 2), checkpoint.config());
+        let mut read = |tensor: &Parameter| checkpoint.tensor(&tensor.name, &tensor.shape);
+        let model = Transformer::new(&cpu, config, Dtype::F32, Source::Read(&mut read)).unwrap();
+        let predictor = Predictor::new(&cpu, config, Dtype::F32, Source::Read(&mut read)).unwrap();
+
+        let mut batch = Batch::default();
+        batch.push(&tokens[..rows], 0, pages.clone());
+        let mut a = Activations::inference();
+        model.forward(&cpu, &batch, &mut KvPages::new(model.kv_layout(), pages.len()), &mut a);
+        let hidden = a.hidden(config);
+
+        // All at once, and in chunks that must come to the same bits.
+        let mut whole: Option<Vec<u32>> = None;
+        for chunk in [rows, 1, 7] {
+            let mut kv = KvPages::new(Predictor::kv_layout(&model), pages.len());
+            let (mut predictions, mut logits) = (Predictions::default(), Vec::new());
+            for at in (0..rows).step_by(chunk) {
+                let count = chunk.min(rows - at);
+                let mut batch = Batch::default();
+                batch.push(&tokens[at + 1..at + 1 + count], at, pages.clone());
+                predictor.forward(&cpu, &model, &batch, hidden.rows_from(at, count), &mut kv, &mut predictions);
+                let mut out = vec![0.0; count * config.vocab_size];
+                model.logits(&cpu, View::new(&predictions.hidden, count, config.hidden_size), &mut out);
+                logits.append(&mut out);
+            }
+            let worst = logits.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(logits.len() == expected.len() && worst <= 1e-4, "{isa:?}: a logit is {worst} off");
+            let bits: Vec<u32> = logits.iter().map(|x| x.to_bits()).collect();
+            assert_eq!(&bits, whole.get_or_insert_with(|| bits.clone()), "{isa:?}: chunks of {chunk}");
+        }
+    }
+}
+
+#[test]
+fn a_model_without_the_block_says_so() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/models/deepseek_v3");
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let mut read = |tensor: &Parameter| checkpoint.tensor(&tensor.name, &tensor.shape);
+    let cpu = Cpu::new(Isa::Portable, 1);
+    let error = Predictor::new(&cpu, checkpoint.config(), Dtype::F32, Source::Read(&mut read)).err().unwrap();
+    assert_eq!(error.to_string(), "tensor model.layers.3.enorm.weight is missing; the configuration asks for it");
+}
