@@ -101,7 +101,7 @@ impl Speculation {
             Speculation::Lookup => Some(Box::new(Lookup::default())),
             Speculation::Model(small) => {
                 // Decoding takes as long as weights take to be read.
-                let token = small.parameters as f64 / transformer.parameters().len() as f64;
+                let token = small.transformer.parameters().len() as f64 / transformer.parameters().len() as f64;
                 let decoder = TransformerDecoder::new(cpu, &small.transformer);
                 Some(Box::new(DraftModel::new(decoder, pages, Costs::ROW, token)))
             }

@@ -21,9 +21,8 @@ fn logits_are_those_of_the_written_out_block() {
     let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE_POSITIONS) as u32).collect();
     for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
         let (cpu, config) = (Cpu::new(isa, 2), checkpoint.config());
-        let mut read = |tensor: &Parameter| checkpoint.tensor(&tensor.name, &tensor.shape);
-        let model = Transformer::new(&cpu, config, Dtype::F32, Source::Read(&mut read)).unwrap();
-        let predictor = Predictor::new(&cpu, config, Dtype::F32, Source::Read(&mut read)).unwrap();
+        let model = Transformer::new(&cpu, config, Dtype::F32.into(), Source::Checkpoint(&checkpoint)).unwrap();
+        let predictor = Predictor::new(&cpu, config, Dtype::F32.into(), Source::Checkpoint(&checkpoint)).unwrap();
 
         let mut batch = Batch::default();
         batch.push(&tokens[..rows], 0, pages.clone());
@@ -57,8 +56,7 @@ fn logits_are_those_of_the_written_out_block() {
 fn a_model_without_the_block_says_so() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/models/deepseek_v3");
     let checkpoint = Checkpoint::open(&path).unwrap();
-    let mut read = |tensor: &Parameter| checkpoint.tensor(&tensor.name, &tensor.shape);
     let cpu = Cpu::new(Isa::Portable, 1);
-    let error = Predictor::new(&cpu, checkpoint.config(), Dtype::F32, Source::Read(&mut read)).err().unwrap();
+    let error = Predictor::new(&cpu, checkpoint.config(), Dtype::F32.into(), Source::Checkpoint(&checkpoint)).err().unwrap();
     assert_eq!(error.to_string(), "tensor model.layers.3.enorm.weight is missing; the configuration asks for it");
 }

@@ -95,7 +95,7 @@ impl Decoder for Scripted {
                 poisoned |= token as u32 == POISON;
                 assert_eq!((at, remembered), (position as f32, hash as f32), "the page is another sequence's");
             }
-            if self.mistakes.is_some_and(|mistakes| hash % mistakes == 0) {
+            if self.mistakes.is_some_and(|mistakes| hash.is_multiple_of(mistakes)) {
                 hash = next(hash, 0);
             }
             logits.copy_from_slice(&if poisoned { [f32::NAN; VOCAB] } else { script(hash) });

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use minke_engine::{Engine, Limits, Request, RequestId, Sampling, TransformerDecoder};
 use minke_kernels::kv::{KvPages, PAGE_POSITIONS};
 use minke_kernels::log_prob::{LogProb, log_prob, log_prob_backward};
-use minke_kernels::{Buffer, Cpu, Dtype, View};
+use minke_kernels::{Buffer, Cpu, View};
 use minke_model::dequantize::DataType;
 use minke_model::{Activations, Batch, Checkpoint, Config, Parameters, Source, Transformer, safetensors};
 use serde::Serialize;

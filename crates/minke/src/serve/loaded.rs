@@ -235,7 +235,7 @@ mod tests {
 
     fn loaded(directory: &Path, bound: u64) -> Arc<Loaded> {
         let cpu = Arc::new(Cpu::new(minke_kernels::Isa::choose(None).unwrap(), 1));
-        Arc::new(Loaded::new(Store::at(directory), Dtype::F32.into(), cpu, Speculation::Lookup, bound))
+        Arc::new(Loaded::new(Store::at(directory), minke_kernels::Dtype::F32.into(), cpu, Speculation::Lookup, bound))
     }
 
     #[tokio::test]

@@ -180,8 +180,7 @@ fn chips_are_measured() {
 fn guesses_do_not_change_a_reply() {
     let place = with_model();
     let reply = |speculate: &str| {
-        let chat =
-            ["chat", "m", "hello hello hello", "--temperature", "1", "--max-tokens", "80", "--json", "--speculate"];
+        let chat = ["chat", "m", "hello hello hello", "--temperature", "1", "--max-tokens", "80", "--speculate"];
         let reply = place.json(&[&chat[..], &[speculate]].concat());
         (reply["thought"].clone(), reply["answer"].clone(), reply["tokens"].clone())
     };

@@ -84,14 +84,14 @@ pub fn measure(
     let longest = texts.iter().map(|text| text.prompt.len() + tokens + 1).max().unwrap_or(0);
     let pages = longest.div_ceil(PAGE_POSITIONS) + 1;
     let limits = Limits { sequences: 1, batch_tokens: super::BATCH, pages, queue: 1 };
-    let mut plain = TransformerDecoder::new(cpu, transformer);
-    let mut engine = Engine::new(&plain, limits);
+    let mut engine = Engine::new(&TransformerDecoder::new(cpu, transformer), limits);
     let mut result = Vec::new();
     for text in &texts {
         let (mut with, mut without) = (Vec::new(), Vec::new());
         let mut speculated = Speculated::default();
         for repetition in 0..=repetitions {
-            // Anew each time: it shall not remember the last.
+            // Both anew each time: nothing shall be remembered from the last.
+            let mut plain = TransformerDecoder::new(cpu, transformer);
             let drafter = speculation.drafter(cpu, transformer, pages);
             let decoder = TransformerDecoder::new(cpu, transformer);
             let mut guessing = Speculative { decoder, drafter };
