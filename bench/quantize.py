@@ -8,7 +8,7 @@ start from. DIR has llama-quantize and llama-perplexity; the text is docs/policy
 second time with an importance matrix: random numbers, since only the same in both programs matters here. It is an error if a
 perplexity is more than a hundredth above llama-quantize's, or a tensor's type another.
 """
-import argparse, json, os, random, re, struct, subprocess, sys, tempfile
+import argparse, hashlib, json, os, random, re, struct, subprocess, sys, tempfile
 
 from common import ROOT, build, run, where, write
 
@@ -19,7 +19,7 @@ TEXT = os.path.join(ROOT, "docs/policy.md")
 
 
 def tensors(path):
-    """Name to (columns, type's number) of a GGUF file's tensors."""
+    """Name to (columns, type's number, digest of the bytes) of a GGUF file's tensors."""
     with open(path, "rb") as f:
         take = lambda form: struct.unpack("<" + form, f.read(struct.calcsize("<" + form)))
         text = lambda: f.read(take("Q")[0]).decode()
@@ -37,12 +37,19 @@ def tensors(path):
         _, _, count, keys = take("4sIQQ")
         for _ in range(keys):
             text(), skip(take("I")[0])
-        rows = {}
+        rows = []
         for _ in range(count):
             name = text()
             shape = take(f"{take('I')[0]}Q")
-            rows[name] = (shape[0], take("IQ")[0])
-        return rows
+            rows.append((name, shape[0], *take("IQ")))
+        start = -(-f.tell() // 32) * 32
+        rows.sort(key=lambda row: row[3])
+        ends = [row[3] for row in rows[1:]] + [os.path.getsize(path) - start]
+        table = {}
+        for (name, columns, kind, offset), end in zip(rows, ends):
+            f.seek(start + offset)
+            table[name] = (columns, kind, hashlib.blake2b(f.read(end - offset)).digest())
+        return table
 
 
 def write_importance(path, rows):
@@ -91,20 +98,24 @@ def main():
                 [made] = run([minke, "quantize", source, kind, "-o", ours, *options, "--json"])
                 command = [os.path.join(a.llamacpp, "llama-quantize"), *options, source, theirs, kind]
                 subprocess.run(command, capture_output=True, check=True)
+                mine, others = tensors(ours), tensors(theirs)
+                if {name: row[:2] for name, row in mine.items()} != {name: row[:2] for name, row in others.items()}:
+                    problems.append(f"{kind}: a tensor's type or shape differs from llama-quantize's")
                 row = {"type": kind, "importance": weighed, "bits_per_weight": round(made["bits_per_weight"], 3),
-                       "minke": perplexity(a.llamacpp, ours, a), "llama_quantize": perplexity(a.llamacpp, theirs, a)}
+                       "same_bytes": mine == others, "minke": perplexity(a.llamacpp, ours, a)}
+                row["llama_quantize"] = row["minke"] if row["same_bytes"] else perplexity(a.llamacpp, theirs, a)
                 row["ratio"] = round(row["minke"] / row["llama_quantize"], 5)
                 table.append(row)
-                print(f"{kind:8}{'importance' if weighed else '':11}{row['minke']:9.4f}{row['llama_quantize']:9.4f}{row['ratio']:9.5f}", flush=True)
-                if tensors(ours) != tensors(theirs):
-                    problems.append(f"{kind}: a tensor's type or shape differs from llama-quantize's")
+                print(f"{kind:8}{'importance' if weighed else '':11}{row['minke']:9.4f}{row['llama_quantize']:9.4f}{row['ratio']:9.5f}"
+                      + (" same bytes" if row["same_bytes"] else ""), flush=True)
                 # Written so that NaN is a difference.
                 if not row["ratio"] <= 1 + TOLERANCE:
                     problems.append(f"{kind}: perplexity {row['minke']}, llama-quantize's {row['llama_quantize']}")
                 os.remove(ours), os.remove(theirs)
+                result = {**where(), "model": os.path.basename(a.gguf), "text": "docs/policy.md", "chunks_of_512": a.chunks}
+                write(a.out, {**result, "perplexity": table})
     if problems:
         sys.exit("\n".join(problems))
-    write(a.out, {**where(), "model": os.path.basename(a.gguf), "text": "docs/policy.md", "chunks_of_512": a.chunks, "perplexity": table})
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use ureq::Agent;
+use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, StatusCode};
 use ureq::tls::{RootCerts, TlsConfig};
 
@@ -142,6 +143,8 @@ fn agent(url: &str) -> Agent {
         // No redirect may leave HTTPS, unless the caller began without it.
         .https_only(!url.starts_with("http://"))
         .http_status_as_error(false)
+        // The hub redirects within itself to what a token is needed for, and elsewhere to what carries its own.
+        .redirect_auth_headers(RedirectAuthHeaders::SameHost)
         .timeout_connect(Some(PATIENCE))
         .timeout_recv_response(Some(PATIENCE))
         .user_agent(concat!("minke/", env!("CARGO_PKG_VERSION")))
@@ -158,7 +161,6 @@ fn get(
 ) -> Result<(StatusCode, HeaderMap, impl Read + Send + use<>)> {
     let mut request = agent.get(url).header("accept-encoding", "identity");
     if let Some(token) = token {
-        // It stays behind where a redirect leads to another host.
         request = request.header("authorization", format!("Bearer {token}"));
     }
     if let Some((bytes, version)) = have {

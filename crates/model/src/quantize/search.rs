@@ -121,3 +121,16 @@ pub(super) fn affine(x: &[f32], weights: &[f32], n: f32) -> (f32, f32) {
     }
     best
 }
+
+/// The `m` of `x ≈ d·q − m` that leaves the least error with the `q` that `d` and a first `m` make.
+pub(super) fn minimum(x: &[f32], weights: &[f32], d: f32, m: f32, n: f32) -> f32 {
+    if d <= 0.0 {
+        return m;
+    }
+    let (mut sum_w, mut sum_off) = (0.0, 0.0);
+    for (&x, &w) in x.iter().zip(weights) {
+        sum_w += w;
+        sum_off += w * (d * nearest((x + m) / d, 0.0, n) - x);
+    }
+    if sum_w > 0.0 { (sum_off / sum_w).max(0.0) } else { m }
+}

@@ -93,6 +93,10 @@ fn affine<const GROUPS: usize>(x: &Elements, weights: &Elements, n: f32, most: f
         total[group] = w.iter().sum();
     }
     let (scale, scales) = integers(&d, search::positive(&d, &total, most), 0.0, most);
+    // The minima make up for what the scales lost.
+    for (group, (x, w)) in x.chunks(width).zip(weights.chunks(width)).enumerate() {
+        m[group] = search::minimum(x, w, f32_from_f16(scale) * scales[group], m[group], n);
+    }
     let (minimum, minima) = integers(&m, search::positive(&m, &total, most), 0.0, most);
     let mut q = [0; SUPER];
     for (group, (x, q)) in x.chunks(width).zip(q.chunks_mut(width)).enumerate() {
