@@ -6,7 +6,7 @@ use minke_kernels::kv::{KvPages, PAGE_POSITIONS};
 use minke_kernels::{Cpu, Dtype, Isa, View};
 use minke_model::dequantize::DataType;
 use minke_model::safetensors::SafeTensors;
-use minke_model::{Activations, Batch, Checkpoint, Parameter, Predictions, Predictor, Source, Transformer};
+use minke_model::{Activations, Batch, Checkpoint, Predictions, Predictor, Source, Transformer};
 use serde_json::Value;
 
 #[test]
@@ -57,6 +57,7 @@ fn a_model_without_the_block_says_so() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/models/deepseek_v3");
     let checkpoint = Checkpoint::open(&path).unwrap();
     let cpu = Cpu::new(Isa::Portable, 1);
-    let error = Predictor::new(&cpu, checkpoint.config(), Dtype::F32.into(), Source::Checkpoint(&checkpoint)).err().unwrap();
+    let error =
+        Predictor::new(&cpu, checkpoint.config(), Dtype::F32.into(), Source::Checkpoint(&checkpoint)).err().unwrap();
     assert_eq!(error.to_string(), "tensor model.layers.3.enorm.weight is missing; the configuration asks for it");
 }

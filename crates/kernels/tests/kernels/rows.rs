@@ -156,7 +156,7 @@ fn forward(cpu: &Cpu) {
             n,
             Box::new(|cpu, rows, _, ids| {
                 let mut out = vec![0.0; rows * dim];
-                embedding::gather(cpu, w_view, ids, &mut out);
+                embedding::gather(cpu, Operand::View(w_view), ids, &mut out);
                 out
             }),
         );

@@ -1,5 +1,6 @@
 //! Operations on rows: norms, rotation, sums, SwiGLU, embeddings, the optimiser.
 
+use minke_kernels::gemm::Operand;
 use minke_kernels::rope::{Direction, RopeTable};
 use minke_kernels::{Cpu, View, elementwise, embedding, norm, optimizer};
 
@@ -191,7 +192,7 @@ pub fn embeddings(cpu: &Cpu) {
             let vocabulary = data.size(1, 40);
             let (table, ids) = (data.hostile(vocabulary * d), data.ids(rows, vocabulary));
             let mut out = vec![f32::NAN; rows * d];
-            embedding::gather(cpu, View::new(&table, vocabulary, d), &ids, &mut out);
+            embedding::gather(cpu, Operand::View(View::new(&table, vocabulary, d)), &ids, &mut out);
             let exact: Vec<f32> = ids.iter().flat_map(|&id| table[id as usize * d..][..d].iter().copied()).collect();
             assert_same("embeddings", &out, &exact);
 
