@@ -98,7 +98,7 @@ fn broken_recipes_get_one_sentence() {
         (
             "\"deepseek_v3\"",
             "\"gpt2\"",
-            "model.scratch: model_type is \"gpt2\"; the families that load are llama, mistral, qwen2 and deepseek_v3",
+            "model.scratch: model_type is \"gpt2\"; the families that load are llama, mistral, qwen2, qwen3, qwen3_moe, deepseek_v2 and deepseek_v3",
         ),
         (
             "max_position_embeddings = 64",
