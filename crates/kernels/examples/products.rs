@@ -71,7 +71,7 @@ fn matrix(cpu: &Cpu, name: &str, layer: usize, outputs: usize, inputs: usize) ->
     let Some(format) = Format::ALL.into_iter().find(|format| format.name() == name) else {
         let w: Vec<f32> = (0..inputs).map(|i| (i % 13) as f32 - 6.0).collect();
         let dtype = if name == "f32" { Dtype::F32 } else { Dtype::Bf16 };
-        return Matrix::pack(cpu, dtype, View::new(&w, 1, inputs).repeat_row(outputs));
+        return Matrix::lasting(cpu, dtype, View::new(&w, 1, inputs).repeat_row(outputs));
     };
     // Whole super-blocks: their formats do not divide 576.
     let inputs = inputs.next_multiple_of(format.block());

@@ -3,6 +3,8 @@
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
+use crate::slab::Piece;
+
 /// Where a buffer's bytes are. A GPU would be another place; nothing outside this crate looks inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -31,34 +33,50 @@ mod sealed {
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-/// Asks the system to back a large vector, not yet written, by pages of 2 MiB: with those of 4 KiB, whoever reads memory
-/// once waits for translations of addresses as well. Nothing depends on the answer.
-fn ask_for_huge_pages(lines: &mut Vec<Line>) {
+/// A large page.
+pub(crate) const HUGE: usize = 2 << 20;
+
+/// Asks the system for pages of 2 MiB: with those of 4 KiB, whoever reads memory once waits for translations of addresses as
+/// well. Nothing depends on the answer.
+///
+/// # Safety
+/// The memory is the caller's, from a multiple of [`HUGE`] on.
+pub(crate) unsafe fn advise_huge(at: *mut u8, len: usize) {
     #[cfg(target_os = "linux")]
-    if lines.capacity() * size_of::<Line>() >= 4 << 20 {
+    {
         use std::ffi::{c_int, c_void};
         unsafe extern "C" {
             fn madvise(address: *mut c_void, len: usize, advice: c_int) -> c_int;
         }
-        const HUGE: usize = 2 << 20;
         const MADV_HUGEPAGE: c_int = 14;
-        let bytes = lines.spare_capacity_mut();
-        let (at, len) = (bytes.as_mut_ptr(), size_of_val(bytes));
-        let skip = at.addr().next_multiple_of(HUGE) - at.addr();
-        let len = (len - skip) / HUGE * HUGE;
-        // SAFETY: whole pages inside the vector's own memory; the advice changes no byte of it.
-        unsafe { madvise(at.byte_add(skip).cast(), len, MADV_HUGEPAGE) };
+        // SAFETY: the caller's memory; the advice changes no byte of it.
+        unsafe { madvise(at.cast(), len, MADV_HUGEPAGE) };
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = lines;
+    let _ = (at, len);
+}
+
+/// The same for a large vector, not yet written.
+fn ask_for_huge_pages(lines: &mut Vec<Line>) {
+    let bytes = lines.spare_capacity_mut();
+    let (at, len) = (bytes.as_mut_ptr(), size_of_val(bytes));
+    if len >= 2 * HUGE {
+        let skip = at.addr().next_multiple_of(HUGE) - at.addr();
+        // SAFETY: whole pages inside the vector's own memory.
+        unsafe { advise_huge(at.byte_add(skip).cast(), (len - skip) / HUGE * HUGE) };
+    }
 }
 
 /// A 64-byte aligned run of numbers, zero at first.
-#[derive(Clone)]
 pub struct Buffer<T: Element = f32> {
-    lines: Vec<Line>,
+    memory: Memory,
     len: usize,
     element: PhantomData<T>,
+}
+
+enum Memory {
+    Lines(Vec<Line>),
+    Piece(Piece),
 }
 
 impl<T: Element> Buffer<T> {
@@ -68,7 +86,15 @@ impl<T: Element> Buffer<T> {
         let mut lines = Vec::with_capacity(count);
         ask_for_huge_pages(&mut lines);
         lines.resize(count, Line([0; 64]));
-        Buffer { lines, len, element: PhantomData }
+        Buffer { memory: Memory::Lines(lines), len, element: PhantomData }
+    }
+
+    /// `len` zeros that are kept as long as a model, beside others such.
+    pub(crate) fn lasting(len: usize) -> Buffer<T> {
+        match Piece::new(len * size_of::<T>()) {
+            Some(piece) => Buffer { memory: Memory::Piece(piece), len, element: PhantomData },
+            None => Buffer::zeros(len),
+        }
     }
 
     /// A copy of `values`.
@@ -79,14 +105,21 @@ impl<T: Element> Buffer<T> {
     }
 
     /// Changes the length; elements gained are zero or left from an earlier, longer use.
+    ///
+    /// # Panics
+    /// If it is one of those that last, which keep their length.
     pub fn resize(&mut self, len: usize) {
-        self.lines.resize(Self::lines_for(len), Line([0; 64]));
+        let Memory::Lines(lines) = &mut self.memory else { panic!("a lasting buffer keeps its length") };
+        lines.resize(Self::lines_for(len), Line([0; 64]));
         self.len = len;
     }
 
     /// Length that it can have without asking for more memory.
     pub fn capacity(&self) -> usize {
-        self.lines.capacity() * (size_of::<Line>() / size_of::<T>())
+        match &self.memory {
+            Memory::Lines(lines) => lines.capacity() * (size_of::<Line>() / size_of::<T>()),
+            Memory::Piece(_) => self.len,
+        }
     }
 
     /// Where the bytes are.
@@ -99,19 +132,33 @@ impl<T: Element> Buffer<T> {
     }
 }
 
+impl<T: Element> Clone for Buffer<T> {
+    fn clone(&self) -> Buffer<T> {
+        Buffer::from_slice(self)
+    }
+}
+
 impl<T: Element> Deref for Buffer<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        // SAFETY: `lines_for` made room for `len` elements; a line is aligned for T, and all its bytes are initialised
-        // and valid as T (sealed).
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        let start = match &self.memory {
+            Memory::Lines(lines) => lines.as_ptr().cast::<T>(),
+            Memory::Piece(piece) => piece.start().cast_const().cast(),
+        };
+        // SAFETY: `lines_for`, or `lasting`, made room for `len` elements; both are aligned for T, and all their bytes are
+        // initialised and valid as T (sealed).
+        unsafe { std::slice::from_raw_parts(start, self.len) }
     }
 }
 
 impl<T: Element> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
+        let start = match &mut self.memory {
+            Memory::Lines(lines) => lines.as_mut_ptr().cast::<T>(),
+            Memory::Piece(piece) => piece.start().cast(),
+        };
         // SAFETY: as in `deref`, and `&mut self` makes the borrow unique.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(start, self.len) }
     }
 }
 

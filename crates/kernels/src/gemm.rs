@@ -5,17 +5,20 @@ use std::ops::Range;
 
 use crate::arch::{Left, PANEL, QuantizedLeft};
 use crate::cpu::Cpu;
+use crate::left::Lefts;
 use crate::matrix::{Matrix, Panels, pack_panel};
 use crate::pool::Shareable;
-use crate::quantized::{self, Format, STRIP};
+use crate::quantized::{self, STRIP};
 use crate::view::View;
 
 /// Rows of a task: a multiple of every register tile; with [`INNER`] its left operand fills a fifth of a 512 KiB cache.
-const BLOCK: usize = 96;
+pub(crate) const BLOCK: usize = 96;
 /// Steps of the inner dimension between two visits of the output; even, for pairs of bf16.
 const INNER: usize = 256;
 /// The same for quantised operands, whose rows take a quarter of the room.
 const QUANTIZED_INNER: usize = 1024;
+/// Rows for which a weight is read rather than worked on.
+const FEW: usize = 2;
 /// Multiply-adds below which a call does not wake the other threads.
 const SMALL: usize = 1 << 15;
 
@@ -38,7 +41,7 @@ impl<'a> Operand<'a> {
     }
 
     /// The packed weight, if it is one, and its first panel.
-    fn matrix(&self) -> Option<(&'a Matrix, usize)> {
+    pub(crate) fn matrix(&self) -> Option<(&'a Matrix, usize)> {
         match self {
             Operand::Packed(w) => Some((w, 0)),
             Operand::Columns(w, first, _) => Some((w, first / PANEL)),
@@ -81,6 +84,7 @@ pub enum Mode {
 /// A piece of a job: a block of rows by some panels.
 struct Task<'a> {
     job: Job<'a>,
+    index: usize,
     rows: Range<usize>,
     panels: Range<usize>,
 }
@@ -105,12 +109,13 @@ pub fn gemm(cpu: &Cpu, out: &mut [f32], stride: usize, mode: Mode, jobs: &[Job<'
     assert_apart(jobs);
 
     let threads = if work < SMALL { 1 } else { cpu.pool().threads() };
+    let lefts = Lefts::new(cpu, jobs, threads);
     let tasks = cut(jobs, threads);
     let start = Shareable(out.as_mut_ptr());
     let run = |i: usize| {
         // SAFETY: the asserts above: every job's region lies inside `out` and apart from the others, and tasks of one
         // job cover different rows or columns of it.
-        unsafe { run_task(cpu, &tasks[i], start.get(), stride, mode) }
+        unsafe { run_task(cpu, &tasks[i], &lefts, start.get(), stride, mode) }
     };
     if threads == 1 { (0..tasks.len()).for_each(run) } else { cpu.pool().run(tasks.len(), &run) }
 }
@@ -140,15 +145,22 @@ fn assert_apart(jobs: &[Job<'_>]) {
 
 /// Cuts jobs into tasks: enough for the threads to share evenly, large enough to reuse what they pack.
 fn cut<'a>(jobs: &[Job<'a>], threads: usize) -> Vec<Task<'a>> {
+    // Few rows take as long as their operand takes to be read, best from end to end.
+    let per = if jobs.iter().all(|job| job.a.rows() <= FEW) { 1 } else { 6 };
     let blocks: usize = jobs.iter().map(|job| job.a.rows().div_ceil(BLOCK)).sum();
-    let pieces = if threads == 1 { 1 } else { (6 * threads).div_ceil(blocks.max(1)) };
+    let pieces = if threads == 1 { 1 } else { (per * threads).div_ceil(blocks.max(1)) };
     let mut tasks = Vec::with_capacity(blocks * pieces);
-    for &job in jobs {
+    for (index, &job) in jobs.iter().enumerate() {
         let (m, panels) = (job.a.rows(), job.b.shape().1.div_ceil(PANEL));
         let group = panels.div_ceil(pieces).max(1);
         for row in (0..m).step_by(BLOCK) {
             for panel in (0..panels).step_by(group) {
-                tasks.push(Task { job, rows: row..m.min(row + BLOCK), panels: panel..panels.min(panel + group) });
+                tasks.push(Task {
+                    job,
+                    index,
+                    rows: row..m.min(row + BLOCK),
+                    panels: panel..panels.min(panel + group),
+                });
             }
         }
     }
@@ -163,18 +175,13 @@ thread_local! {
 #[derive(Default)]
 struct Scratch {
     left: Vec<f32>,
-    left_bf16: Vec<u16>,
-    /// Codes, scales and sums of [`QuantizedLeft`].
-    left_codes: Vec<i8>,
-    left_scales: Vec<f32>,
-    left_sums: Vec<i32>,
     right: Vec<f32>,
 }
 
 /// # Safety
 /// The task's region of `out` is valid for writes, and nobody else's meanwhile.
-unsafe fn run_task(cpu: &Cpu, task: &Task<'_>, out: *mut f32, stride: usize, mode: Mode) {
-    let Task { job, rows, panels } = task;
+unsafe fn run_task(cpu: &Cpu, task: &Task<'_>, lefts: &Lefts<'_>, out: *mut f32, stride: usize, mode: Mode) {
+    let Task { job, index, rows, panels } = task;
     let (k, n) = job.b.shape();
     let a = job.a.rows_from(rows.start, rows.len());
     // SAFETY: the first element of the task's rows, inside the region.
@@ -190,7 +197,11 @@ unsafe fn run_task(cpu: &Cpu, task: &Task<'_>, out: *mut f32, stride: usize, mod
         for start in (0..k.max(1)).step_by(inner) {
             let depth = inner.min(k - start);
             let add = mode == Mode::Add || start > 0;
-            let block = LeftBlock::new(cpu, a, start, depth, &job.b, scratch);
+            let block = match (lefts.bf16(*index, rows.start, start), lefts.quantized(*index, rows.start, start)) {
+                (Some((data, stride)), _) => LeftBlock::Bf16 { rows: rows.len(), depth, data, stride },
+                (_, Some(left)) => LeftBlock::Quantized { rows: rows.len(), blocks: depth / quantized::BLOCK, left },
+                _ => LeftBlock::f32(a, start, depth, &mut scratch.left),
+            };
             for panel in panels.clone() {
                 let columns = PANEL.min(n - panel * PANEL);
                 // SAFETY: `panel` starts below n, so this is inside the region, as are its `columns`.
@@ -203,41 +214,14 @@ unsafe fn run_task(cpu: &Cpu, task: &Task<'_>, out: *mut f32, stride: usize, mod
     });
 }
 
-/// Rounds columns `start..start + depth` of `a`, whose columns are contiguous and at most [`BLOCK`] long, into rows of
-/// `depth` rounded up to even.
-fn round_transposed(cpu: &Cpu, a: View<'_>, start: usize, depth: usize, out: &mut [u16]) {
-    let (rows, padded) = (a.rows(), depth.next_multiple_of(2));
-    let mut pair = [[0_u16; BLOCK]; 2];
-    for p in (0..depth).step_by(2) {
-        for (p, rounded) in (p..depth).zip(&mut pair) {
-            // SAFETY: a column has `rows` elements, at most BLOCK.
-            unsafe { (cpu.kernels.to_bf16)(rows, a.t().row(start + p)[..rows].as_ptr(), rounded.as_mut_ptr()) };
-        }
-        if p + 1 == depth {
-            pair[1].fill(0);
-        }
-        for (i, out) in out.chunks_exact_mut(padded).enumerate() {
-            (out[p], out[p + 1]) = (pair[0][i], pair[1][i]);
-        }
-    }
-}
-
 /// Some rows and inner steps of a left operand, in the form that the kernel reads.
 enum LeftBlock {
     F32 { rows: usize, depth: usize, left: Left },
-    Bf16 { rows: usize, depth: usize, data: *const u16 },
+    Bf16 { rows: usize, depth: usize, data: *const u16, stride: usize },
     Quantized { rows: usize, blocks: usize, left: QuantizedLeft },
 }
 
 impl LeftBlock {
-    fn new(cpu: &Cpu, a: View<'_>, start: usize, depth: usize, b: &Operand<'_>, scratch: &mut Scratch) -> LeftBlock {
-        match b.matrix().map(|(w, _)| &w.panels) {
-            Some(Panels::Bf16(_)) => LeftBlock::bf16(cpu, a, start, depth, &mut scratch.left_bf16),
-            Some(Panels::Quantized(w)) => LeftBlock::quantized(cpu, a, start, depth, w.format, scratch),
-            Some(Panels::F32(_)) | None => LeftBlock::f32(a, start, depth, &mut scratch.left),
-        }
-    }
-
     fn f32(a: View<'_>, start: usize, depth: usize, scratch: &mut Vec<f32>) -> LeftBlock {
         let rows = a.rows();
         if a.row_stride() == 1 && rows > 1 && depth > 1 {
@@ -251,65 +235,6 @@ impl LeftBlock {
         }
         let data = a.as_ptr().wrapping_add(start * a.col_stride());
         LeftBlock::F32 { rows, depth, left: Left { data, row: a.row_stride(), column: a.col_stride() } }
-    }
-
-    fn bf16(cpu: &Cpu, a: View<'_>, start: usize, depth: usize, scratch: &mut Vec<u16>) -> LeftBlock {
-        let (rows, padded) = (a.rows(), depth.next_multiple_of(2));
-        scratch.clear();
-        scratch.resize(rows * padded, 0);
-        if a.row_stride() == 1 && rows > 1 {
-            round_transposed(cpu, a, start, depth, scratch);
-            return LeftBlock::Bf16 { rows, depth: padded, data: scratch.as_ptr() };
-        }
-        for (i, out) in scratch.chunks_exact_mut(padded.max(1)).enumerate() {
-            with_row(a, i, start, depth, |row| {
-                // SAFETY: a row's `depth` elements, into as many.
-                unsafe { (cpu.kernels.to_bf16)(depth, row.as_ptr(), out.as_mut_ptr()) }
-            });
-        }
-        LeftBlock::Bf16 { rows, depth: padded, data: scratch.as_ptr() }
-    }
-
-    fn quantized(
-        cpu: &Cpu,
-        a: View<'_>,
-        start: usize,
-        depth: usize,
-        format: Format,
-        scratch: &mut Scratch,
-    ) -> LeftBlock {
-        let (rows, blocks) = (a.rows(), depth / quantized::BLOCK);
-        let Scratch { left_codes: codes, left_scales: scales, left_sums: sums, .. } = scratch;
-        codes.resize(rows * depth, 0);
-        scales.resize(rows * blocks, 0.0);
-        sums.resize(rows * blocks * 2, 0);
-        for i in 0..rows {
-            let (codes, scales) = (&mut codes[i * depth..], &mut scales[i * blocks..]);
-            let sums = &mut sums[i * blocks * 2..];
-            with_row(a, i, start, depth, |row| {
-                // SAFETY: the row has `blocks` blocks, and all three have room for as many.
-                unsafe {
-                    let (codes, scales, sums) = (codes.as_mut_ptr(), scales.as_mut_ptr(), sums.as_mut_ptr());
-                    (cpu.kernels.quantize)(blocks, row.as_ptr(), codes, scales, sums);
-                }
-            });
-        }
-        let layout = format.layout();
-        if layout.group == quantized::BLOCK {
-            (0..rows * blocks).for_each(|i| sums[i] = sums[2 * i].wrapping_add(sums[2 * i + 1]));
-        }
-        let groups = quantized::BLOCK / layout.group;
-        for (sums, &scale) in sums.chunks_exact_mut(groups).zip(&*scales) {
-            for sum in sums {
-                *sum = if layout.minima {
-                    (*sum as f32 * scale).to_bits() as i32
-                } else {
-                    sum.wrapping_mul(-layout.offset)
-                };
-            }
-        }
-        let left = QuantizedLeft { codes: codes.as_ptr(), scales: scales.as_ptr(), sums: sums.as_ptr() };
-        LeftBlock::Quantized { rows, blocks, left }
     }
 
     /// c (=, +=) block times `columns` columns of one panel of b, from its row `start`.
@@ -336,11 +261,11 @@ impl LeftBlock {
                     // SAFETY: b was just sliced to depth rows of PANEL; c is the caller's.
                     unsafe { (cpu.kernels.gemm_f32)(rows, columns, depth, left, b, PANEL, c, stride, add) }
                 }
-                (&LeftBlock::Bf16 { rows, depth, data: a }, Panels::Bf16(data)) => {
-                    let inputs = w.inputs().next_multiple_of(2);
+                (&LeftBlock::Bf16 { rows, depth, data: a, stride: a_stride }, Panels::Bf16(data)) => {
+                    let (inputs, depth) = (w.inputs().next_multiple_of(2), depth.next_multiple_of(2));
                     let b = data[panel * inputs * PANEL..][start * PANEL..][..depth * PANEL].as_ptr();
                     // SAFETY: as above, and a holds rows of depth.
-                    unsafe { (cpu.kernels.gemm_bf16)(rows, columns, depth, a, depth, b, c, stride, add) }
+                    unsafe { (cpu.kernels.gemm_bf16)(rows, columns, depth, a, a_stride, b, c, stride, add) }
                 }
                 (&LeftBlock::Quantized { rows, blocks, left }, Panels::Quantized(strips)) => {
                     for first in (0..columns).step_by(STRIP) {
@@ -370,14 +295,5 @@ impl LeftBlock {
         };
         // SAFETY: depth rows of PANEL columns are readable: packed ones, or whole ones of the view.
         unsafe { (cpu.kernels.gemm_f32)(rows, columns, depth, left, b, b_stride, c, stride, add) }
-    }
-}
-
-/// Calls `run` with elements `start..start + depth` of a row.
-fn with_row(a: View<'_>, row: usize, start: usize, depth: usize, run: impl FnOnce(&[f32])) {
-    if a.col_stride() == 1 {
-        run(&a.row(row)[start..][..depth]);
-    } else {
-        run(&(0..depth).map(|p| a.at(row, start + p)).collect::<Vec<f32>>());
     }
 }

@@ -21,6 +21,7 @@ pub mod half;
 pub mod head_norm;
 pub mod heads;
 pub mod kv;
+mod left;
 pub mod log_prob;
 pub mod math;
 pub mod matrix;
@@ -31,6 +32,7 @@ pub mod quantized;
 pub mod random;
 pub mod rope;
 pub mod router;
+mod slab;
 pub mod view;
 
 pub use arch::Isa;

@@ -47,14 +47,34 @@ pub(crate) enum Panels {
 }
 
 impl Matrix {
-    /// Packs `w`, `outputs` by `inputs`.
+    /// Packs `w`, `outputs` by `inputs`, for some products.
     pub fn pack(cpu: &Cpu, dtype: Dtype, w: View<'_>) -> Matrix {
-        let (outputs, inputs) = (w.rows(), w.cols());
-        let count = outputs.div_ceil(PANEL);
+        let (f32, bf16) = Matrix::lengths(w);
         let panels = match dtype {
-            Dtype::F32 => Panels::F32(Buffer::zeros(count * inputs * PANEL)),
-            Dtype::Bf16 => Panels::Bf16(Buffer::zeros(count * inputs.next_multiple_of(2) * PANEL)),
+            Dtype::F32 => Panels::F32(Buffer::zeros(f32)),
+            Dtype::Bf16 => Panels::Bf16(Buffer::zeros(bf16)),
         };
+        Matrix::filled(cpu, w, panels)
+    }
+
+    /// Packs `w`, `outputs` by `inputs`, for as long as its model is kept.
+    pub fn lasting(cpu: &Cpu, dtype: Dtype, w: View<'_>) -> Matrix {
+        let (f32, bf16) = Matrix::lengths(w);
+        let panels = match dtype {
+            Dtype::F32 => Panels::F32(Buffer::lasting(f32)),
+            Dtype::Bf16 => Panels::Bf16(Buffer::lasting(bf16)),
+        };
+        Matrix::filled(cpu, w, panels)
+    }
+
+    /// Numbers that panels of `w` take in f32 and in bf16.
+    fn lengths(w: View<'_>) -> (usize, usize) {
+        let (width, inputs) = (w.rows().next_multiple_of(PANEL), w.cols());
+        (width * inputs, width * inputs.next_multiple_of(2))
+    }
+
+    fn filled(cpu: &Cpu, w: View<'_>, panels: Panels) -> Matrix {
+        let (outputs, inputs) = (w.rows(), w.cols());
         let mut matrix = Matrix { outputs, inputs, panels };
         matrix.repack(cpu, w);
         matrix

@@ -256,7 +256,7 @@ impl Strips {
         assert!(inputs.is_multiple_of(format.block()), "{inputs} inputs are not whole blocks of {}", format.block());
         let strips = outputs.div_ceil(STRIP);
         let lengths = lengths(format.layout(), inputs);
-        let [mut codes, mut scales, mut supers] = lengths.map(|len| Buffer::zeros(strips * len));
+        let [mut codes, mut scales, mut supers] = lengths.map(|len| Buffer::lasting(strips * len));
         if !codes.is_empty() {
             let [a, b, c] = lengths;
             chunks_mut_3(

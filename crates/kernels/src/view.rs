@@ -51,6 +51,12 @@ impl<'a> View<'a> {
         View { rows, row_stride: 0, ..self }
     }
 
+    /// Whether it is the same part of the same numbers.
+    pub(crate) fn is(&self, other: &View<'_>) -> bool {
+        let shape = |view: &View<'_>| (view.rows, view.cols, view.row_stride, view.col_stride);
+        std::ptr::eq(self.data.as_ptr(), other.data.as_ptr()) && shape(self) == shape(other)
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows

@@ -196,8 +196,8 @@ impl KvUp {
         self.expand.clear();
         for rows in values.chunks_exact((nope + value) * latent) {
             let (keys, values) = rows.split_at(nope * latent);
-            self.absorb.push(Matrix::pack(cpu, dtype, View::new(keys, nope, latent).t()));
-            self.expand.push(Matrix::pack(cpu, dtype, View::new(values, value, latent)));
+            self.absorb.push(Matrix::lasting(cpu, dtype, View::new(keys, nope, latent).t()));
+            self.expand.push(Matrix::lasting(cpu, dtype, View::new(values, value, latent)));
         }
         Ok(())
     }

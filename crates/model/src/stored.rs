@@ -115,7 +115,7 @@ impl Stored<'_> {
                     blocks::read(format, &bytes[place(i) * size..][..size], row);
                 })
             }
-            _ => Matrix::pack(cpu, precision.dtype(self.dtype()), View::new(&self.to_f32(shape), outputs, inputs)),
+            _ => Matrix::lasting(cpu, precision.dtype(self.dtype()), View::new(&self.to_f32(shape), outputs, inputs)),
         }
     }
 

@@ -122,7 +122,7 @@ impl Weight {
         let values = View::new(values, self.outputs, self.inputs);
         match self.parts.as_mut_slice() {
             [matrix] if matrix.format() == dtype.name() => matrix.repack(cpu, values),
-            _ => self.parts = vec![Matrix::pack(cpu, dtype, values)],
+            _ => self.parts = vec![Matrix::lasting(cpu, dtype, values)],
         }
     }
 

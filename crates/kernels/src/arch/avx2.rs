@@ -1,7 +1,7 @@
 //! AVX2 with FMA: eight lanes, sixteen registers.
 
 use super::simd::{Bytes, Simd};
-use super::{AdamStep, Format, Kernels, Left, QuantizedLeft, Strip};
+use super::{AdamStep, Format, Kernels, Left, QuantizedLeft, Strip, TILE};
 use super::{generic, quantized};
 use std::arch::x86_64::*;
 
@@ -252,4 +252,4 @@ impl Bytes for Avx2 {
     }
 }
 
-generic::table!(Avx2, "avx2,fma,f16c", tiles [(6, 2), (4, 2), (2, 4), (1, 4)], bf16 generic::gemm_bf16::<Avx2>, quantized [4, 2, 1]);
+generic::table!(Avx2, "avx2,fma,f16c", tiles [(6, 2), (4, 2), (2, 4), (1, 4)], bf16 generic::gemm_bf16::<Avx2>, quantized [(8, 4), (4, 4), (2, 2), (1, 1)]);

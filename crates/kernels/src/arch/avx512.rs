@@ -1,7 +1,7 @@
 //! AVX-512 with BF16 and VNNI: sixteen lanes, thirty-two registers, and dot products of bf16 pairs and of four bytes.
 
 use super::simd::{Bytes, Simd};
-use super::{AdamStep, Format, Kernels, Left, QuantizedLeft, Strip};
+use super::{AdamStep, Format, Kernels, Left, QuantizedLeft, Strip, TILE};
 use super::{generic, quantized};
 use std::arch::x86_64::*;
 
@@ -299,4 +299,4 @@ unsafe fn gemm_pairs(
     tiles!(12, 8, 6, 4, 3, 2, 1);
 }
 
-generic::table!(Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni", tiles [(12, 2), (4, 2), (2, 2), (1, 2)], bf16 gemm_pairs, quantized [12, 8, 4, 2, 1]);
+generic::table!(Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni", tiles [(12, 2), (4, 2), (2, 2), (1, 2)], bf16 gemm_pairs, quantized [(8, 8), (4, 4), (2, 2), (1, 1)]);

@@ -1,7 +1,7 @@
 //! Sixteen lanes in plain Rust, for tests: the edges of the vector kernels at the width of AVX-512, on any machine.
 
 use super::simd::{Bytes, Simd};
-use super::{AdamStep, Format, Isa, Kernels, Left, PAGE, PANEL, QuantizedLeft, Strip, generic, quantized};
+use super::{AdamStep, Format, Isa, Kernels, Left, PAGE, PANEL, QuantizedLeft, Strip, TILE, generic, quantized};
 use crate::half::f32_from_f16;
 use crate::quantized::{BLOCK, Strips};
 use crate::random::Random;
@@ -148,7 +148,7 @@ impl Bytes for Sixteen {
     }
 }
 
-generic::table!(Sixteen, "sse2", tiles [(12, 2), (4, 2), (2, 2), (1, 2)], bf16 generic::gemm_bf16::<Sixteen>, quantized [8, 1]);
+generic::table!(Sixteen, "sse2", tiles [(12, 2), (4, 2), (2, 2), (1, 2)], bf16 generic::gemm_bf16::<Sixteen>, quantized [(8, 8), (4, 4), (2, 2), (1, 1)]);
 
 /// Numbers with room behind them that no kernel may read into a result or write.
 struct Guarded(Vec<f32>, usize);
@@ -345,16 +345,23 @@ fn quantised_products_of_every_width() {
             let x = Guarded::new(&mut random, m * inputs);
             let c = Guarded::new(&mut random, m * n);
             agree!("gemm_quantized", [x, c], |kernels, buffers| {
-                let (mut codes, mut scales) = (vec![0_i8; m * inputs], vec![0.0; m * blocks]);
-                let mut sums = vec![0_i32; 2 * m * blocks];
-                let (to, scaled) = (codes.as_mut_ptr(), scales.as_mut_ptr());
-                (kernels.quantize)(m * blocks, buffers[0].at(), to, scaled, sums.as_mut_ptr());
+                let rows = m / TILE * TILE + if m % TILE > 0 { QuantizedLeft::height(m % TILE) } else { 0 };
+                let (mut codes, mut scales) = (vec![0_i8; rows * inputs], vec![0.0; rows * blocks]);
+                let mut sums = vec![0_i32; rows * blocks * groups];
+                for i in 0..m {
+                    let (tile, row) = (i / TILE * TILE, i % TILE);
+                    let height = QuantizedLeft::height(TILE.min(m - tile));
+                    let to = codes.as_mut_ptr().add((tile * blocks + row) * BLOCK);
+                    let scale = scales.as_mut_ptr().add(tile * blocks + row);
+                    let sum = sums.as_mut_ptr().add(tile * blocks * groups + row);
+                    (kernels.quantize)(blocks, groups, height, buffers[0].at().add(i * inputs), to, scale, sum);
+                }
                 let returned = sums.iter().map(|&x| x as f32).chain(codes.iter().map(|&x| f32::from(x))).collect();
-                sums.truncate(m * blocks * groups);
                 if format.layout().minima {
                     sums.iter_mut().for_each(|sum| *sum = (*sum as f32).to_bits() as i32);
                 }
-                let a = QuantizedLeft { codes: codes.as_ptr(), scales: scales.as_ptr(), sums: sums.as_ptr() };
+                let (codes, scales, sums) = (codes.as_ptr(), scales.as_ptr(), sums.as_ptr());
+                let a = QuantizedLeft { codes, scales, sums, blocks, start: 0 };
                 let strip = strips.strip(0, 0);
                 (kernels.gemm_quantized)(format, m, n, blocks, a, strip, buffers[1].at_mut(), n, add);
                 returned

@@ -598,10 +598,10 @@ pub unsafe fn gemm_bf16<S: Simd>(
 }
 
 /// The table of an instruction set: each kernel compiled with its features.
-/// `tiles` lists the register tiles of `gemm_f32`, (rows, vectors), most rows first and one row last; `quantized` the rows of
-/// those of `gemm_quantized`.
+/// `tiles` lists the register tiles of `gemm_f32`, (rows, vectors), most rows first and one row last; `quantized` those
+/// of `gemm_quantized`, (rows that lie together, rows at a time).
 macro_rules! table {
-    ($S:ident, $features:literal, tiles [$(($R:literal, $V:literal)),+], bf16 $bf16:path, quantized [$($Q:literal),+]) => {
+    ($S:ident, $features:literal, tiles [$(($R:literal, $V:literal)),+], bf16 $bf16:path, quantized [$(($H:literal, $Q:literal)),+]) => {
         pub(super) static KERNELS: Kernels = {
             #[target_feature(enable = $features)]
             unsafe fn gemm_f32(m: usize, n: usize, k: usize, a: Left, b: *const f32, b_stride: usize, c: *mut f32, c_stride: usize, add: bool) {
@@ -642,12 +642,12 @@ macro_rules! table {
             }
             #[target_feature(enable = $features)]
             unsafe fn gemm_quantized(format: Format, m: usize, n: usize, blocks: usize, a: QuantizedLeft, b: Strip, c: *mut f32, c_stride: usize, add: bool) {
-                quantized::gemm!($S, [$($Q),+], format, m, n, blocks, a, b, c, c_stride, add)
+                quantized::gemm!($S, [$(($H, $Q)),+], format, m, n, blocks, a, b, c, c_stride, add)
             }
             #[target_feature(enable = $features)]
-            unsafe fn quantize(blocks: usize, x: *const f32, codes: *mut i8, scales: *mut f32, sums: *mut i32) {
+            unsafe fn quantize(blocks: usize, groups: usize, height: usize, x: *const f32, codes: *mut i8, scales: *mut f32, sums: *mut i32) {
                 // SAFETY: the caller's contract.
-                unsafe { quantized::quantize::<$S>(blocks, x, codes, scales, sums) }
+                unsafe { quantized::quantize::<$S>(blocks, groups, height, x, codes, scales, sums) }
             }
             Kernels {
                 gemm_f32, gemm_bf16, gemm_quantized, quantize, softmax, softmax_page_backward, scale, axpy, dot, max, exp_sums, exp_scaled, scale_by,

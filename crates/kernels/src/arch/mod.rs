@@ -121,25 +121,39 @@ pub(crate) struct Left {
     pub column: usize,
 }
 
-/// Activations rounded to bytes, m rows of `blocks` blocks of 32.
+/// Rows of rounded activations that lie interleaved, so that a kernel finds all of them from one pointer.
+pub(crate) const TILE: usize = 8;
+
+/// Activations rounded to bytes, in tiles of [`TILE`] rows and one of 1, 2, 4 or 8 that holds the rest.
 #[derive(Clone, Copy)]
 pub(crate) struct QuantizedLeft {
-    /// [m][blocks][32]
+    /// Of each tile, [blocks][rows of the tile][32].
     pub codes: *const i8,
-    /// [m][blocks]
+    /// Of each tile, [blocks][rows of the tile].
     pub scales: *const f32,
-    /// [m][blocks][groups], what a group's sum of codes is wanted for: times the format's offset and negative; or, where the
-    /// format has minima, times the scale, as the bits of an f32.
+    /// Of each tile, [blocks][groups][rows of the tile], what a group's sum of codes is wanted for: times the format's
+    /// offset and negative; or, where the format has minima, times the scale, as the bits of an f32.
     pub sums: *const i32,
+    /// Blocks of a tile.
+    pub blocks: usize,
+    /// The first of them that is wanted.
+    pub start: usize,
 }
 
 impl QuantizedLeft {
-    /// The rows from `row` on.
-    pub fn from_row(self, row: usize, blocks: usize, groups: usize) -> QuantizedLeft {
+    /// Rows of the tile that holds `rows` at the end of an operand, padded; at most [`TILE`].
+    pub fn height(rows: usize) -> usize {
+        rows.next_power_of_two().min(TILE)
+    }
+
+    /// The wanted part of tile `tile`, which has `height` rows.
+    pub fn tile(self, tile: usize, height: usize, groups: usize) -> QuantizedLeft {
+        let at = tile * TILE * self.blocks + self.start * height;
         QuantizedLeft {
-            codes: self.codes.wrapping_add(row * blocks * BLOCK),
-            scales: self.scales.wrapping_add(row * blocks),
-            sums: self.sums.wrapping_add(row * blocks * groups),
+            codes: self.codes.wrapping_add(at * BLOCK),
+            scales: self.scales.wrapping_add(at),
+            sums: self.sums.wrapping_add(at * groups),
+            ..self
         }
     }
 }
@@ -212,8 +226,17 @@ pub(crate) struct Kernels {
         add: bool,
     ),
     /// Rounds each 32 numbers of x to signed bytes times a scale, the largest to 127 or -127, to nearest and ties to even;
-    /// and sums the bytes of each 16. The scale is no number where one of x is none or infinite.
-    pub quantize: unsafe fn(blocks: usize, x: *const f32, codes: *mut i8, scales: *mut f32, sums: *mut i32),
+    /// and sums the bytes of each 32, or each 16 where `groups` is two. The scale is no number where one of x is none or
+    /// infinite. The results are one row of a tile of `height`: see [`QuantizedLeft`].
+    pub quantize: unsafe fn(
+        blocks: usize,
+        groups: usize,
+        height: usize,
+        x: *const f32,
+        codes: *mut i8,
+        scales: *mut f32,
+        sums: *mut i32,
+    ),
     /// A softmax over some keys. scores is rows, `stride` apart, of `columns`, whole pages; row r sees the first
     /// min(columns, visible + r / rows_per_position) >= 1 keys. max becomes the largest scale * score, scores become weights
     /// exp(scale * score - max) (0 where unseen), and sum their sum, lane by lane and then by a fixed tree.

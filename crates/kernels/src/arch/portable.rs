@@ -1,6 +1,6 @@
 //! Plain loops: the reference that every other instruction set is checked against, and what runs where none is known.
 
-use super::{AdamStep, Kernels, Left, PAGE, PANEL, QuantizedLeft};
+use super::{AdamStep, Kernels, Left, PAGE, PANEL, QuantizedLeft, TILE};
 use crate::half::f32_from_f16;
 use crate::quantized::{BLOCK, Format, Layout, STRIP, SUPER, Scales, Strip, UNEVEN_CODES, code_at};
 
@@ -93,14 +93,17 @@ unsafe fn gemm_quantized(
                         i32::from(if layout.uneven { UNEVEN_CODES[usize::from(code)] } else { code })
                     });
                     for i in 0..m {
-                        let x = a.codes.add((i * blocks + block) * BLOCK + group * layout.group);
-                        let sums = *a.sums.add((i * blocks + block) * groups + group);
+                        let (tile, row) = (i / TILE, i % TILE);
+                        let height = QuantizedLeft::height((m - tile * TILE).min(TILE));
+                        let a = a.tile(tile, height, groups);
+                        let x = a.codes.add((block * height + row) * BLOCK + group * layout.group);
+                        let sums = *a.sums.add((block * groups + group) * height + row);
                         let mut dot = if layout.offset != 0 { sums } else { 0 };
                         for p in 0..layout.group {
                             dot += codes[p] * i32::from(*x.add(p));
                         }
                         let out = c.add(i * c_stride + r);
-                        *out += dot as f32 * (scale * *a.scales.add(i * blocks + block));
+                        *out += dot as f32 * (scale * *a.scales.add(block * height + row));
                         if layout.minima {
                             *out += minimum * f32::from_bits(sums as u32);
                         }
@@ -132,21 +135,29 @@ unsafe fn scale_and_minimum(layout: Layout, b: Strip, block: usize, group: usize
     }
 }
 
-unsafe fn quantize(blocks: usize, x: *const f32, codes: *mut i8, scales: *mut f32, sums: *mut i32) {
+unsafe fn quantize(
+    blocks: usize,
+    groups: usize,
+    height: usize,
+    x: *const f32,
+    codes: *mut i8,
+    scales: *mut f32,
+    sums: *mut i32,
+) {
     // SAFETY: see above.
     unsafe {
         for block in 0..blocks {
             let x = std::slice::from_raw_parts(x.add(block * BLOCK), BLOCK);
             let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
             let finite = x.iter().all(|x| x.is_finite());
-            *scales.add(block) = if finite { largest / 127.0 } else { f32::NAN };
+            *scales.add(block * height) = if finite { largest / 127.0 } else { f32::NAN };
             let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
             let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-            (*sums.add(2 * block), *sums.add(2 * block + 1)) = (0, 0);
+            (0..groups).for_each(|group| *sums.add((groups * block + group) * height) = 0);
             for (i, x) in x.iter().enumerate() {
                 let code = (x * inverse).round_ties_even() as i8;
-                *codes.add(block * BLOCK + i) = code;
-                *sums.add(2 * block + i / 16) += i32::from(code);
+                *codes.add(block * height * BLOCK + i) = code;
+                *sums.add((groups * block + i * groups / BLOCK) * height) += i32::from(code);
             }
         }
     }

@@ -89,14 +89,16 @@ unsafe fn prefetch<S: Bytes, Q: Form>(b: Strip, block: usize) {
     }
 }
 
-/// R rows of activations by one vector of a strip's rows, whose first is `first`; n columns of the result are kept.
+/// R rows, from `top` on, of a tile of H rows of activations by one vector of a strip's rows, whose first is `first`; n
+/// columns of the result are kept, and those of its rows that lie below `rows`.
 #[inline(always)]
-unsafe fn tile<S: Bytes, Q: Form, const R: usize>(
+unsafe fn tile<S: Bytes, Q: Form, const H: usize, const R: usize>(
     n: usize,
+    rows: usize,
     blocks: usize,
     a: QuantizedLeft,
     b: Strip,
-    first: usize,
+    (top, first): (usize, usize),
     c: *mut f32,
     c_stride: usize,
     add: bool,
@@ -107,21 +109,23 @@ unsafe fn tile<S: Bytes, Q: Form, const R: usize>(
     unsafe {
         let mut sums = [S::splat(0.0); R];
         if add {
-            for (r, sum) in sums.iter_mut().enumerate() {
+            for (r, sum) in sums.iter_mut().enumerate().take(rows - top) {
                 [*sum] = generic::load_row::<S, 1>(n, c.add(r * c_stride));
             }
         }
+        let mut x_codes = a.codes.add(top * BLOCK);
+        let mut x_scales = a.scales.add(top);
+        let mut x_sums = a.sums.add(top);
         for block in 0..blocks {
             let bytes = b.codes.add(block * layout.code_bytes() + 4 * first);
-            if R <= FEW && first == 0 {
+            if H <= FEW && first == 0 {
                 prefetch::<S, Q>(b, block);
             }
             for group in 0..groups {
-                let at = block * groups + group;
                 let mut dots = [S::splat_i32(0); R];
                 if layout.offset != 0 && !(wide && S::SIGNED) {
                     for (r, dot) in dots.iter_mut().enumerate() {
-                        *dot = S::splat_i32(*a.sums.add(r * blocks * groups + at));
+                        *dot = S::splat_i32(*x_sums.add(group * H + r));
                     }
                 }
                 for i in 0..8 / groups {
@@ -129,31 +133,35 @@ unsafe fn tile<S: Bytes, Q: Form, const R: usize>(
                     let j = if groups == 1 { i % 2 * 4 + i / 2 } else { group * 4 + i };
                     let codes = codes::<S, Q>(bytes, j);
                     for (r, dot) in dots.iter_mut().enumerate() {
-                        let x = a.codes.add((r * blocks + block) * BLOCK + 4 * j);
+                        let x = x_codes.add(r * BLOCK + 4 * j);
                         *dot = if wide { S::dot_wide(*dot, codes, x) } else { S::dot(*dot, codes, x) };
                     }
                 }
                 let (scale, minimum) = scales::<S, Q>(b, block, group, first);
                 for (r, sum) in sums.iter_mut().enumerate() {
-                    let factor = S::mul(scale, S::splat(*a.scales.add(r * blocks + block)));
+                    let factor = S::mul(scale, S::splat(*x_scales.add(r)));
                     *sum = S::fma(S::to_f32(dots[r]), factor, *sum);
                     if layout.minima {
-                        let x = f32::from_bits(*a.sums.add(r * blocks * groups + at) as u32);
+                        let x = f32::from_bits(*x_sums.add(group * H + r) as u32);
                         *sum = S::fma(minimum, S::splat(x), *sum);
                     }
                 }
             }
+            x_codes = x_codes.add(H * BLOCK);
+            x_scales = x_scales.add(H);
+            x_sums = x_sums.add(H * groups);
         }
-        for (r, sum) in sums.into_iter().enumerate() {
+        for (r, sum) in sums.into_iter().enumerate().take(rows - top) {
             generic::store_row::<S, 1>(n, c.add(r * c_stride), [sum]);
         }
     }
 }
 
-/// R rows of activations by a whole strip.
+/// A tile of H rows of activations, `rows` of them wanted, by a whole strip; R rows at a time.
 #[inline(always)]
-pub unsafe fn rows<S: Bytes, Q: Form, const R: usize>(
+pub unsafe fn tiles<S: Bytes, Q: Form, const H: usize, const R: usize>(
     n: usize,
+    rows: usize,
     blocks: usize,
     a: QuantizedLeft,
     b: Strip,
@@ -161,15 +169,28 @@ pub unsafe fn rows<S: Bytes, Q: Form, const R: usize>(
     c_stride: usize,
     add: bool,
 ) {
-    for first in (0..n).step_by(S::LANES) {
-        // SAFETY: the contract; columns from `first` on are left, at most LANES of them in this vector.
-        unsafe { tile::<S, Q, R>((n - first).min(S::LANES), blocks, a, b, first, c.add(first), c_stride, add) }
+    for top in (0..rows).step_by(R) {
+        for first in (0..n).step_by(S::LANES) {
+            // SAFETY: the contract; columns from `first` on are left, at most LANES of them in this vector.
+            unsafe {
+                let c = c.add(top * c_stride + first);
+                tile::<S, Q, H, R>((n - first).min(S::LANES), rows, blocks, a, b, (top, first), c, c_stride, add);
+            }
+        }
     }
 }
 
 /// See [`super::Kernels::quantize`].
 #[inline(always)]
-pub unsafe fn quantize<S: Bytes>(blocks: usize, x: *const f32, codes: *mut i8, scales: *mut f32, sums: *mut i32) {
+pub unsafe fn quantize<S: Bytes>(
+    blocks: usize,
+    groups: usize,
+    height: usize,
+    x: *const f32,
+    codes: *mut i8,
+    scales: *mut f32,
+    sums: *mut i32,
+) {
     // SAFETY: the contract; all reads and writes lie inside the blocks.
     unsafe {
         for block in 0..blocks {
@@ -182,44 +203,43 @@ pub unsafe fn quantize<S: Bytes>(blocks: usize, x: *const f32, codes: *mut i8, s
                 nothing = S::fma(x, S::splat(0.0), nothing);
             }
             let largest = S::largest(largest);
-            *scales.add(block) = largest / 127.0 + S::sum(nothing);
+            *scales.add(block * height) = largest / 127.0 + S::sum(nothing);
             let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
             // Of numbers so small that the inverse overflows, nothing is left.
             let inverse = S::splat(if inverse.is_finite() { inverse } else { 0.0 });
-            for group in 0..2 {
+            for group in 0..groups {
+                let width = BLOCK / groups;
                 // What is no number becomes the smallest one, whose sum wraps; its scale says so.
                 let mut sum = 0_i32;
-                for at in (16 * group..16 * group + 16).step_by(S::LANES) {
+                for at in (width * group..width * (group + 1)).step_by(S::LANES) {
                     let rounded = S::mul(S::load(x.add(at)), inverse);
-                    sum = sum.wrapping_add(S::store_i8(codes.add(block * BLOCK + at), rounded));
+                    sum = sum.wrapping_add(S::store_i8(codes.add(block * height * BLOCK + at), rounded));
                 }
-                *sums.add(2 * block + group) = sum;
+                *sums.add((groups * block + group) * height) = sum;
             }
         }
     }
 }
 
-/// [`super::Kernels::gemm_quantized`] for an instruction set, by tiles of the rows that are listed, one row last.
+/// [`super::Kernels::gemm_quantized`] for an instruction set, by tiles of the heights that are listed, each so many rows at a
+/// time; the highest first.
 macro_rules! gemm {
-    ($S:ident, [$($R:literal),+], $format:ident, $m:ident, $n:ident, $blocks:ident, $a:ident, $b:ident, $c:ident, $c_stride:ident, $add:ident) => {{
+    ($S:ident, [$(($H:literal, $R:literal)),+], $format:ident, $m:ident, $n:ident, $blocks:ident, $a:ident, $b:ident, $c:ident, $c_stride:ident, $add:ident) => {{
         macro_rules! of {
             ($F:ident) => {{
-                use $crate::quantized::Format;
-                let groups = Format::$F.layout();
-                let groups = $crate::quantized::BLOCK / groups.group;
-                let mut i = 0;
-                $(
-                    while $m - i >= $R {
-                        // SAFETY: rows i..i + R lie below m; the rest is the caller's contract.
-                        unsafe {
-                            let a = $a.from_row(i, $blocks, groups);
-                            quantized::rows::<$S, quantized::Of<{ Format::$F as u8 }>, $R>(
-                                $n, $blocks, a, $b, $c.add(i * $c_stride), $c_stride, $add,
-                            );
-                        }
-                        i += $R;
+                let groups = $crate::quantized::BLOCK / Format::$F.layout().group;
+                for (tile, row) in (0..$m).step_by(TILE).enumerate() {
+                    let rows = TILE.min($m - row);
+                    let height = QuantizedLeft::height(rows);
+                    let (a, c) = ($a.tile(tile, height, groups), $c.wrapping_add(row * $c_stride));
+                    match height {
+                        // SAFETY: rows row..row + rows lie below m; the rest is the caller's contract.
+                        $($H => unsafe {
+                            quantized::tiles::<$S, quantized::Of<{ Format::$F as u8 }>, $H, $R>($n, rows, $blocks, a, $b, c, $c_stride, $add)
+                        },)+
+                        _ => unreachable!("tiles have 1, 2, 4 or 8 rows"),
                     }
-                )+
+                }
             }};
         }
         match $format {

@@ -1,0 +1,265 @@
+//! Left operands of products, rounded to what their right operands are multiplied in, once a call.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use crate::arch::{QuantizedLeft, TILE};
+use crate::cpu::Cpu;
+use crate::gemm::{BLOCK, Job, Operand};
+use crate::matrix::Panels;
+use crate::pool::Shareable;
+use crate::quantized::{self, Layout};
+use crate::view::View;
+
+/// Numbers below which rounding them does not wake the other threads.
+const SMALL: usize = 1 << 14;
+
+/// What a left operand is rounded to.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    Bf16,
+    Quantized(Layout),
+}
+
+impl Form {
+    /// What `b` is multiplied in, unless that is f32.
+    fn of(b: &Operand<'_>) -> Option<Form> {
+        match b.matrix().map(|(w, _)| &w.panels) {
+            Some(Panels::Bf16(_)) => Some(Form::Bf16),
+            Some(Panels::Quantized(strips)) => Some(Form::Quantized(strips.format.layout())),
+            Some(Panels::F32(_)) | None => None,
+        }
+    }
+}
+
+/// One operand's place in the storage.
+struct Rounded<'a> {
+    view: View<'a>,
+    form: Form,
+    /// Of its first bf16, or of its first code.
+    at: usize,
+    /// Of its first scale; its sums begin at twice that.
+    scale: usize,
+}
+
+/// Memory that is used again from call to call.
+#[derive(Default)]
+struct Storage {
+    bf16: Vec<u16>,
+    codes: Vec<i8>,
+    scales: Vec<f32>,
+    sums: Vec<i32>,
+}
+
+thread_local! {
+    static STORAGE: RefCell<Storage> = RefCell::default();
+}
+
+/// The rounded left operands of a call's jobs.
+pub(crate) struct Lefts<'a> {
+    rounded: Vec<Rounded<'a>>,
+    /// Of each job, its place among them.
+    places: Vec<Option<usize>>,
+    storage: Storage,
+}
+
+/// Pointers to the storage, of which every task writes rows of its own.
+struct Places {
+    bf16: Shareable<u16>,
+    codes: Shareable<i8>,
+    scales: Shareable<f32>,
+    sums: Shareable<i32>,
+}
+
+impl<'a> Lefts<'a> {
+    /// Rounds what `jobs` need. Jobs side by side that share an operand and what it is multiplied in share it rounded.
+    pub fn new(cpu: &Cpu, jobs: &[Job<'a>], threads: usize) -> Lefts<'a> {
+        let mut lefts = Lefts { rounded: Vec::new(), places: Vec::new(), storage: STORAGE.take() };
+        let (mut bf16, mut codes, mut numbers) = (0, 0, 0);
+        for job in jobs {
+            let Some(form) = Form::of(&job.b) else {
+                lefts.places.push(None);
+                continue;
+            };
+            if !lefts.rounded.last().is_some_and(|last| last.form == form && last.view.is(&job.a)) {
+                let (rows, cols) = (job.a.rows(), job.a.cols());
+                let at = match form {
+                    Form::Bf16 => {
+                        bf16 += rows * cols.next_multiple_of(2);
+                        bf16 - rows * cols.next_multiple_of(2)
+                    }
+                    Form::Quantized(_) => {
+                        // The last tile may be padded.
+                        let rows = rows / TILE * TILE + padded(rows % TILE);
+                        codes += rows * cols;
+                        codes - rows * cols
+                    }
+                };
+                lefts.rounded.push(Rounded { view: job.a, form, at, scale: at / quantized::BLOCK });
+                numbers += rows * cols;
+            }
+            lefts.places.push(Some(lefts.rounded.len() - 1));
+        }
+        let Storage { bf16: bf16_storage, codes: code_storage, scales, sums } = &mut lefts.storage;
+        grow(bf16_storage, bf16);
+        grow(code_storage, codes);
+        grow(scales, codes / quantized::BLOCK);
+        grow(sums, codes / quantized::BLOCK * 2);
+        let places = Places {
+            bf16: Shareable(bf16_storage.as_mut_ptr()),
+            codes: Shareable(code_storage.as_mut_ptr()),
+            scales: Shareable(scales.as_mut_ptr()),
+            sums: Shareable(sums.as_mut_ptr()),
+        };
+        let rounded = &lefts.rounded;
+        if threads == 1 || numbers < SMALL {
+            rounded.iter().for_each(|left| left.fill(cpu, &places, 0..left.view.rows()));
+        } else {
+            let tasks: Vec<(&Rounded<'_>, Range<usize>)> = rounded
+                .iter()
+                .flat_map(|left| {
+                    let rows = left.view.rows();
+                    // Rows of a tile share lines of memory, which two threads had better not write.
+                    let step = (SMALL / left.view.cols().max(1)).next_multiple_of(TILE).min(BLOCK);
+                    (0..rows).step_by(step).map(move |row| (left, row..rows.min(row + step)))
+                })
+                .collect();
+            cpu.pool().run(tasks.len(), &|i| tasks[i].0.fill(cpu, &places, tasks[i].1.clone()));
+        }
+        lefts
+    }
+
+    /// Rows from `row` on of job `job`'s bf16 operand, from column `start` on; and the distance between rows.
+    pub fn bf16(&self, job: usize, row: usize, start: usize) -> Option<(*const u16, usize)> {
+        let left = &self.rounded[self.places[job]?];
+        let stride = left.view.cols().next_multiple_of(2);
+        (left.form == Form::Bf16).then(|| (self.storage.bf16[left.at + row * stride + start..].as_ptr(), stride))
+    }
+
+    /// Rows from `row` on of job `job`'s quantised operand, from column `start` on.
+    pub fn quantized(&self, job: usize, row: usize, start: usize) -> Option<QuantizedLeft> {
+        let left = &self.rounded[self.places[job]?];
+        let Form::Quantized(layout) = left.form else { return None };
+        assert!(row.is_multiple_of(TILE), "a tile that begins at row {row}");
+        let blocks = left.view.cols() / quantized::BLOCK;
+        let Storage { codes, scales, sums, .. } = &self.storage;
+        let groups = quantized::BLOCK / layout.group;
+        Some(QuantizedLeft {
+            codes: codes[left.at + row * blocks * quantized::BLOCK..].as_ptr(),
+            scales: scales[left.scale + row * blocks..].as_ptr(),
+            sums: sums[2 * left.scale + row * blocks * groups..].as_ptr(),
+            blocks,
+            start: start / quantized::BLOCK,
+        })
+    }
+}
+
+impl Drop for Lefts<'_> {
+    fn drop(&mut self) {
+        STORAGE.set(std::mem::take(&mut self.storage));
+    }
+}
+
+fn grow<T: Clone + Default>(storage: &mut Vec<T>, len: usize) {
+    if storage.len() < len {
+        storage.resize(len, T::default());
+    }
+}
+
+impl Rounded<'_> {
+    /// Rounds some rows.
+    fn fill(&self, cpu: &Cpu, places: &Places, rows: Range<usize>) {
+        let view = self.view.rows_from(rows.start, rows.len());
+        let cols = view.cols();
+        match self.form {
+            Form::Bf16 => {
+                let stride = cols.next_multiple_of(2);
+                // SAFETY: `Lefts::new` made room for all rows of this operand at `at`, and these rows are this task's.
+                let out = unsafe {
+                    let first = places.bf16.get().add(self.at + rows.start * stride);
+                    std::slice::from_raw_parts_mut(first, rows.len() * stride)
+                };
+                if view.row_stride() == 1 && view.rows() > 1 {
+                    for (view, out) in (0..rows.len()).step_by(BLOCK).zip(out.chunks_mut((BLOCK * stride).max(1))) {
+                        round_transposed(
+                            cpu,
+                            self.view.rows_from(rows.start + view, BLOCK.min(rows.len() - view)),
+                            out,
+                        );
+                    }
+                    return;
+                }
+                for (i, out) in out.chunks_exact_mut(stride.max(1)).enumerate() {
+                    // SAFETY: a row's `cols` elements, into at least as many.
+                    with_row(view, i, |row| unsafe { (cpu.kernels.to_bf16)(cols, row.as_ptr(), out.as_mut_ptr()) });
+                    out[cols..].fill(0);
+                }
+            }
+            Form::Quantized(layout) => {
+                let blocks = cols / quantized::BLOCK;
+                let groups = quantized::BLOCK / layout.group;
+                for i in 0..rows.len() {
+                    let (tile, row) = ((rows.start + i) / TILE * TILE, (rows.start + i) % TILE);
+                    let height = QuantizedLeft::height(TILE.min(self.view.rows() - tile));
+                    // SAFETY: as above: the row's places in its tile are this task's.
+                    let (codes, scales, sums) = unsafe {
+                        (
+                            places.codes.get().add(self.at + (tile * blocks + row) * quantized::BLOCK),
+                            places.scales.get().add(self.scale + tile * blocks + row),
+                            places.sums.get().add(2 * self.scale + tile * blocks * groups + row),
+                        )
+                    };
+                    with_row(view, i, |x| {
+                        // SAFETY: the row has `blocks` blocks, and its tile has room for as many.
+                        unsafe { (cpu.kernels.quantize)(blocks, groups, height, x.as_ptr(), codes, scales, sums) }
+                    });
+                    for block in 0..blocks {
+                        for group in 0..groups {
+                            // SAFETY: a scale and a sum that were just written.
+                            unsafe {
+                                let sum = sums.add((block * groups + group) * height);
+                                *sum = match layout.minima {
+                                    true => (*sum as f32 * *scales.add(block * height)).to_bits() as i32,
+                                    false => (*sum).wrapping_mul(-layout.offset),
+                                };
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Rows that a last tile of `rows`, fewer than [`TILE`], takes.
+fn padded(rows: usize) -> usize {
+    if rows == 0 { 0 } else { QuantizedLeft::height(rows) }
+}
+
+/// Rounds `a`, whose columns are contiguous and at most [`BLOCK`] long, into rows of its width rounded up to even.
+fn round_transposed(cpu: &Cpu, a: View<'_>, out: &mut [u16]) {
+    let (rows, cols) = (a.rows(), a.cols());
+    let padded = cols.next_multiple_of(2);
+    let mut pair = [[0_u16; BLOCK]; 2];
+    for p in (0..cols).step_by(2) {
+        for (p, rounded) in (p..cols).zip(&mut pair) {
+            // SAFETY: a column has `rows` elements, at most BLOCK.
+            unsafe { (cpu.kernels.to_bf16)(rows, a.t().row(p)[..rows].as_ptr(), rounded.as_mut_ptr()) };
+        }
+        if p + 1 == cols {
+            pair[1].fill(0);
+        }
+        for (i, out) in out.chunks_exact_mut(padded).enumerate() {
+            (out[p], out[p + 1]) = (pair[0][i], pair[1][i]);
+        }
+    }
+}
+
+/// Calls `run` with a row's elements, one behind the other.
+fn with_row(a: View<'_>, row: usize, run: impl FnOnce(&[f32])) {
+    if a.col_stride() == 1 {
+        run(&a.row(row)[..a.cols()]);
+    } else {
+        run(&(0..a.cols()).map(|p| a.at(row, p)).collect::<Vec<f32>>());
+    }
+}
