@@ -159,11 +159,6 @@ impl Bytes for Avx2 {
         unsafe { _mm256_set1_epi32(x) }
     }
     #[inline(always)]
-    unsafe fn prefetch(p: *const u8) {
-        // SAFETY: a prefetch of any address is harmless.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-    }
-    #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> __m256i {
         // SAFETY: see above.
         unsafe { _mm256_loadu_si256(p.cast()) }

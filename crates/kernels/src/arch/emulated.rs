@@ -94,7 +94,6 @@ impl Bytes for Sixteen {
     unsafe fn splat_i32(x: i32) -> [i32; 16] {
         [x; 16]
     }
-    unsafe fn prefetch(_: *const u8) {}
     unsafe fn load_bytes(p: *const u8) -> [i32; 16] {
         // SAFETY: see above.
         std::array::from_fn(|i| unsafe { p.add(4 * i).cast::<i32>().read_unaligned() })

@@ -70,25 +70,6 @@ unsafe fn scales<S: Bytes, Q: Form>(b: Strip, block: usize, group: usize, first:
     }
 }
 
-/// Rows that a weight is too short a time in the caches for, so that it is asked for ahead.
-const FEW: usize = 4;
-/// How far ahead, in bytes: some 100 ns at 40 GB/s.
-const AHEAD: usize = 2048;
-
-/// Asks for what lies [`AHEAD`] of a block's codes and scales, which, strips being contiguous, misses nothing.
-#[inline(always)]
-unsafe fn prefetch<S: Bytes, Q: Form>(b: Strip, block: usize) {
-    let layout = Q::LAYOUT;
-    for line in (0..layout.code_bytes()).step_by(64) {
-        // SAFETY: a prefetch of any address is harmless.
-        unsafe { S::prefetch(b.codes.wrapping_add(block * layout.code_bytes() + line + AHEAD)) }
-    }
-    if (block * layout.scale_bytes()).is_multiple_of(64) {
-        // SAFETY: as above.
-        unsafe { S::prefetch(b.scales.wrapping_add(block * layout.scale_bytes() + AHEAD)) }
-    }
-}
-
 /// R rows, from `top` on, of a tile of H rows of activations by one vector of a strip's rows, whose first is `first`; n
 /// columns of the result are kept, and those of its rows that lie below `rows`.
 #[inline(always)]
@@ -118,9 +99,6 @@ unsafe fn tile<S: Bytes, Q: Form, const H: usize, const R: usize>(
         let mut x_sums = a.sums.add(top);
         for block in 0..blocks {
             let bytes = b.codes.add(block * layout.code_bytes() + 4 * first);
-            if H <= FEW && first == 0 {
-                prefetch::<S, Q>(b, block);
-            }
             for group in 0..groups {
                 let mut dots = [S::splat_i32(0); R];
                 if layout.offset != 0 && !(wide && S::SIGNED) {

@@ -45,8 +45,6 @@ pub(crate) trait Bytes: Simd {
     /// Whether [`Bytes::dot_wide`] takes codes of eight bits for less by 128 than they are.
     const SIGNED: bool;
     unsafe fn splat_i32(x: i32) -> Self::I;
-    /// Asks for the line of memory at p, which need not exist.
-    unsafe fn prefetch(p: *const u8);
     /// 4 * LANES bytes.
     unsafe fn load_bytes(p: *const u8) -> Self::I;
     /// Moves the bits of each byte up (down, where negative) by `by`, and keeps those of `mask`.
