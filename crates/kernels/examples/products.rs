@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p minke-kernels --example products [FORMAT…]`
 
+#![allow(clippy::print_stdout, reason = "it prints what it measures")]
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -40,7 +42,7 @@ fn measure(cpu: &Cpu, name: &str) {
         }
     };
     let memory = vec![1_u64; bytes / 8];
-    let mut read = || {
+    let read = || {
         let len = memory.len().div_ceil(cpu.pool().threads());
         cpu.pool().run(cpu.pool().threads(), &|i| {
             black_box(memory.chunks(len).nth(i).unwrap_or_default().iter().fold(0, |sum: u64, x| sum.wrapping_add(*x)));
@@ -50,7 +52,7 @@ fn measure(cpu: &Cpu, name: &str) {
     let (mut one, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..25 {
         one.push(time(|| pass(1)));
-        bare.push(time(&mut read));
+        bare.push(time(read));
     }
     let (one, bare) = (median(one), median(bare));
     let many =

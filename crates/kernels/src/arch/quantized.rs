@@ -29,7 +29,7 @@ unsafe fn codes<S: Bytes, Q: Form>(block: *const u8, j: usize) -> S::I {
             if bits == 8 {
                 bytes
             } else {
-                S::shift_and_mask(bytes, up as i32 - shift as i32, ((1_u32 << bits) - 1 << up) as u8)
+                S::shift_and_mask(bytes, up as i32 - shift as i32, (((1_u32 << bits) - 1) << up) as u8)
             }
         };
         let [low, high] = Q::LAYOUT.planes(j);

@@ -15,8 +15,8 @@ fn row(data: &mut Data, format: Format, inputs: usize) -> Row {
     // Halves of either sign between 2^-9 and 2^-4, and now and then a zero or a subnormal one.
     let mut half = || {
         [0, 0x0003][data.size(0, 1)]
-            | (data.size(6, 10) << 10 | data.size(0, 1023) | data.size(0, 1) << 15) as u16
-                * (data.size(0, 9) > 0) as u16
+            | ((data.size(6, 10) << 10 | data.size(0, 1023) | data.size(0, 1) << 15) as u16
+                * (data.size(0, 9) > 0) as u16)
     };
     row.halves.iter_mut().for_each(|halves| *halves = [half(), if layout.minima { half() } else { 0 }]);
     let bound = if layout.scales == Scales::Nibbles { 15 } else { 255 };
