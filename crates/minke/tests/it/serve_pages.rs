@@ -45,7 +45,7 @@ fn a_login_link_works_once_and_the_rest_needs_it() {
 #[test]
 fn a_conversation_is_kept_with_its_thoughts_and_shown_to_whom_it_is_shared_with() {
     let place = with_models();
-    let served = Served::start(&place, &[]);
+    let served = Served::start(&place, &["--kv", "f32"]);
     let ada = served.log_in(&served.login).unwrap();
     let id = object(ada.script("/chat", &json!({})))["id"].as_i64().unwrap();
     let say = json!({ "text": "hello <b>", "model": "thinker", "think": true, "seed": 3 });
