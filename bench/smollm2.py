@@ -28,7 +28,7 @@ def check(minke, gguf):
     cases = golden("greedy.json")
     for name, case in cases.items():
         count = str(len(case["ids"]))
-        [ours] = run([minke, "debug", "generate", gguf, "--prompt", case["prompt"], "--tokens", count, "--json"])
+        [ours] = run([minke, "debug", "generate", gguf, "--dtype", "f32", "--prompt", case["prompt"], "--tokens", count, "--json"])
         if ours["ids"] == case["ids"]:
             same += 1
         else:

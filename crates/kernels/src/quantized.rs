@@ -346,11 +346,13 @@ fn put_row(format: Format, row: &Row, r: usize, codes: &mut [u8], scales: &mut [
     let layout = format.layout();
     for (codes, block) in row.codes.as_chunks::<BLOCK>().0.iter().zip(codes.chunks_exact_mut(layout.code_bytes())) {
         for (j, codes) in codes.as_chunks::<4>().0.iter().enumerate() {
+            // Four bytes at a time; no bit leaves its byte but those that the mask takes away.
+            let codes = u32::from_le_bytes(*codes);
             for (vector, shift, bits, up) in layout.planes(j) {
-                let mask = ((1_u32 << bits) - 1) as u8;
-                for (i, code) in codes.iter().enumerate() {
-                    block[64 * vector + 4 * r + i] |= (code >> up & mask) << shift;
-                }
+                let mask = ((1_u32 << bits) - 1) * 0x0101_0101;
+                let place = &mut block[64 * vector + 4 * r..][..4];
+                let word = u32::from_le_bytes([place[0], place[1], place[2], place[3]]) | (codes >> up & mask) << shift;
+                place.copy_from_slice(&word.to_le_bytes());
             }
         }
     }
