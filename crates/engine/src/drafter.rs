@@ -59,9 +59,10 @@ pub struct Costs {
 }
 
 impl Costs {
-    /// Where weights are read from memory anew in every step, a further row is nearly free; 0.05 to 0.1 was measured
-    /// (`bench/speculative.py`). Too high a number guesses less; too low a one wastes up to as many times 1 % of the time.
-    pub const ROW: f64 = 0.1;
+    /// Where weights are read from memory anew in every step, a further row costs little: 0.03 (the second) to 0.19 (eight)
+    /// for SmolLM2 in Q4_0, less in wider formats (`minke bench --sequences 1,2,4,8`). Too high a number guesses less; too low
+    /// a one wastes up to as many times 1 % of the time.
+    pub const ROW: f64 = 0.2;
 
     /// What a guessed token costs in a step where `sequences` generate, in units of what a token costs without guesses. A
     /// step of n rows takes 1 + row * n, so that the more there are, the less a saved step is worth to each.
