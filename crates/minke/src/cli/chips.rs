@@ -288,23 +288,17 @@ impl Machine {
             }
             writeln!(out)?;
         }
-        writeln!(out, "\n{:width$}   work         FLOP/byte   here waits for   would rather have", "model")?;
+        writeln!(out, "\n{:width$}   of decode x1, x8, x32 and prefill: here waits for, would rather have", "model")?;
         for model in &self.models {
+            write!(out, "{:width$}", model.model)?;
             for work in &model.work {
                 let here = &work.chips[0];
                 let waits = if here.bandwidth_s > here.compute_s { "bandwidth" } else { "products" };
-                let share = here.bandwidth_s.max(here.compute_s) / (here.bandwidth_s + here.compute_s) * 100.0;
                 let ratio = work.h20_to_h800;
-                let rather = match ratio {
-                    1.0.. => format!("H20 ({ratio:.2} × H800)"),
-                    _ => format!("H800 ({:.2} × H20)", 1.0 / ratio),
-                };
-                writeln!(
-                    out,
-                    "{:width$}   {:10}   {:>9.1}   {waits:9} {share:>3.0} %   {rather}",
-                    model.model, work.name, work.intensity
-                )?;
+                let (rather, times) = if ratio >= 1.0 { ("H20", ratio) } else { ("H800", 1.0 / ratio) };
+                write!(out, "   {waits:9} {rather:>4} {times:.1}×")?;
             }
+            writeln!(out)?;
         }
         drawing::show(&self.chips(), &self.models, out)
     }
