@@ -9,6 +9,8 @@ mod interrupt;
 mod load;
 mod machine;
 mod output;
+mod probe;
+mod roofline;
 mod serve;
 mod session;
 mod speculate;

@@ -195,7 +195,40 @@ impl Description {
     }
 }
 
+/// A tensor of a model: its Hugging Face name, and how it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    /// As Hugging Face has it, whatever the file.
+    pub name: String,
+    /// Row-major.
+    pub shape: Vec<usize>,
+    /// The type of most of it.
+    pub dtype: DataType,
+    /// Bytes that it takes in the file.
+    pub bytes: u64,
+}
+
+impl Tensor {
+    /// Numbers in it.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product::<usize>() as u64
+    }
+}
+
 impl Checkpoint {
+    /// Every tensor that the model uses, in the order of [`families::tensor_shapes`].
+    ///
+    /// # Errors
+    /// None that [`Self::open`] would not have found.
+    pub fn tensors(&self) -> Result<Vec<Tensor>> {
+        let tensor = |(name, shape): (String, Vec<usize>)| {
+            let stored = self.stored(&name, &shape)?;
+            let (dtype, bytes) = (stored.dtype(), stored.len() as u64);
+            Ok(Tensor { name, shape, dtype, bytes })
+        };
+        families::tensor_shapes(self.config()).map(tensor).collect()
+    }
+
     /// Counts what the model is made of.
     ///
     /// # Errors
@@ -203,14 +236,13 @@ impl Checkpoint {
     pub fn describe(&self) -> Result<Description> {
         let (mut parameters, mut bytes) = (0, 0);
         let mut types: Vec<(DataType, u64)> = Vec::new();
-        for (name, shape) in families::tensor_shapes(self.config()) {
-            let stored = self.stored(&name, &shape)?;
-            let elements = shape.iter().product::<usize>() as u64;
+        for tensor in self.tensors()? {
+            let elements = tensor.elements();
             parameters += elements;
-            bytes += stored.len() as u64;
-            match types.iter_mut().find(|(dtype, _)| *dtype == stored.dtype()) {
+            bytes += tensor.bytes;
+            match types.iter_mut().find(|(dtype, _)| *dtype == tensor.dtype) {
                 Some((_, count)) => *count += elements,
-                None => types.push((stored.dtype(), elements)),
+                None => types.push((tensor.dtype, elements)),
             }
         }
         let most = types.into_iter().max_by_key(|&(_, count)| count);

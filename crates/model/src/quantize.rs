@@ -13,8 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use minke_kernels::half::f16_from_f32;
 use minke_kernels::pool::Pool;
 
+use crate::checkpoint;
+use crate::config::{Attention, Config};
 use crate::dequantize::{DataType, bf16_from_f32};
 use crate::error::{Error, Result};
+use crate::families::{self, gguf_tensors};
 use crate::gguf::Gguf;
 use crate::gguf_writer::{Metadata, Row, header};
 
@@ -157,6 +160,28 @@ impl<'a> Model<'a> {
         }
         Ok(())
     }
+}
+
+/// The tensors that a file of type `file_type` would have of a dense Llama, though nobody has made it.
+pub fn planned(config: &Config, file_type: FileType) -> Vec<checkpoint::Tensor> {
+    let heads_per_kv = match config.attention {
+        Attention::Grouped { kv_heads, .. } => config.heads / kv_heads,
+        Attention::Latent { .. } => 1,
+    };
+    let is_llama_70b = config.layers == 80 && heads_per_kv > 1;
+    let facts = Facts { layers: config.layers, heads_per_kv, experts: 0, is_llama_70b };
+    let shapes: Vec<(String, Vec<usize>)> = families::tensor_shapes(config).collect();
+    let in_gguf = |(name, _): &(String, Vec<usize>)| gguf_tensors::tensor_name(name).unwrap_or_default();
+    let names: Vec<String> = shapes.iter().map(in_gguf).collect();
+    let asked: Vec<Asked<'_>> =
+        (names.iter().zip(&shapes)).map(|(name, (_, shape))| Asked { name, shape, dtype: DataType::F32 }).collect();
+    let types = mixture::types(file_type, &facts, false, &asked);
+    let tensor = |((name, shape), dtype): ((String, Vec<usize>), DataType)| {
+        let elements: usize = shape.iter().product();
+        let bytes = dtype.bytes(elements).unwrap_or(4 * elements) as u64;
+        checkpoint::Tensor { name, shape, dtype, bytes }
+    };
+    shapes.into_iter().zip(types).map(tensor).collect()
 }
 
 impl Tensor<'_> {

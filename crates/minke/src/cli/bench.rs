@@ -1,5 +1,6 @@
 //! `minke bench`: how fast a model reads and writes here.
 
+mod limit;
 mod speculation;
 
 use std::io::{self, IsTerminal, Write};
@@ -14,9 +15,11 @@ use minke_kernels::kv::PAGE_POSITIONS;
 use minke_kernels::random::Random;
 use serde::{Deserialize, Serialize};
 
+use self::limit::{AtBest, Bare};
 use self::speculation::{Guessed, measure};
 use super::{DtypeArgument, KvArgument, ModelArguments};
 use crate::output::{Show, print};
+use crate::roofline::Costs;
 use crate::speculate::{Speculate, Speculation};
 use crate::{load, machine, units};
 
@@ -34,6 +37,8 @@ A test is named as llama-bench names it: pp512 reads 512 tokens, tg128 writes 12
 x8 in 8 sequences at once, whose tokens count together. These write without guesses. With --speculate a list that the prompt holds three
 times is written again (list128), a story is gone on with at temperature 1 (story128), and random digits, where guesses are often wrong
 (digits128): with guesses and without, in pairs.
+Beside each rate stands how much it is of what this machine allows: reading what a test reads, and multiplying what it multiplies, at the
+pace of bare loops that run between the repetitions.
 MINKE_ISA chooses another instruction set, MINKE_THREADS another number of threads.")]
 pub struct Bench {
     #[command(flatten)]
@@ -95,6 +100,9 @@ struct Rate {
     /// The median of the run that this one is compared with, where it had this test.
     #[serde(skip_serializing_if = "Option::is_none")]
     before_tok_s: Option<f64>,
+    /// What bare loops of the same run would reach.
+    #[serde(flatten)]
+    limit: Option<AtBest>,
 }
 
 /// What is read of an earlier run.
@@ -162,7 +170,16 @@ impl Rate {
         let repetitions = seconds.len();
         let rate = |i: usize| tokens as f64 / seconds[i];
         let tok_s = (rate((repetitions - 1) / 2) + rate(repetitions / 2)) / 2.0;
-        Rate { test, tokens, tok_s, slowest: rate(repetitions - 1), fastest: rate(0), repetitions, before_tok_s: None }
+        Rate {
+            test,
+            tokens,
+            tok_s,
+            slowest: rate(repetitions - 1),
+            fastest: rate(0),
+            repetitions,
+            before_tok_s: None,
+            limit: None,
+        }
     }
 }
 
@@ -192,6 +209,8 @@ pub fn run(arguments: &Bench) -> Result<()> {
     let mut prompts = || (0..most(Test::positions)).map(|_| random.below(vocabulary)).collect();
     let prompts: Vec<Vec<u32>> = (0..sequences).map(|_| prompts()).collect();
 
+    let costs = Costs::of(&checkpoint, dtype)?;
+    let mut bare = Bare::new(&cpu, &costs);
     let mut seconds = vec![Vec::new(); tests.len()];
     let live = io::stderr().is_terminal();
     for repetition in 0..=arguments.repetitions.get() {
@@ -203,6 +222,9 @@ pub fn run(arguments: &Bench) -> Result<()> {
             if repetition > 0 {
                 seconds.push(time);
             }
+        }
+        if repetition > 0 {
+            bare.measure(&cpu);
         }
     }
     let mut guessed = Vec::new();
@@ -219,7 +241,8 @@ pub fn run(arguments: &Bench) -> Result<()> {
     }
     let mut rates: Vec<Rate> =
         tests.iter().zip(seconds).map(|(test, seconds)| Rate::new(test.name(), test.tokens(), seconds)).collect();
-    for rate in &mut rates {
+    for (rate, &test) in rates.iter_mut().zip(&tests) {
+        rate.limit = Some(bare.limit(&costs, arguments.kv.kv, test, rate.tok_s));
         let same = before.iter().flat_map(|before| &before.tests).find(|before| before.test == rate.test);
         rate.before_tok_s = same.map(|before| before.tok_s);
     }
@@ -327,8 +350,11 @@ impl Show for Benched {
         let width = tests.iter().map(|rate| rate.test.len()).max().unwrap_or(0);
         let repetitions = tests.first().map_or(0, |rate| rate.repetitions);
         writeln!(out, "{:width$}     tok/s   slowest – fastest of {repetitions}", "")?;
-        for Rate { test, tok_s, slowest, fastest, before_tok_s, .. } in tests {
+        for Rate { test, tok_s, slowest, fastest, before_tok_s, limit, .. } in tests {
             write!(out, "{test:width$}  {tok_s:>8.1}   {slowest:.1} – {fastest:.1}")?;
+            if let Some(AtBest { of_limit, limited_by, limit_tok_s }) = limit {
+                write!(out, "   {:.0} % of the {limit_tok_s:.1} that {limited_by} would allow", 100.0 * of_limit)?;
+            }
             match before_tok_s {
                 Some(before) => writeln!(out, "   {:.2} times the {before:.1} before", tok_s / before)?,
                 None => writeln!(out)?,

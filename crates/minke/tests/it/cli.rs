@@ -177,6 +177,20 @@ fn chips_are_measured() {
 }
 
 #[test]
+fn models_are_predicted() {
+    let place = with_model();
+    let machine = place.json(&["chips", "m", "7B:Q4_K_M", "--svg", "roof.svg"]);
+    for (model, name) in machine["models"].as_array().unwrap().iter().zip(["m", "7B:Q4_K_M"]) {
+        assert_eq!(model["model"], name);
+        for test in model["tests"].as_array().unwrap() {
+            assert!(test["tok_s"].as_f64().unwrap() > 0.0, "{machine}");
+        }
+        assert_eq!(model["work"].as_array().unwrap().len(), 4, "{machine}");
+    }
+    assert!(std::fs::read_to_string(place.path("roof.svg")).unwrap().ends_with("</svg>\n"));
+}
+
+#[test]
 fn guesses_do_not_change_a_reply() {
     let place = with_model();
     let reply = |speculate: &str| {
