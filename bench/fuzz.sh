@@ -39,7 +39,13 @@ if [ ! -d "$corpus" ]; then
     mkdir -p "$corpus/importance" "$corpus/parameters"
     printf '\72\0\0\0\0\0\0\0{"a":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]}}  \0\0\0\0' > "$corpus/safetensors/small"
     printf '\1\0\0\0\1\0\0\0a\2\0\0\0\1\0\0\0\0\0\200\77' > "$corpus/importance/older"
-    printf 'GGUF\3\0\0\0\2\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\11\0\0\0\0\0\0\0a.in_sum2\1\0\0\0\2\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\10\0\0\0\0\0\0\0a.counts\1\0\0\0\1\0\0\0\0\0\0\0\0\0\0\0\40\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\77\0\0\200\77\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\200\77' > "$corpus/importance/gguf"
+    {
+        printf 'GGUF\3\0\0\0\2\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\11\0\0\0\0\0\0\0a.in_sum2\1\0\0\0\2\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\10\0\0\0\0\0\0\0a.counts\1\0\0\0\1\0\0\0\0\0\0\0\0\0\0\0\40\0\0\0\0\0\0\0'
+        head -c 23 /dev/zero
+        printf '\0\0\0\77\0\0\200\77'
+        head -c 24 /dev/zero
+        printf '\0\0\200\77'
+    } > "$corpus/importance/gguf"
     printf '{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}],"stream":true,"stop":["x"],"thinking":{"type":"enabled","budget_tokens":9},"temperature":0.5}' > "$corpus/parameters/small"
 fi
 
