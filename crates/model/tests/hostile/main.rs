@@ -34,7 +34,7 @@ fn scratch(name: &str) -> PathBuf {
     path
 }
 
-/// The rows of the table: what is wrong, and the sentence.
+/// The rows of the table: what is wrong, and the sentence. With `MINKE_KEEP` set the files stay, as seeds for `bench/fuzz.sh`.
 fn rows() -> Vec<(String, String)> {
     let root = scratch("hostile");
     let cases = cases::all(&root);
@@ -51,7 +51,9 @@ fn rows() -> Vec<(String, String)> {
             (what, sentence)
         })
         .collect();
-    fs::remove_dir_all(root).unwrap();
+    if env::var_os("MINKE_KEEP").is_none() {
+        fs::remove_dir_all(root).unwrap();
+    }
     rows
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use minke_model::gguf::Gguf;
 use minke_model::mmap::Map;
+use minke_model::quantize::Importance;
 use minke_model::safetensors::SafeTensors;
 use minke_model::{ChatTemplate, Checkpoint, Message, Tokenizer, families};
 use serde_json::Value;
@@ -59,6 +60,16 @@ pub fn run() {
         });
         repeat(2_000, || drop(Tokenizer::from_json(&random.bytes(&source, source.len()))));
     }
+
+    // As llama-imatrix wrote it once: a count; a name, calls and values for each matrix.
+    let matrix = b"\x01\0\0\0\x08\0\0\0a.weight\x02\0\0\0\x02\0\0\0\0\0\x80\x3f\0\0\0\x40";
+    assert!(Importance::new(Map::from(matrix.to_vec())).is_ok());
+    repeat(20_000, || {
+        let Ok(importance) = Importance::new(Map::from(random.bytes(matrix, matrix.len()))) else { return };
+        for name in importance.names() {
+            let _ = importance.of(name, &[1, 2]);
+        }
+    });
 
     let template = golden("models/llama-chat/chat_template.jinja");
     repeat(10_000, || {
