@@ -31,7 +31,7 @@ const KEPT: [&str; 3] = ["json", "safetensors", "jinja"];
 A download that broke off goes on where it stopped when the same command is run again. HF_ENDPOINT names a mirror of the
 Hugging Face Hub, and HF_TOKEN a token for what is not for everybody.")]
 pub struct Pull {
-    /// A .gguf file or Hugging Face directory, the https:// address of a .gguf file, or hf:ORG/REPO[:FILE]
+    /// A .gguf file or Hugging Face directory, the https:// address of a .gguf file, hf:ORG/REPO or hf:ORG/REPO:FILE
     reference: String,
     /// What to call it in the store; by default as the file or directory is called
     #[arg(long, value_name = "NAME")]
