@@ -55,7 +55,6 @@ impl Memory {
 
 /// A product of many rows with a matrix.
 pub struct Product {
-    pub kept: Kept,
     matrix: Matrix,
     x: Vec<f32>,
     y: Vec<f32>,
@@ -64,7 +63,7 @@ pub struct Product {
 impl Product {
     pub fn new(cpu: &Cpu, kept: Kept) -> Product {
         let matrix = matrix(cpu, kept, OUTPUTS);
-        Product { kept, matrix, x: vec![0.5; ROWS * INPUTS], y: vec![0.0; ROWS * OUTPUTS] }
+        Product { matrix, x: vec![0.5; ROWS * INPUTS], y: vec![0.0; ROWS * OUTPUTS] }
     }
 
     /// Operations a second, once.
