@@ -162,7 +162,7 @@ impl<'a> Model<'a> {
     }
 }
 
-/// The tensors that a file of type `file_type` would have of a dense Llama, though nobody has made it.
+/// The tensors that a file of type `file_type` would have of a model, though nobody has made it.
 pub fn planned(config: &Config, file_type: FileType) -> Vec<checkpoint::Tensor> {
     let heads_per_kv = match config.attention {
         Attention::Grouped { kv_heads, .. } => config.heads / kv_heads,
@@ -171,7 +171,10 @@ pub fn planned(config: &Config, file_type: FileType) -> Vec<checkpoint::Tensor> 
     let is_llama_70b = config.layers == 80 && heads_per_kv > 1;
     let facts = Facts { layers: config.layers, heads_per_kv, experts: 0, is_llama_70b };
     let shapes: Vec<(String, Vec<usize>)> = families::tensor_shapes(config).collect();
-    let in_gguf = |(name, _): &(String, Vec<usize>)| gguf_tensors::tensor_name(name).unwrap_or_default();
+    let in_gguf = |(name, _): &(String, Vec<usize>)| {
+        let stack = gguf_tensors::stack_name(name).map(|(stack, _)| stack);
+        stack.or_else(|| gguf_tensors::tensor_name(name)).unwrap_or_default()
+    };
     let names: Vec<String> = shapes.iter().map(in_gguf).collect();
     let asked: Vec<Asked<'_>> =
         (names.iter().zip(&shapes)).map(|(name, (_, shape))| Asked { name, shape, dtype: DataType::F32 }).collect();

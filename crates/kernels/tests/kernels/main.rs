@@ -22,10 +22,11 @@ use minke_kernels::{Cpu, Isa};
 /// One check of some kernels.
 type Check = (&'static str, fn(&Cpu));
 
-const CHECKS: [Check; 22] = [
+const CHECKS: [Check; 23] = [
     ("products in f32", products::f32_products),
     ("products in bf16", products::bf16_products),
     ("products of quantised weights", quantized::products),
+    ("quantised products of experts", quantized::experts),
     ("quantised products of no numbers", quantized::not_finite),
     ("several products at once", products::several_jobs),
     ("attention", attention::forward),

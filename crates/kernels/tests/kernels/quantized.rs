@@ -88,6 +88,39 @@ pub fn products(cpu: &Cpu) {
     }
 }
 
+/// Experts of two tensors each: every expert has its rows of the result, and every tensor its columns.
+pub fn experts(cpu: &Cpu) {
+    let mut data = Data::new(33);
+    let (k, widths, rows) = (64, [40, 24], [3, 5]);
+    let matrices: Vec<Matrix> = [Format::Q4_0, Format::Q8_0, Format::Q5_1, Format::Q4_0]
+        .into_iter()
+        .zip(widths.into_iter().cycle())
+        .map(|(format, n)| {
+            let stored: Vec<Row> = (0..n).map(|_| row(&mut data, format, k)).collect();
+            Matrix::quantized(cpu, format, n, k, &|i, row| row.clone_from(&stored[i]))
+        })
+        .collect();
+    let x = data.normal(8 * k, 1.0);
+    let x = View::new(&x, 8, k);
+    let mut y = vec![0.0; 8 * 64];
+    let place = |i: usize| (i / 2 * rows[0], i % 2 * widths[0], x.rows_from(i / 2 * rows[0], rows[i / 2]));
+    let jobs: Vec<Job<'_>> = (0..4)
+        .map(|i| {
+            let (row, col, a) = place(i);
+            Job { a, b: Operand::Packed(&matrices[i]), row, col }
+        })
+        .collect();
+    gemm(cpu, &mut y, 64, Mode::Set, &jobs);
+    for (i, matrix) in matrices.iter().enumerate() {
+        let (row, col, a) = place(i);
+        let mut alone = vec![0.0; a.rows() * matrix.outputs()];
+        linear(cpu, matrix, a, &mut alone);
+        for (r, alone) in alone.chunks(matrix.outputs()).enumerate() {
+            assert_same("experts", &y[(row + r) * 64 + col..][..matrix.outputs()], alone);
+        }
+    }
+}
+
 /// A number that is none, or infinite, shows in the results of its row and in no other.
 pub fn not_finite(cpu: &Cpu) {
     let mut data = Data::new(32);

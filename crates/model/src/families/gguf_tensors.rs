@@ -60,13 +60,18 @@ pub(crate) fn tensor_name(name: &str) -> Option<String> {
     Some(format!("blk.{layer}.{part}.{kind}"))
 }
 
+/// What GGUF calls the tensor in which the experts of `name` are stacked, and which of them it is, if it is one's.
+pub(crate) fn stack_name(name: &str) -> Option<(String, usize)> {
+    let (layer, expert) = name.split_once(".mlp.experts.")?;
+    let (expert, part) = expert.split_once('.')?;
+    let part = part.strip_suffix("_proj.weight")?;
+    Some((format!("blk.{}.ffn_{part}_exps.weight", layer.strip_prefix("model.layers.")?), expert.parse().ok()?))
+}
+
 /// Where `file` has the numbers of the tensor that Hugging Face calls `name`; the file may turn out not to have it.
 pub(crate) fn place(file: &Gguf, name: &str) -> Option<Place> {
-    if let Some((layer, expert)) = name.split_once(".mlp.experts.") {
-        let (expert, part) = expert.split_once('.')?;
-        let part = part.strip_suffix("_proj.weight")?;
-        let stack = format!("blk.{}.ffn_{part}_exps.weight", layer.strip_prefix("model.layers.")?);
-        return Some(Place::Expert { stack, expert: expert.parse().ok()? });
+    if let Some((stack, expert)) = stack_name(name) {
+        return Some(Place::Expert { stack, expert });
     }
     let whole = tensor_name(name)?;
     match whole.strip_suffix("attn_kv_b.weight") {
