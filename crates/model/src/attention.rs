@@ -18,7 +18,7 @@ use crate::config::{Attention, Config};
 use crate::error::Result;
 use crate::rotary;
 use crate::stored::Precision;
-use crate::weight::{Reader, Vector, Weight};
+use crate::weight::{Reader, Vector, Weight, keep};
 use grouped::Grouped;
 
 /// Of the norms inside latent attention, whatever `rms_norm_eps` says (modeling_deepseek_v3.py in transformers).
@@ -192,12 +192,10 @@ impl KvUp {
         let (at, values) = reader.next(1)?;
         self.at = at;
         let Widths { latent, nope, value, .. } = widths;
-        self.absorb.clear();
-        self.expand.clear();
-        for rows in values.chunks_exact((nope + value) * latent) {
+        for (head, rows) in values.chunks_exact((nope + value) * latent).enumerate() {
             let (keys, values) = rows.split_at(nope * latent);
-            self.absorb.push(Matrix::lasting(cpu, dtype, View::new(keys, nope, latent).t()));
-            self.expand.push(Matrix::lasting(cpu, dtype, View::new(values, value, latent)));
+            keep(cpu, &mut self.absorb, head, dtype, View::new(keys, nope, latent).t());
+            keep(cpu, &mut self.expand, head, dtype, View::new(values, value, latent));
         }
         Ok(())
     }

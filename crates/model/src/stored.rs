@@ -5,7 +5,7 @@ use minke_kernels::{Cpu, Dtype, Matrix, View};
 
 use crate::blocks;
 use crate::dequantize::DataType;
-use crate::families::gguf_tensors::{deinterleave_rows, join_keys_and_values};
+use crate::families::gguf_tensors::{deinterleave_rows, interleaved_row, join_keys_and_values};
 
 /// How a model's matrices are kept in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Stored<'_> {
         let width = rows.checked_div(heads).unwrap_or(rows);
         let place = move |row: usize| match heads {
             0 => row,
-            _ => row / width * width + row % width % (width / 2) * 2 + row % width / (width / 2),
+            _ => interleaved_row(row, width),
         };
         Some((elements.dtype.format()?, elements.bytes, place))
     }

@@ -134,7 +134,11 @@ impl Transformer {
         let mut reader = Reader::new(source, &self.parameters);
         match source {
             Source::Arena(values) => {
-                let mut table = Vector::default();
+                // The table of the step before is written over.
+                let mut table = match std::mem::replace(&mut self.embedding, Embedding::Head) {
+                    Embedding::Values(table) => table,
+                    Embedding::Table(_) | Embedding::Head => Vector::default(),
+                };
                 table.fill(&mut reader, 1)?;
                 if self.config.tied_embeddings {
                     self.head.fill(cpu, &mut Reader::new(Source::Arena(values), &self.parameters), 1)?;

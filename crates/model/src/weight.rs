@@ -119,11 +119,8 @@ impl Weight {
     }
 
     fn pack(&mut self, cpu: &Cpu, dtype: Dtype, values: &[f32]) {
-        let values = View::new(values, self.outputs, self.inputs);
-        match self.parts.as_mut_slice() {
-            [matrix] if matrix.format() == dtype.name() => matrix.repack(cpu, values),
-            _ => self.parts = vec![Matrix::lasting(cpu, dtype, values)],
-        }
+        self.parts.truncate(1);
+        keep(cpu, &mut self.parts, 0, dtype, View::new(values, self.outputs, self.inputs));
     }
 
     /// Width of y.
@@ -190,6 +187,15 @@ impl Weight {
             }
         };
         gemm(cpu, out, b.cols(), mode, &[Job { a, b: operand, row: 0, col: 0 }]);
+    }
+}
+
+/// Packs `w` as matrix `index` of some: in the place of the one before, which training does after every step, or behind them.
+pub(crate) fn keep(cpu: &Cpu, matrices: &mut Vec<Matrix>, index: usize, dtype: Dtype, w: View<'_>) {
+    match matrices.get_mut(index) {
+        Some(matrix) if matrix.format() == dtype.name() => matrix.repack(cpu, w),
+        Some(matrix) => *matrix = Matrix::lasting(cpu, dtype, w),
+        None => matrices.push(Matrix::lasting(cpu, dtype, w)),
     }
 }
 

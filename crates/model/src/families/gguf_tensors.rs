@@ -97,19 +97,19 @@ pub(crate) fn interleaved_heads(config: &Config, name: &str) -> Option<usize> {
     }
 }
 
+/// Where a row of heads in halves, `width` rows each, lies among interleaved ones.
+pub(crate) fn interleaved_row(row: usize, width: usize) -> usize {
+    let (head, at) = (row / width, row % width);
+    head * width + at % (width / 2) * 2 + at / (width / 2)
+}
+
 /// Puts interleaved rows back in halves; `values` is `[heads, width / 2, 2, columns]` and becomes
 /// `[heads, 2, width / 2, columns]`.
 pub(crate) fn deinterleave_rows(values: &[f32], heads: usize, rows: usize) -> Vec<f32> {
     let columns = values.len() / rows;
-    let width = rows / heads;
     let mut out = Vec::with_capacity(values.len());
-    for head in 0..heads {
-        for half in 0..2 {
-            for i in 0..width / 2 {
-                let row = head * width + 2 * i + half;
-                out.extend_from_slice(&values[row * columns..(row + 1) * columns]);
-            }
-        }
+    for row in 0..rows {
+        out.extend_from_slice(&values[interleaved_row(row, rows / heads) * columns..][..columns]);
     }
     out
 }
