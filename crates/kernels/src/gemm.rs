@@ -197,6 +197,7 @@ unsafe fn run_task(cpu: &Cpu, task: &Task<'_>, lefts: &Lefts<'_>, out: *mut f32,
         // Read from end to end, as memory likes it, where there is not enough to do with a part of it.
         Some((Matrix { panels: Panels::Quantized(_), .. }, _)) if rows.len() < BLOCK / 2 => k.max(1),
         Some((Matrix { panels: Panels::Quantized(_), .. }, _)) => QUANTIZED_INNER,
+        Some((Matrix { panels: Panels::Bf16(_), .. }, _)) => cpu.kernels.bf16_inner,
         _ => INNER,
     };
     SCRATCH.with_borrow_mut(|scratch| {
@@ -276,8 +277,8 @@ impl LeftBlock {
                 }
                 (&LeftBlock::Quantized { rows, blocks, left }, Panels::Quantized(strips)) => {
                     for first in (0..columns).step_by(STRIP) {
-                        let (n, strip) =
-                            (STRIP.min(columns - first), strips.strip((panel * PANEL + first) / STRIP, start));
+                        let (n, index) = (STRIP.min(columns - first), (panel * PANEL + first) / STRIP);
+                        let strip = strips.strip(index, start);
                         // SAFETY: `strip` lies in the strips and has the `blocks` that the left operand was cut to.
                         unsafe {
                             let c = c.add(first);

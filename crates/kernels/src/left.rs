@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::arch::{QuantizedLeft, TILE};
+use crate::buffer::Buffer;
 use crate::cpu::Cpu;
 use crate::gemm::{BLOCK, Job, Operand};
 use crate::matrix::Panels;
@@ -45,8 +46,8 @@ struct Rounded<'a> {
 /// Memory that is used again from call to call.
 #[derive(Default)]
 struct Storage {
-    bf16: Vec<u16>,
-    codes: Vec<i8>,
+    bf16: Buffer<u16>,
+    codes: Buffer<i8>,
     scales: Vec<f32>,
     sums: Vec<i32>,
 }
@@ -101,8 +102,12 @@ impl<'a> Lefts<'a> {
             lefts.places.push(Some(lefts.rounded.len() - 1));
         }
         let Storage { bf16: bf16_storage, codes: code_storage, scales, sums } = &mut lefts.storage;
-        grow(bf16_storage, bf16);
-        grow(code_storage, codes);
+        if bf16_storage.len() < bf16 {
+            bf16_storage.resize(bf16);
+        }
+        if code_storage.len() < codes {
+            code_storage.resize(codes);
+        }
         grow(scales, codes / quantized::BLOCK);
         grow(sums, codes / quantized::BLOCK * 2);
         let places = Places {

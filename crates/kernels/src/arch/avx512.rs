@@ -5,7 +5,7 @@ use super::{AdamStep, Format, Kernels, Left, QuantizedLeft, Strip, TILE};
 use super::{generic, quantized};
 use std::arch::x86_64::*;
 
-struct Avx512;
+pub(super) struct Avx512;
 
 #[inline(always)]
 fn mask(n: usize) -> __mmask16 {

@@ -642,7 +642,7 @@ macro_rules! table {
             }
             #[target_feature(enable = $features)]
             unsafe fn gemm_quantized(format: Format, m: usize, n: usize, blocks: usize, a: QuantizedLeft, b: Strip, c: *mut f32, c_stride: usize, add: bool) {
-                quantized::gemm!($S, [$(($H, $Q)),+], format, m, n, blocks, a, b, c, c_stride, add)
+                quantized::gemm!($S, ahead 0, [$(($H, $Q)),+], format, m, n, blocks, a, b, c, c_stride, add)
             }
             #[target_feature(enable = $features)]
             unsafe fn quantize(blocks: usize, groups: usize, height: usize, x: *const f32, codes: *mut i8, scales: *mut f32, sums: *mut i32) {
@@ -650,6 +650,7 @@ macro_rules! table {
                 unsafe { quantized::quantize::<$S>(blocks, groups, height, x, codes, scales, sums) }
             }
             Kernels {
+                bf16_inner: 256,
                 gemm_f32, gemm_bf16, gemm_quantized, quantize, softmax, softmax_page_backward, scale, axpy, dot, max, exp_sums, exp_scaled, scale_by,
                 rotate_halves, rotate_pairs, swiglu, swiglu_backward, adamw, to_bf16, widen_i8,
             }

@@ -1,6 +1,8 @@
 //! The instruction sets: which this CPU has, and one table of kernels for each.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -31,11 +33,13 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ, VL, VNNI and BF16 (2020 on).
     Avx512,
+    /// The same with AMX's tiles of bf16 (Intel's servers, 2023 on).
+    Amx,
 }
 
 impl Isa {
     /// All of them, slowest first.
-    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Amx];
 
     /// The name used by `MINKE_ISA` and printed by `minke chips`.
     pub fn name(self) -> &'static str {
@@ -43,6 +47,7 @@ impl Isa {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
         }
     }
 
@@ -64,6 +69,8 @@ impl Isa {
                     && is_x86_feature_detected!("avx512bf16")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => Isa::Avx512.is_available() && amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
@@ -95,6 +102,8 @@ impl Isa {
             Isa::Avx2 => &avx2::KERNELS,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => &avx512::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => &amx::KERNELS,
             #[cfg(not(target_arch = "x86_64"))]
             _ => &portable::KERNELS,
         }
@@ -197,6 +206,9 @@ pub(crate) struct Kernels {
         c_stride: usize,
         add: bool,
     ),
+    /// Inner steps of `gemm_bf16` between two visits of the output, even: as many as leave a left operand of
+    /// [`crate::gemm::BLOCK`] rows in the cache that the instruction set's processors have.
+    pub bf16_inner: usize,
     /// The same for a panel of bf16 whose rows are interleaved in pairs, [k/2][PANEL][2], and `a` of bf16 with rows
     /// `a_stride` apart, k even (padded with zeros). The order within a pair is the instruction set's own.
     pub gemm_bf16: unsafe fn(

@@ -5,6 +5,7 @@ use crate::half::f32_from_f16;
 use crate::quantized::{BLOCK, Format, Layout, STRIP, SUPER, Scales, Strip, UNEVEN_CODES, code_at};
 
 pub(super) static KERNELS: Kernels = Kernels {
+    bf16_inner: 256,
     gemm_f32,
     gemm_bf16,
     gemm_quantized,

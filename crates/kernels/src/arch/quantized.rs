@@ -70,10 +70,26 @@ unsafe fn scales<S: Bytes, Q: Form>(b: Strip, block: usize, group: usize, first:
     }
 }
 
-/// R rows, from `top` on, of a tile of H rows of activations by one vector of a strip's rows, whose first is `first`; n
-/// columns of the result are kept, and those of its rows that lie below `rows`.
+/// Asks for what lies `AHEAD` bytes of codes behind a block.
 #[inline(always)]
-unsafe fn tile<S: Bytes, Q: Form, const H: usize, const R: usize>(
+unsafe fn ask_ahead<Q: Form, const AHEAD: usize>(block: usize, b: Strip) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    let layout = Q::LAYOUT;
+    let (codes, scales) = (layout.code_bytes(), layout.scale_bytes());
+    // SAFETY: every x86-64 has SSE, and a prefetch reads nothing.
+    unsafe {
+        for line in (0..codes).step_by(64) {
+            _mm_prefetch::<_MM_HINT_T0>(b.codes.wrapping_add(AHEAD + block * codes + line).cast());
+        }
+        _mm_prefetch::<_MM_HINT_T0>(b.scales.wrapping_add((AHEAD / codes + block) * scales).cast());
+    }
+}
+
+/// R rows, from `top` on, of a tile of H rows of activations by one vector of a strip's rows, whose first is `first`; n
+/// columns of the result are kept, and those of its rows that lie below `rows`. Codes are asked for `AHEAD` bytes before they
+/// are needed, unless that is 0.
+#[inline(always)]
+unsafe fn tile<S: Bytes, Q: Form, const H: usize, const R: usize, const AHEAD: usize>(
     n: usize,
     rows: usize,
     blocks: usize,
@@ -98,6 +114,9 @@ unsafe fn tile<S: Bytes, Q: Form, const H: usize, const R: usize>(
         let mut x_scales = a.scales.add(top);
         let mut x_sums = a.sums.add(top);
         for block in 0..blocks {
+            if AHEAD > 0 {
+                ask_ahead::<Q, AHEAD>(block, b);
+            }
             let bytes = b.codes.add(block * layout.code_bytes() + 4 * first);
             for group in 0..groups {
                 let mut dots = [S::splat_i32(0); R];
@@ -137,7 +156,7 @@ unsafe fn tile<S: Bytes, Q: Form, const H: usize, const R: usize>(
 
 /// A tile of H rows of activations, `rows` of them wanted, by a whole strip; R rows at a time.
 #[inline(always)]
-pub unsafe fn tiles<S: Bytes, Q: Form, const H: usize, const R: usize>(
+pub unsafe fn tiles<S: Bytes, Q: Form, const H: usize, const R: usize, const AHEAD: usize>(
     n: usize,
     rows: usize,
     blocks: usize,
@@ -152,7 +171,17 @@ pub unsafe fn tiles<S: Bytes, Q: Form, const H: usize, const R: usize>(
             // SAFETY: the contract; columns from `first` on are left, at most LANES of them in this vector.
             unsafe {
                 let c = c.add(top * c_stride + first);
-                tile::<S, Q, H, R>((n - first).min(S::LANES), rows, blocks, a, b, (top, first), c, c_stride, add);
+                tile::<S, Q, H, R, AHEAD>(
+                    (n - first).min(S::LANES),
+                    rows,
+                    blocks,
+                    a,
+                    b,
+                    (top, first),
+                    c,
+                    c_stride,
+                    add,
+                );
             }
         }
     }
@@ -200,9 +229,9 @@ pub unsafe fn quantize<S: Bytes>(
 }
 
 /// [`super::Kernels::gemm_quantized`] for an instruction set, by tiles of the heights that are listed, each so many rows at a
-/// time; the highest first.
+/// time, the highest first; codes are asked for so many bytes ahead.
 macro_rules! gemm {
-    ($S:ident, [$(($H:literal, $R:literal)),+], $format:ident, $m:ident, $n:ident, $blocks:ident, $a:ident, $b:ident, $c:ident, $c_stride:ident, $add:ident) => {{
+    ($S:ident, ahead $ahead:literal, [$(($H:literal, $R:literal)),+], $format:ident, $m:ident, $n:ident, $blocks:ident, $a:ident, $b:ident, $c:ident, $c_stride:ident, $add:ident) => {{
         macro_rules! of {
             ($F:ident) => {{
                 let groups = $crate::quantized::BLOCK / Format::$F.layout().group;
@@ -213,7 +242,7 @@ macro_rules! gemm {
                     match height {
                         // SAFETY: rows row..row + rows lie below m; the rest is the caller's contract.
                         $($H => unsafe {
-                            quantized::tiles::<$S, quantized::Of<{ Format::$F as u8 }>, $H, $R>($n, rows, $blocks, a, $b, c, $c_stride, $add)
+                            quantized::tiles::<$S, quantized::Of<{ Format::$F as u8 }>, $H, $R, $ahead>($n, rows, $blocks, a, $b, c, $c_stride, $add)
                         },)+
                         _ => unreachable!("tiles have 1, 2, 4 or 8 rows"),
                     }
