@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use minke_engine::{
-    Ask, Costs, DraftModel, Drafter, Engine, Limits, Lookup, Outcome, Request, RequestId, Sampling, Seed, Speculated,
+    Ask, Costs, Decoder, DraftModel, Drafter, Engine, Limits, Lookup, Outcome, Request, RequestId, Sampling, Seed, Speculated,
     Speculative,
 };
+use minke_kernels::kv::KvPages;
 use minke_kernels::random::Random;
 
 use crate::alone::{alone, bits, check, random_limits, random_requests};
@@ -45,7 +46,7 @@ impl Drafter for Guesser {
         Costs { row: self.row, token: 0.0 }
     }
 
-    fn draft(&mut self, asks: &mut [Ask<'_>]) {
+    fn draft(&mut self, asks: &mut [Ask<'_>], _: &mut KvPages) {
         for Ask { request, tokens, most, draft, .. } in asks {
             let known = &self.known[request];
             assert!(*most > 0 && known.starts_with(tokens), "{tokens:?} of {known:?}");
@@ -73,7 +74,7 @@ impl Drafter for Fixed {
     fn costs(&self) -> Costs {
         Costs { row: 0.0, token: 0.0 }
     }
-    fn draft(&mut self, asks: &mut [Ask<'_>]) {
+    fn draft(&mut self, asks: &mut [Ask<'_>], _: &mut KvPages) {
         asks.iter_mut().for_each(|ask| ask.draft.extend(&self.0[ask.tokens.len()..]));
     }
     fn finished(&mut self, _: RequestId, _: &[u32]) {}
@@ -233,12 +234,14 @@ fn a_draft_model_reads_a_prompt_once_and_runs_what_was_wrong_again() {
     let prompt = prompt(&mut Random::new(4, [0; 3]), 100);
     let model = Scripted::new(400);
     let counter = Rc::clone(&model.counter);
+    let mut kv = KvPages::new(model.kv_layout(), 0);
     let mut twin = DraftModel::new(model, 40, 0.0, 0.0);
     let sampling = Sampling::default();
     let mut ask = |tokens: &[u32], most| {
         let before = counter.get();
-        let mut asks = [Ask { request: RequestId(0), tokens, sampling: &sampling, most, draft: Vec::new(), cost: 0.0 }];
-        twin.draft(&mut asks);
+        let (request, pages, sampling) = (RequestId(0), &[], &sampling);
+        let mut asks = [Ask { request, tokens, pages, sampling, most, draft: Vec::new(), cost: 0.0 }];
+        twin.draft(&mut asks, &mut kv);
         let [Ask { draft, .. }] = asks;
         (draft, counter.get() - before)
     };
