@@ -103,7 +103,8 @@ impl Predictor {
         }
         a.x.resize(rows * width);
         self.project.forward(cpu, View::new(&a.joined, rows, 2 * width), Mode::Set, &mut a.x);
-        let pass = Pass { cpu, layer: model.config().layers, spans: &batch.spans, positions: &positions, rope: model.rope() };
+        let pass =
+            Pass { cpu, layer: model.config().layers, spans: &batch.spans, positions: &positions, rope: model.rope() };
         self.layer.forward(&pass, kv, false, self.eps, &mut a.layer, &mut a.x);
         a.hidden.resize(rows * width);
         let x = View::new(&a.x, rows, width);

@@ -3,15 +3,13 @@
 use std::path::Path;
 
 use minke_engine::{
-    Ask, Costs, Decoder, Drafter, Engine, Limits, Outcome, Ran, Request, RequestId, Sampling, Seed, Speculated,
-    TransformerDecoder,
+    Ask, Costs, Decoder, Drafter, Engine, EventKind, Limits, Outcome, Ran, Request, RequestId, Sampling, Seed,
+    Speculated, TransformerDecoder,
 };
 use minke_kernels::kv::{KvDtype, KvLayout, KvPages, PAGE_POSITIONS};
 use minke_kernels::random::Random;
 use minke_kernels::{Buffer, Cpu, Dtype, Isa, View};
-use minke_model::{
-    Activations, Batch, Checkpoint, Config, Parameters, Predictions, Predictor, Source, Transformer,
-};
+use minke_model::{Activations, Batch, Checkpoint, Config, Parameters, Predictions, Predictor, Source, Transformer};
 
 use crate::alone::{alone, bits, check, random_limits, random_requests};
 
@@ -235,8 +233,8 @@ fn right_guesses_pay_and_wrong_ones_end() {
         while !engine.is_idle() {
             let events = engine.step(&mut decoder);
             tokens.extend(events.into_iter().filter_map(|event| match event.kind {
-                minke_engine::EventKind::Token(token) => Some(bits(&token)),
-                minke_engine::EventKind::Finished(_) => None,
+                EventKind::Token(token) => Some(bits(&token)),
+                EventKind::Finished(_) => None,
             }));
             steps += 1;
         }

@@ -72,7 +72,8 @@ pub fn run(arguments: &Chat) -> Result<()> {
     let checkpoint = load::open(&arguments.model.model)?;
     let (precision, cpu) = (arguments.model.dtype.into(), Arc::new(load::cpu()?));
     let mut model = Talker::load(&checkpoint, precision, || Ok(Arc::clone(&cpu)))?.with_kv(arguments.kv.kv);
-    model.guess(Speculation::load(&arguments.speculate.speculate, &cpu, precision)?)?;
+    let speculation = Speculation::load(&arguments.speculate.speculate, &cpu, precision)?;
+    model.guess(&checkpoint, precision, &speculation)?;
     if arguments.think == Switch::Off && !model.can_think() {
         terminal::say("minke: this model has no <think> and </think>: there are no thoughts to turn off");
     }
