@@ -28,6 +28,7 @@ const LONGEST_PROMPT: u64 = 64 << 20;
   cat letter.txt | minke chat smollm2           a prompt from a pipe
   minke chat runs/sums 37+85+46=                a model trained on sums thinks aloud
   minke chat llama-8b --speculate llama-1b      a smaller model of the same family guesses for it
+  minke chat deepseek-v3 --speculate mtp        its own block for multi-token prediction guesses
 
 Without a terminal a thought is printed between <think> and </think>.")]
 pub struct Chat {
