@@ -21,8 +21,8 @@ const OWED: usize = 64;
 ///
 /// Its keys and values are one more layer of the model's pages, position for position: so what is found again of a prompt is
 /// found with them, and no memory has to be set aside. At position p they are of the model's hidden state there and of token
-/// p + 1. Where a page is full or was found, another token may have followed, and after a cancel or where a request had to make
-/// room some rows are missing: that makes a guess worse now and then, and no token other.
+/// p + 1. Another token may have followed the last of a page that is shared, and rows are missing from one that is found while they
+/// are owed, after a cancel, or where a request had to make room: that makes a guess worse now and then, and no token other.
 ///
 /// Prompts are run through it as they are read. Rows that were generated are owed until it is asked, so that they cost little
 /// where guessing does not pay: then they are run together.
