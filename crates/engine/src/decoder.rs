@@ -3,9 +3,10 @@
 use minke_kernels::elementwise::gather_rows;
 use minke_kernels::kv::{KvDtype, KvLayout, KvPages};
 use minke_kernels::{Buffer, Cpu, View};
-use minke_model::{Activations, Batch, Transformer};
+use minke_model::{Activations, Batch, Predictor, Transformer};
 
 use crate::drafter::Drafter;
+use crate::mtp::Mtp;
 
 /// A model that goes on from tokens: the transformer, or a script in tests.
 pub trait Decoder {
@@ -42,18 +43,25 @@ pub struct TransformerDecoder<'a> {
     activations: Activations,
     /// Hidden states of the rows whose logits are wanted.
     hidden: Buffer,
+    mtp: Option<Mtp<'a>>,
 }
 
 impl<'a> TransformerDecoder<'a> {
     /// Runs `transformer` on `cpu`, with keys and values in f32, as training has them.
     pub fn new(cpu: &'a Cpu, transformer: &'a Transformer) -> TransformerDecoder<'a> {
         let (activations, hidden) = (Activations::inference(), Buffer::default());
-        TransformerDecoder { cpu, transformer, kv: KvDtype::F32, activations, hidden }
+        TransformerDecoder { cpu, transformer, kv: KvDtype::F32, activations, hidden, mtp: None }
     }
 
     /// The same, with keys and values kept otherwise.
     pub fn with_kv(self, kv: KvDtype) -> TransformerDecoder<'a> {
         TransformerDecoder { kv, ..self }
+    }
+
+    /// The same, whose tokens are guessed by the model's own block for multi-token prediction; for `row` see
+    /// [`Costs::row`](crate::Costs::row).
+    pub fn predicting(self, predictor: &'a Predictor, row: f64) -> TransformerDecoder<'a> {
+        TransformerDecoder { mtp: Some(Mtp::new(self.cpu, self.transformer, predictor, row)), ..self }
     }
 }
 
@@ -63,7 +71,11 @@ impl Decoder for TransformerDecoder<'_> {
     }
 
     fn kv_layout(&self) -> KvLayout {
-        self.transformer.kv_layout().kept_as(self.kv)
+        let layout = match self.mtp {
+            Some(_) => Predictor::kv_layout(self.transformer),
+            None => self.transformer.kv_layout(),
+        };
+        layout.kept_as(self.kv)
     }
 
     fn vocab_size(&self) -> usize {
@@ -85,5 +97,12 @@ impl Decoder for TransformerDecoder<'_> {
         gather_rows(self.cpu, &self.activations.hidden, width, rows, &mut self.hidden);
         logits.resize(rows.len() * self.vocab_size());
         self.transformer.logits(self.cpu, View::new(&self.hidden, rows.len(), width), logits);
+        if let Some(mtp) = &mut self.mtp {
+            mtp.see(&mut self.activations.hidden);
+        }
+    }
+
+    fn drafter(&mut self) -> Option<&mut dyn Drafter> {
+        self.mtp.as_mut().map(|mtp| mtp as &mut dyn Drafter)
     }
 }

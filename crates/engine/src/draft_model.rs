@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use minke_kernels::Buffer;
-use minke_kernels::kv::PAGE_POSITIONS;
+use minke_kernels::kv::{KvPages, PAGE_POSITIONS};
 use minke_model::Batch;
 
 use crate::decoder::Decoder;
@@ -142,7 +142,7 @@ impl<D: Decoder> Drafter for DraftModel<D> {
         self.costs
     }
 
-    fn draft(&mut self, asks: &mut [Ask<'_>]) {
+    fn draft(&mut self, asks: &mut [Ask<'_>], _: &mut KvPages) {
         let mut guesses: Vec<_> = asks.iter_mut().filter_map(|ask| self.begin(ask)).collect();
         self.advance(&mut guesses);
         // Who has not been caught up with has to wait for the next step.

@@ -20,13 +20,17 @@ use crate::request::{RequestId, Sampling};
 /// request comes to the same tokens whether, how and how far others guessed, and can be replayed.
 ///
 /// A prediction head of the model's own is a drafter that its decoder holds: [`Decoder::drafter`] gives it out, and
-/// [`Decoder::forward`] is where it sees the hidden states that it starts from.
+/// [`Decoder::forward`] leaves it the hidden states that it starts from.
 pub trait Drafter {
     /// What drafts cost.
     fn costs(&self) -> Costs;
 
-    /// Sets the draft of each ask; none or a short one where there is nothing good to say.
-    fn draft(&mut self, asks: &mut [Ask<'_>]);
+    /// Sets the draft of each ask; none or a short one where there is nothing good to say. `kv` has the sequences' pages: what
+    /// the decoder has written in them stays as it is.
+    fn draft(&mut self, asks: &mut [Ask<'_>], kv: &mut KvPages);
+
+    /// What the last batch has run that counts, for those that learn from it.
+    fn ran(&mut self, _ran: &[Ran<'_>], _kv: &mut KvPages) {}
 
     /// A request has ended with these tokens, its prompt included: whatever is kept for it may go.
     fn finished(&mut self, request: RequestId, tokens: &[u32]);
@@ -39,6 +43,8 @@ pub struct Ask<'a> {
     pub request: RequestId,
     /// The prompt and what was generated; the last token has not been run.
     pub tokens: &'a [u32],
+    /// Its pages; there is room for the last token at least.
+    pub pages: &'a [u32],
     /// How its tokens are drawn.
     pub sampling: &'a Sampling,
     /// Most tokens to guess, at least one.
@@ -47,6 +53,27 @@ pub struct Ask<'a> {
     pub draft: Vec<u32>,
     /// What went into it beyond [`Costs::token`] a token: set by the drafter, 0 before.
     pub cost: f64,
+}
+
+/// Tokens of a sequence that the last batch has run.
+#[derive(Clone, Copy, Debug)]
+pub struct Ran<'a> {
+    /// Whose.
+    pub request: RequestId,
+    /// The prompt and what was generated; at least one token follows those that were run.
+    pub tokens: &'a [u32],
+    /// Its pages.
+    pub pages: &'a [u32],
+    /// Position of the first that was run.
+    pub start: usize,
+    /// Its row in the batch.
+    pub row: usize,
+    /// How many were run and stay; the rows of guesses that were wrong are not among them.
+    pub count: usize,
+    /// Whether they were read rather than generated.
+    pub read: bool,
+    /// Whether the sequence ends with them.
+    pub ends: bool,
 }
 
 /// Costs in units of a step of the model that runs a single row.
@@ -94,7 +121,7 @@ impl Drafter for Lookup {
         Costs { row: self.row, token: 0.0 }
     }
 
-    fn draft(&mut self, asks: &mut [Ask<'_>]) {
+    fn draft(&mut self, asks: &mut [Ask<'_>], _: &mut KvPages) {
         for ask in asks {
             look_up(ask.tokens, ask.most, &mut ask.draft);
         }

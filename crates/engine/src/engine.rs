@@ -95,6 +95,9 @@ impl Engine {
             self.scheduler.computed();
             self.sample(decoder.cpu(), &mut events);
             self.scheduler.accepted();
+            if let Some(drafter) = decoder.drafter() {
+                self.scheduler.tell(drafter);
+            }
             ended.append(&mut self.scheduler.retire());
         }
         if let Some(drafter) = decoder.drafter() {

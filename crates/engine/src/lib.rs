@@ -14,6 +14,7 @@ mod drafter;
 mod engine;
 mod event;
 mod limits;
+mod mtp;
 mod pages;
 mod request;
 mod sampler;
@@ -22,7 +23,7 @@ mod sequence;
 
 pub use decoder::{Decoder, TransformerDecoder};
 pub use draft_model::DraftModel;
-pub use drafter::{Ask, Costs, Drafter, Lookup, Speculative};
+pub use drafter::{Ask, Costs, Drafter, Lookup, Ran, Speculative};
 pub use engine::Engine;
 pub use event::{Event, EventKind, Outcome, Reason, Token};
 pub use limits::{Limits, Speculated, Usage};

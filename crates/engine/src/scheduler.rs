@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use minke_kernels::kv::{KvLayout, PAGE_POSITIONS};
 use minke_model::Batch;
 
-use crate::drafter::{Ask, Drafter};
+use crate::drafter::{Ask, Drafter, Ran};
 use crate::limits::Limits;
 use crate::pages::{Pages, common_len};
 use crate::request::RequestId;
@@ -48,12 +48,12 @@ impl Scheduler {
             // The last token is not run.
             let most = share.min(sequence.room(context) - 1).min(sequence.account.reaches(price));
             if most > 0 {
-                let Sequence { request, tokens, .. } = sequence;
+                let Sequence { request, tokens, pages, .. } = sequence;
                 let (request, sampling) = (request.id, &request.sampling);
-                asks.push(Ask { request, tokens, sampling, most, draft: Vec::new(), cost: 0.0 });
+                asks.push(Ask { request, tokens, pages, sampling, most, draft: Vec::new(), cost: 0.0 });
             }
         }
-        drafter.draft(&mut asks);
+        drafter.draft(&mut asks, pages.kv());
         let drafts: Vec<_> = asks.into_iter().map(|ask| (ask.request, ask.most, ask.draft, ask.cost)).collect();
         let mut drafts = drafts.into_iter().peekable();
         let others = running.len();
@@ -75,12 +75,17 @@ impl Scheduler {
     }
 
     /// Fills the next batch, and `rows` with those of its rows whose logits are wanted, in the order of `running`.
-    pub fn fill(&self, batch: &mut Batch, rows: &mut Vec<u32>) {
+    pub fn fill(&mut self, batch: &mut Batch, rows: &mut Vec<u32>) {
         batch.tokens.clear();
         batch.spans.clear();
         rows.clear();
-        for sequence in self.running.iter().filter(|sequence| sequence.scheduled > 0) {
-            let Sequence { tokens, draft, computed, scheduled, pages, .. } = sequence;
+        for sequence in &mut self.running {
+            sequence.ran = None;
+            if sequence.scheduled == 0 {
+                continue;
+            }
+            sequence.ran = Some((sequence.computed, batch.tokens.len(), !sequence.generates()));
+            let Sequence { tokens, draft, computed, scheduled, pages, .. } = &*sequence;
             let run = [&tokens[*computed..][..*scheduled], draft].concat();
             batch.push(&run, *computed, pages.clone());
             if sequence.wants_logits() {
@@ -115,6 +120,19 @@ impl Scheduler {
             sequence.computed = to;
             sequence.draft.clear();
         }
+    }
+
+    /// Tells a drafter what has been run and counts.
+    pub fn tell(&mut self, drafter: &mut dyn Drafter) {
+        let Scheduler { pages, running, .. } = self;
+        let ran = running.iter().filter_map(|sequence| {
+            let Sequence { request, tokens, pages, finished, .. } = sequence;
+            let (start, row, read) = sequence.ran?;
+            // Where logits were no numbers, no token follows the last.
+            let count = sequence.computed.min(tokens.len() - 1).checked_sub(start).filter(|&count| count > 0)?;
+            Some(Ran { request: request.id, tokens, pages, start, row, count, read, ends: finished.is_some() })
+        });
+        drafter.ran(&ran.collect::<Vec<_>>(), pages.kv());
     }
 
     /// Lets go of the sequences that finished.

@@ -14,6 +14,8 @@ pub(crate) struct Sequence {
     pub computed: usize,
     /// Tokens in the current step's batch, from position `computed` on.
     pub scheduled: usize,
+    /// Position and row of the first token that the last batch ran of it, and whether it was reading.
+    pub ran: Option<(usize, usize, bool)>,
     /// Guesses at what follows its tokens, in the current step's batch behind them.
     pub draft: Vec<u32>,
     /// What they cost.
@@ -37,6 +39,7 @@ impl Sequence {
             prompt_len: prompt.len(),
             computed: 0,
             scheduled: 0,
+            ran: None,
             draft: Vec::new(),
             cost: 0.0,
             account: Account::default(),

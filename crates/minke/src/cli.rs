@@ -124,8 +124,9 @@ pub struct ModelArguments {
 #[derive(Args)]
 pub struct SpeculateArguments {
     /// Guess tokens and check several at once: the same tokens, sooner. `lookup` guesses what followed before in the same
-    /// text; a smaller model of the same vocabulary guesses more. Where it does not pay it pauses by itself
-    #[arg(long, value_name = "off|lookup|MODEL", default_value = "lookup")]
+    /// text; `mtp`, the model's own block for multi-token prediction (DeepSeek-V3's), and a smaller model of the same vocabulary
+    /// guess more. Where it does not pay it pauses by itself
+    #[arg(long, value_name = "off|lookup|mtp|MODEL", default_value = "lookup")]
     pub speculate: Speculate,
 }
 

@@ -52,18 +52,20 @@ impl Talker {
         Talker { kv, ..self }
     }
 
-    /// Has its tokens guessed from now on, by something that can.
-    pub fn guess(&mut self, speculation: Speculation) -> Result<()> {
-        speculation.check(&self.tokenizer)?;
-        self.speculation = speculation;
+    /// Has its tokens guessed from now on, by something that can; `checkpoint` is what it was loaded from.
+    pub fn guess(&mut self, checkpoint: &Checkpoint, precision: Precision, speculation: &Speculation) -> Result<()> {
+        self.speculation = speculation.fitted(&self.cpu, checkpoint, precision, &self.tokenizer)?;
         Ok(())
     }
 
     /// The model as an engine runs it; what guesses for it keeps to so many pages.
     pub fn decoder(&self, pages: usize) -> Speculative<'_, TransformerDecoder<'_>> {
-        let drafter = self.speculation.drafter(&self.cpu, &self.transformer, pages);
-        let decoder = TransformerDecoder::new(&self.cpu, &self.transformer).with_kv(self.kv);
-        Speculative { decoder, drafter }
+        self.speculation.decoder(&self.cpu, &self.transformer, self.kv, pages)
+    }
+
+    /// Bytes of a page of its keys and values, those that guesses need beside them included.
+    pub fn page_bytes(&self) -> usize {
+        self.speculation.page_bytes(&self.transformer, self.kv)
     }
 
     /// The model itself.

@@ -12,8 +12,8 @@ use crate::families::gguf_tensors::Place;
 use crate::families::{self, gguf_tensors};
 use crate::gguf::Gguf;
 use crate::huggingface::HuggingFace;
-use crate::stored::Precision;
-use crate::stored::{Elements, Stored};
+use crate::parameters::prediction_shapes;
+use crate::stored::{Elements, Precision, Stored};
 use crate::tokenizer::Tokenizer;
 
 /// An open model. Tensors go by their Hugging Face names in every format.
@@ -227,6 +227,27 @@ impl Checkpoint {
             Ok(Tensor { name, shape, dtype, bytes })
         };
         families::tensor_shapes(self.config()).map(tensor).collect()
+    }
+
+    /// Whether there is a block for multi-token prediction ([`crate::Predictor`]), by the first of its tensors.
+    pub fn predicts(&self) -> bool {
+        prediction_shapes(self.config()).next().is_some_and(|(name, shape)| self.stored(&name, &shape).is_ok())
+    }
+
+    /// Bytes that the block for multi-token prediction takes in memory.
+    ///
+    /// # Errors
+    /// The first of its tensors that is missing or can't be: most published models have no such block.
+    pub fn prediction_bytes(&self, precision: Precision) -> Result<u64> {
+        let bytes = |(name, shape): (String, Vec<usize>)| {
+            let (stored, elements) = (self.stored(&name, &shape)?, shape.iter().product::<usize>());
+            Ok(match precision {
+                Precision::Stored => stored.len() as u64,
+                Precision::In(Dtype::F32) => 4 * elements as u64,
+                Precision::In(Dtype::Bf16) => 2 * elements as u64,
+            })
+        };
+        prediction_shapes(self.config()).map(bytes).sum()
     }
 
     /// Counts what the model is made of.

@@ -205,6 +205,18 @@ impl Parameters {
         self.len
     }
 
+    /// How many of them a single row reads on its way to logits: of a mixture the experts that it chooses, and no table of
+    /// which it copies a row. `config` is that of their model.
+    pub fn read_by_a_row(&self, config: &Config) -> f64 {
+        let chosen = config.experts.as_ref().map_or(1.0, |experts| experts.per_token as f64 / experts.routed as f64);
+        let read = |parameter: &Parameter| match parameter.name.as_str() {
+            "model.embed_tokens.weight" if !config.tied_embeddings => 0.0,
+            name if name.contains(".mlp.experts.") => parameter.len() as f64 * chosen,
+            _ => parameter.len() as f64,
+        };
+        self.iter().map(read).sum()
+    }
+
     /// Whether there are no tensors.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()

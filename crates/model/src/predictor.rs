@@ -70,13 +70,15 @@ impl Predictor {
         Ok(predictor)
     }
 
-    /// Sizes of what it remembers of a token, in pages of its own.
+    /// Sizes of what the model and its block remember of a token: the block's keys and values are one more layer.
     pub fn kv_layout(model: &Transformer) -> KvLayout {
-        KvLayout { layers: 1, ..model.kv_layout() }
+        let layout = model.kv_layout();
+        KvLayout { layers: layout.layers + 1, ..layout }
     }
 
     /// For each row, whose token follows the one that `hidden` (rows by hidden_size, after the model's final norm) is of,
-    /// and which stands at that one's position: what the token after it may be, in `a.hidden`.
+    /// and which stands at that one's position: what the token after it may be, in `a.hidden`. Where `hidden` is
+    /// the block's own it looks further ahead.
     pub fn forward(
         &self,
         cpu: &Cpu,
@@ -101,7 +103,8 @@ impl Predictor {
         }
         a.x.resize(rows * width);
         self.project.forward(cpu, View::new(&a.joined, rows, 2 * width), Mode::Set, &mut a.x);
-        let pass = Pass { cpu, layer: 0, spans: &batch.spans, positions: &positions, rope: model.rope() };
+        let pass =
+            Pass { cpu, layer: model.config().layers, spans: &batch.spans, positions: &positions, rope: model.rope() };
         self.layer.forward(&pass, kv, false, self.eps, &mut a.layer, &mut a.x);
         a.hidden.resize(rows * width);
         let x = View::new(&a.x, rows, width);

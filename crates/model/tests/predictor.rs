@@ -6,7 +6,9 @@ use minke_kernels::kv::{KvPages, PAGE_POSITIONS};
 use minke_kernels::{Cpu, Dtype, Isa, View};
 use minke_model::dequantize::DataType;
 use minke_model::safetensors::SafeTensors;
-use minke_model::{Activations, Batch, Checkpoint, Predictions, Predictor, Source, Transformer};
+use minke_model::{
+    Activations, Batch, Checkpoint, Config, Parameters, Precision, Predictions, Predictor, Source, Transformer,
+};
 use serde_json::Value;
 
 #[test]
@@ -53,9 +55,27 @@ fn logits_are_those_of_the_written_out_block() {
 }
 
 #[test]
+fn a_row_reads_the_experts_that_it_chooses() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/mtp");
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let config = checkpoint.config();
+    let (model, block) = (Parameters::of(config), Parameters::of_prediction(config));
+    // Four of six experts are not read, three matrices of 12 by 32 each, in one block; nor is the embedding of 50 tokens.
+    let unread = 4 * 3 * 12 * 32;
+    assert_eq!(model.read_by_a_row(config), (model.len() - unread - 50 * 32) as f64);
+    assert_eq!(block.read_by_a_row(config), (block.len() - unread) as f64);
+    let tied = Config { tied_embeddings: true, experts: None, ..config.clone() };
+    assert_eq!(Parameters::of(&tied).read_by_a_row(&tied), Parameters::of(&tied).len() as f64);
+    assert!(checkpoint.predicts());
+    assert_eq!(checkpoint.prediction_bytes(Precision::Stored).unwrap(), 4 * block.len() as u64);
+    assert_eq!(checkpoint.prediction_bytes(Dtype::Bf16.into()).unwrap(), 2 * block.len() as u64);
+}
+
+#[test]
 fn a_model_without_the_block_says_so() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/models/deepseek_v3");
     let checkpoint = Checkpoint::open(&path).unwrap();
+    assert!(!checkpoint.predicts());
     let cpu = Cpu::new(Isa::Portable, 1);
     let error =
         Predictor::new(&cpu, checkpoint.config(), Dtype::F32.into(), Source::Checkpoint(&checkpoint)).err().unwrap();

@@ -1,10 +1,11 @@
 //! Completions of a task's problems: sampled by the engine, judged by the task.
 
 use minke_engine::{
-    Drafter, Engine, Limits, Reason, Request, RequestId, Sampling, Seed, Speculative, TransformerDecoder,
+    Costs, Decoder, Drafter, Engine, Limits, Reason, Request, RequestId, Sampling, Seed, Speculative,
+    TransformerDecoder,
 };
 use minke_kernels::Cpu;
-use minke_model::{Error, Result, Tokenizer, Transformer};
+use minke_model::{Error, Predictor, Result, Tokenizer, Transformer};
 
 use crate::evaluation::{Evaluation, Outcome};
 use crate::rollouts::Rollout;
@@ -26,6 +27,7 @@ pub struct Generator<'a> {
     end: u32,
     engine: Option<Engine>,
     drafter: Option<Box<dyn Drafter + 'a>>,
+    predictor: Option<&'a Predictor>,
 }
 
 /// A problem to complete, and the random numbers to do it with.
@@ -79,12 +81,13 @@ impl<'a> Generator<'a> {
             end: id(END)?,
             engine: None,
             drafter: None,
+            predictor: None,
         })
     }
 
-    /// Has tokens guessed from now on, or not; they are the same.
-    pub fn guess(&mut self, drafter: Option<Box<dyn Drafter + 'a>>) {
-        self.drafter = drafter;
+    /// Has tokens guessed from now on, by a drafter or the model's own block, or not; they are the same.
+    pub fn guess(&mut self, drafter: Option<Box<dyn Drafter + 'a>>, predictor: Option<&'a Predictor>) {
+        (self.drafter, self.predictor) = (drafter, predictor);
     }
 
     /// Completes every ask.
@@ -98,9 +101,12 @@ impl<'a> Generator<'a> {
         asks: &[Ask<'_>],
         drawing: Drawing,
     ) -> Result<Sampled> {
-        let mut decoder =
-            Speculative { decoder: TransformerDecoder::new(cpu, transformer), drafter: self.drafter.take() };
-        let limits = Limits::within(KV_BYTES, transformer.kv_layout());
+        let mut decoder = TransformerDecoder::new(cpu, transformer);
+        if let Some(predictor) = self.predictor {
+            decoder = decoder.predicting(predictor, Costs::ROW);
+        }
+        let limits = Limits::within(KV_BYTES, decoder.kv_layout());
+        let mut decoder = Speculative { decoder, drafter: self.drafter.take() };
         let engine = self.engine.get_or_insert_with(|| Engine::new(&decoder, limits));
         engine.reset();
         let mut requests = Vec::with_capacity(asks.len());

@@ -2,6 +2,7 @@
 
 mod alone;
 mod behaviour;
+mod mtp;
 mod scripted;
 mod speculation;
 mod transformer;

@@ -1,16 +1,18 @@
 //! Guesses change how fast tokens come, and nothing else.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use minke_engine::{
-    Ask, Costs, DraftModel, Drafter, Engine, Limits, Lookup, Outcome, Request, RequestId, Sampling, Seed, Speculated,
-    Speculative,
+    Ask, Costs, Decoder, DraftModel, Drafter, Engine, EventKind, Limits, Lookup, Outcome, Request, RequestId, Sampling,
+    Seed, Speculated, Speculative,
 };
+use minke_kernels::kv::{KvPages, PAGE_POSITIONS};
 use minke_kernels::random::Random;
 
 use crate::alone::{alone, bits, check, random_limits, random_requests};
-use crate::scripted::{START, Scripted, VOCAB, next, prompt, request, script};
+use crate::scripted::{POISON, START, Scripted, VOCAB, next, prompt, request, script};
 
 /// Knows what each request comes to, and says it with mistakes, among them tokens that do not exist and drafts that are too
 /// long.
@@ -45,7 +47,7 @@ impl Drafter for Guesser {
         Costs { row: self.row, token: 0.0 }
     }
 
-    fn draft(&mut self, asks: &mut [Ask<'_>]) {
+    fn draft(&mut self, asks: &mut [Ask<'_>], _: &mut KvPages) {
         for Ask { request, tokens, most, draft, .. } in asks {
             let known = &self.known[request];
             assert!(*most > 0 && known.starts_with(tokens), "{tokens:?} of {known:?}");
@@ -73,7 +75,7 @@ impl Drafter for Fixed {
     fn costs(&self) -> Costs {
         Costs { row: 0.0, token: 0.0 }
     }
-    fn draft(&mut self, asks: &mut [Ask<'_>]) {
+    fn draft(&mut self, asks: &mut [Ask<'_>], _: &mut KvPages) {
         asks.iter_mut().for_each(|ask| ask.draft.extend(&self.0[ask.tokens.len()..]));
     }
     fn finished(&mut self, _: RequestId, _: &[u32]) {}
@@ -155,6 +157,65 @@ fn wrong_guesses_are_not_found_again() {
     assert_eq!(decoder.decoder.rows, 9, "31 positions were right");
 }
 
+/// Guesses for request 0 what spoils the last row of its first page, and for request 1, once, what catches it up.
+struct Spoiler {
+    known: Vec<u32>,
+    /// Whether it has been said, while both ran that row.
+    said: Rc<Cell<bool>>,
+}
+
+impl Drafter for Spoiler {
+    fn costs(&self) -> Costs {
+        Costs { row: 0.0, token: 0.0 }
+    }
+    fn draft(&mut self, asks: &mut [Ask<'_>], _: &mut KvPages) {
+        let together = asks.len() == 2 && asks.iter().all(|ask| ask.tokens.len() == PAGE_POSITIONS);
+        for Ask { request, tokens, draft, .. } in asks {
+            match (request.0, tokens.len()) {
+                (0, PAGE_POSITIONS) => {
+                    draft.push(POISON);
+                    self.said.set(together);
+                }
+                (1, 24) => draft.push(self.known[24]),
+                _ => {}
+            }
+        }
+    }
+    fn finished(&mut self, _: RequestId, _: &[u32]) {}
+}
+
+/// A wrong guess may spoil the row before it, which is run again. Nobody may be given its page until then, be it full.
+#[test]
+fn a_page_with_a_row_that_a_guess_has_spoilt_is_not_found() {
+    let requests: Vec<Request> = (0..2)
+        .map(|id| {
+            let request = request(id, prompt(&mut Random::new(6, [0; 3]), 20), 60);
+            Request { sampling: Sampling::greedy(), ..request }
+        })
+        .collect();
+    let plain = alone(&mut Scripted::new(400), &requests[1..]).remove(0);
+    let known = requests[1].prompt.iter().copied().chain(plain.tokens.iter().map(|token| token.id)).collect();
+    let said = Rc::new(Cell::new(false));
+    let drafter = Spoiler { known, said: Rc::clone(&said) };
+    let mut decoder = Speculative { decoder: Scripted::new(400), drafter: Some(Box::new(drafter)) };
+    let mut engine = Engine::new(&decoder, Limits { sequences: 2, batch_tokens: 64, pages: 20, queue: 2 });
+    requests.iter().for_each(|request| engine.submit(request.clone()).unwrap());
+    let mut events = Vec::new();
+    while !said.get() && !engine.is_idle() {
+        events.append(&mut engine.step(&mut decoder));
+    }
+    assert!(said.get(), "the two never ran the row together");
+    engine.cancel(RequestId(0));
+    while !engine.is_idle() {
+        events.append(&mut engine.step(&mut decoder));
+    }
+    let tokens = events.iter().filter_map(|event| match event.kind {
+        EventKind::Token(token) if event.request == RequestId(1) => Some(bits(&token)),
+        _ => None,
+    });
+    assert!(tokens.eq(plain.tokens.iter().map(bits)));
+}
+
 #[test]
 fn guesses_take_only_rows_that_are_left() {
     let random = &mut Random::new(3, [0; 3]);
@@ -233,12 +294,14 @@ fn a_draft_model_reads_a_prompt_once_and_runs_what_was_wrong_again() {
     let prompt = prompt(&mut Random::new(4, [0; 3]), 100);
     let model = Scripted::new(400);
     let counter = Rc::clone(&model.counter);
+    let mut kv = KvPages::new(model.kv_layout(), 0);
     let mut twin = DraftModel::new(model, 40, 0.0, 0.0);
     let sampling = Sampling::default();
     let mut ask = |tokens: &[u32], most| {
         let before = counter.get();
-        let mut asks = [Ask { request: RequestId(0), tokens, sampling: &sampling, most, draft: Vec::new(), cost: 0.0 }];
-        twin.draft(&mut asks);
+        let (request, pages, sampling) = (RequestId(0), &[], &sampling);
+        let mut asks = [Ask { request, tokens, pages, sampling, most, draft: Vec::new(), cost: 0.0 }];
+        twin.draft(&mut asks, &mut kv);
         let [Ask { draft, .. }] = asks;
         (draft, counter.get() - before)
     };

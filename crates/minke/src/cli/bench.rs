@@ -57,8 +57,9 @@ pub struct Bench {
     /// Sequences that are written at once
     #[arg(long, value_name = "N", default_value = "1", value_delimiter = ',')]
     sequences: Vec<NonZeroUsize>,
-    /// Also measure what guessing tokens gains: by what followed before in the same text, or by a smaller model
-    #[arg(long, value_name = "off|lookup|MODEL", default_value = "off")]
+    /// Also measure what guessing tokens gains: by what followed before in the same text, by the model's own block for
+    /// multi-token prediction, or by a smaller model
+    #[arg(long, value_name = "off|lookup|mtp|MODEL", default_value = "off")]
     speculate: Speculate,
     /// Times that each is measured, in turn, after once that does not count
     #[arg(long, value_name = "N", default_value = "5")]
@@ -230,7 +231,7 @@ pub fn run(arguments: &Bench) -> Result<()> {
     let mut guessed = Vec::new();
     if arguments.speculate != Speculate::Off {
         let tokenizer = checkpoint.tokenizer()?;
-        speculation.check(&tokenizer)?;
+        let speculation = speculation.fitted(&cpu, &checkpoint, dtype, &tokenizer)?;
         for tokens in &arguments.decode {
             let repetitions = arguments.repetitions.get();
             guessed.append(&mut measure(&cpu, &transformer, &tokenizer, &speculation, tokens.get(), repetitions)?);

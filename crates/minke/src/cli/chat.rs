@@ -28,6 +28,7 @@ const LONGEST_PROMPT: u64 = 64 << 20;
   cat letter.txt | minke chat smollm2           a prompt from a pipe
   minke chat runs/sums 37+85+46=                a model trained on sums thinks aloud
   minke chat llama-8b --speculate llama-1b      a smaller model of the same family guesses for it
+  minke chat deepseek-v3 --speculate mtp        its own block for multi-token prediction guesses
 
 Without a terminal a thought is printed between <think> and </think>.")]
 pub struct Chat {
@@ -72,7 +73,8 @@ pub fn run(arguments: &Chat) -> Result<()> {
     let checkpoint = load::open(&arguments.model.model)?;
     let (precision, cpu) = (arguments.model.dtype.into(), Arc::new(load::cpu()?));
     let mut model = Talker::load(&checkpoint, precision, || Ok(Arc::clone(&cpu)))?.with_kv(arguments.kv.kv);
-    model.guess(Speculation::load(&arguments.speculate.speculate, &cpu, precision)?)?;
+    let speculation = Speculation::load(&arguments.speculate.speculate, &cpu, precision)?;
+    model.guess(&checkpoint, precision, &speculation)?;
     if arguments.think == Switch::Off && !model.can_think() {
         terminal::say("minke: this model has no <think> and </think>: there are no thoughts to turn off");
     }

@@ -116,7 +116,7 @@ fn accuracy(arguments: &Eval, task: &dyn Task) -> Result<()> {
     let dtype = arguments.model.dtype.into();
     let transformer = load::transformer(&cpu, &checkpoint, dtype)?;
     let speculation = Speculation::load(&arguments.speculate.speculate, &cpu, dtype)?;
-    speculation.check(&tokenizer)?;
+    let speculation = speculation.fitted(&cpu, &checkpoint, dtype, &tokenizer)?;
     let items = held_out_items(task, arguments.level, arguments.items as usize);
     // A problem that the model can't read would only be found out after the others.
     let longest = items.iter().map(|item| tokenizer.encode(&item.prompt, true).map(|prompt| prompt.len()));
@@ -136,7 +136,7 @@ fn accuracy(arguments: &Eval, task: &dyn Task) -> Result<()> {
     };
     let mut generator = generator;
     let pages = Limits::within(1 << 30, transformer.kv_layout()).pages;
-    generator.guess(speculation.drafter(&cpu, &transformer, pages));
+    generator.guess(speculation.drafter(&cpu, &transformer, pages), speculation.predictor());
     let evaluation = generator.evaluate(&cpu, &transformer, &items, arguments.samples, drawing, heed)?;
     if watched {
         eprint!("\r\x1b[K");

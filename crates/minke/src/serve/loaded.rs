@@ -32,7 +32,7 @@ pub struct Loaded {
     precision: Precision,
     kv: KvDtype,
     cpu: Arc<Cpu>,
-    /// What guesses for those models whose vocabulary it has; look-up guesses for the others.
+    /// What guesses for those models that it can guess for; look-up guesses for the others.
     speculation: Speculation,
     /// Bytes that all of them together may take.
     bound: u64,
@@ -152,15 +152,15 @@ impl Loaded {
         let broken = |error| Failure::model(&error);
         let checkpoint = open(&file.path).map_err(broken)?;
         let weights = checkpoint.describe().map_err(|error| broken(error.into()))?.bytes_in(self.precision);
+        let weights = weights + self.speculation.bytes_for(&checkpoint, self.precision);
         self.make_room(weights)?;
         let model = Talker::load(&checkpoint, self.precision, || Ok(Arc::clone(&self.cpu)));
         let mut model = model.map_err(broken)?.with_kv(self.kv);
-        if model.guess(self.speculation.clone()).is_err() {
-            model.guess(Speculation::Lookup).map_err(broken)?;
+        if model.guess(&checkpoint, self.precision, &self.speculation).is_err() {
+            model.guess(&checkpoint, self.precision, &Speculation::Lookup).map_err(broken)?;
         }
-        let transformer = model.transformer();
-        let page = transformer.kv_layout().kept_as(self.kv).page_bytes().max(1) as u64;
-        let wanted = CONTEXTS * transformer.context().div_ceil(PAGE_POSITIONS);
+        let page = model.page_bytes().max(1) as u64;
+        let wanted = CONTEXTS * model.transformer().context().div_ceil(PAGE_POSITIONS);
         let pages = wanted.min(usize::try_from(self.bound / 4 / page).unwrap_or(usize::MAX)).max(1);
         let limits = Limits { sequences: SEQUENCES, batch_tokens: BATCH_TOKENS, pages, queue: SEQUENCES };
         let thread = Arc::new(EngineThread::start(Arc::new(model), limits)?);
@@ -221,6 +221,7 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::speculate::Small;
 
     /// A store with three copies of a small model, and the bytes that one of them takes.
     fn store() -> (tempfile::TempDir, u64) {
@@ -234,8 +235,28 @@ mod tests {
     }
 
     fn loaded(directory: &Path, bound: u64) -> Arc<Loaded> {
+        guessing(directory, bound, Speculation::Lookup)
+    }
+
+    fn guessing(directory: &Path, bound: u64, speculation: Speculation) -> Arc<Loaded> {
         let cpu = Arc::new(Cpu::new(minke_kernels::Isa::choose(None).unwrap(), 1));
-        Arc::new(Loaded::new(Store::at(directory), minke_kernels::Dtype::F32.into(), cpu, Speculation::Lookup, bound))
+        Arc::new(Loaded::new(Store::at(directory), minke_kernels::Dtype::F32.into(), cpu, speculation, bound))
+    }
+
+    #[tokio::test]
+    async fn what_guesses_keep_is_counted() {
+        let (directory, bytes) = store();
+        let checkpoint = Checkpoint::open(&directory.path().join("models/a.gguf")).unwrap();
+        let cpu = Cpu::new(minke_kernels::Isa::choose(None).unwrap(), 1);
+        let twin = Small::load(&cpu, "a", &checkpoint, minke_kernels::Dtype::F32.into()).unwrap();
+        // 256 positions of two layers, keys and values of two heads, each padded from 6 to 16 for values.
+        let pages = (CONTEXTS * 256 * 2 * 2 * (6 + 16) * 4) as u64;
+        let twin = Speculation::Model(Arc::new(twin));
+        for (speculation, kept) in [(Speculation::Lookup, 1), (twin, 2), (Speculation::Mtp(None), 1)] {
+            let loaded = guessing(directory.path(), 1 << 30, speculation);
+            loaded.get("a").await.unwrap();
+            assert_eq!(loaded.entries()["a"].bytes, bytes + kept * pages);
+        }
     }
 
     #[tokio::test]

@@ -125,6 +125,7 @@ fn talking() -> Vec<Case> {
             place.write("m/tokenizer.json", tokenizer.replace("think>", "aside>"));
         }),
         say("--speculate no-such-model"),
+        say("--speculate mtp"),
         chat("`minke chat m --speculate other hi`, a model of another vocabulary", &["--speculate", "other", "hi"])
             .with(|place| {
                 let tokenizer = String::from_utf8(place.read("m/tokenizer.json")).unwrap();

@@ -2,6 +2,9 @@
 
 use std::process::Stdio;
 
+use minke_kernels::random::Random;
+use minke_model::dequantize::DataType;
+use minke_model::{Checkpoint, Parameters, safetensors};
 use serde_json::Value;
 
 use crate::{Place, printed, replaced, repository, tiny, tiny_from};
@@ -190,9 +193,29 @@ fn models_are_predicted() {
     assert!(std::fs::read_to_string(place.path("roof.svg")).unwrap().ends_with("</svg>\n"));
 }
 
+/// Gives the model `m` a block for multi-token prediction.
+fn with_block(place: &Place) {
+    let checkpoint = Checkpoint::open(&place.path("m")).unwrap();
+    let (own, block) = (Parameters::of(checkpoint.config()), Parameters::of_prediction(checkpoint.config()));
+    let mut random = Random::new(1, [0; 3]);
+    let mut drawn = |len| (0..len).map(|_| (random.below(2001) as f32 - 1000.0) / 4000.0).collect();
+    let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = own
+        .iter()
+        .map(|p| (p.name.clone(), p.shape.clone(), checkpoint.tensor(&p.name, &p.shape).unwrap()))
+        .chain(block.iter().map(|p| (p.name.clone(), p.shape.clone(), drawn(p.len()))))
+        .collect();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    let tensors: Vec<_> =
+        tensors.iter().map(|(name, shape, values)| (name.clone(), shape.clone(), &values[..])).collect();
+    let mut bytes = Vec::new();
+    safetensors::write(&mut bytes, DataType::F32, &tensors).unwrap();
+    place.write("m/model.safetensors", bytes);
+}
+
 #[test]
 fn guesses_do_not_change_a_reply() {
     let place = with_model();
+    with_block(&place);
     let reply = |speculate: &str| {
         let chat = ["chat", "m", "hello hello hello", "--temperature", "1", "--max-tokens", "80", "--speculate"];
         let reply = place.json(&[&chat[..], &[speculate]].concat());
@@ -201,11 +224,13 @@ fn guesses_do_not_change_a_reply() {
     let plain = reply("off");
     assert_eq!(plain, reply("lookup"));
     assert_eq!(plain, reply("m"));
+    assert_eq!(plain, reply("mtp"));
 }
 
 #[test]
 fn numbers_are_printed_as_json() {
     let place = with_model();
+    with_block(&place);
     let bench = [
         "bench",
         "m",
@@ -228,7 +253,7 @@ fn numbers_are_printed_as_json() {
     for (before, after) in before["tests"].as_array().unwrap().iter().zip(after["tests"].as_array().unwrap()) {
         assert!(after["tok_s"].as_f64() > Some(0.0) && after["before_tok_s"] == before["tok_s"], "{before} {after}");
     }
-    for drafter in ["lookup", "m"] {
+    for drafter in ["lookup", "mtp", "m"] {
         let speculating =
             ["bench", "m", "--prefill", "4", "--decode", "30", "--repetitions", "1", "--speculate", drafter];
         let benched = place.json(&speculating);

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use minke_engine::{
-    Decoder, Engine, EventKind, Limits, Request, RequestId, Sampling, Seed, Speculated, Speculative, TransformerDecoder,
+    Decoder, Engine, EventKind, Limits, Request, RequestId, Sampling, Seed, Speculated, TransformerDecoder,
 };
 use minke_kernels::Cpu;
-use minke_kernels::kv::PAGE_POSITIONS;
+use minke_kernels::kv::{KvDtype, PAGE_POSITIONS};
 use minke_kernels::random::Random;
 use minke_model::{Tokenizer, Transformer};
 use serde::Serialize;
@@ -84,7 +84,8 @@ pub fn measure(
     let longest = texts.iter().map(|text| text.prompt.len() + tokens + 1).max().unwrap_or(0);
     let pages = longest.div_ceil(PAGE_POSITIONS) + 1;
     let limits = Limits { sequences: 1, batch_tokens: super::BATCH, pages, queue: 1 };
-    let mut engine = Engine::new(&TransformerDecoder::new(cpu, transformer), limits);
+    let decoder = || speculation.decoder(cpu, transformer, KvDtype::F32, pages);
+    let mut engine = Engine::new(&decoder(), limits);
     let mut result = Vec::new();
     for text in &texts {
         let (mut with, mut without) = (Vec::new(), Vec::new());
@@ -92,9 +93,7 @@ pub fn measure(
         for repetition in 0..=repetitions {
             // Both anew each time: nothing shall be remembered from the last.
             let mut plain = TransformerDecoder::new(cpu, transformer);
-            let drafter = speculation.drafter(cpu, transformer, pages);
-            let decoder = TransformerDecoder::new(cpu, transformer);
-            let mut guessing = Speculative { decoder, drafter };
+            let mut guessing = decoder();
             let mut written = [(0.0, Vec::new()), (0.0, Vec::new())];
             // In turn, which of the two goes first.
             for which in [repetition % 2, 1 - repetition % 2] {
