@@ -13,7 +13,7 @@ use super::{Format, Kernels, PANEL, QuantizedLeft, Strip, TILE, quantized};
 
 /// Rows of a tile, and f32 columns of one.
 const SIDE: usize = 16;
-/// How far ahead, in bytes, weights of few rows are asked for: these processors read memory a third faster then.
+/// How far ahead, in bytes, weights are asked for that come from memory: these processors read it a third faster then.
 const AHEAD: usize = 4096;
 /// bf16 in a tile's row: inner steps of one product of tiles.
 const STEP: usize = 32;
@@ -129,16 +129,16 @@ unsafe fn begin<const LOWER: bool>(c: *const f32, stride: usize, add: bool) {
     }
 }
 
-/// One step: 32 inner places of the left tiles' rows by those of two right tiles.
+/// One step: 32 inner places of the left tiles' rows by those of two right tiles; `ask` for right ones of later steps.
 ///
 /// # Safety
 /// Tiles are shaped; a has their rows, `stride` bytes apart, of 32; b has 16 pairs of rows of a panel.
 #[inline(always)]
-unsafe fn step<const LOWER: bool>(a: *const u16, stride: usize, b: *const u16) {
+unsafe fn step<const LOWER: bool>(a: *const u16, stride: usize, b: *const u16, ask: bool) {
     const PAIRS: usize = 2 * PANEL * size_of::<u16>();
     // SAFETY: the caller's.
     unsafe {
-        if !LOWER {
+        if ask {
             for line in (0..SIDE * PAIRS).step_by(64) {
                 _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD + line));
             }
@@ -195,7 +195,7 @@ impl Rest {
     }
 }
 
-/// Up to 32 rows by a whole panel. Tiles' rows below `rows` are not touched.
+/// Up to 32 rows by a whole panel, the panel asked for ahead or not.
 ///
 /// # Safety
 /// That of [`Kernels::gemm_bf16`], for `rows` rows, more than 16 where LOWER, and PANEL columns.
@@ -209,6 +209,7 @@ unsafe fn block<const LOWER: bool>(
     c: *mut f32,
     c_stride: usize,
     add: bool,
+    ask: bool,
 ) {
     let whole = k / STEP * STEP;
     // SAFETY: the caller's; the shape has `rows` rows in all.
@@ -217,11 +218,11 @@ unsafe fn block<const LOWER: bool>(
         let bytes = c_stride * size_of::<f32>();
         begin::<LOWER>(c, bytes, add);
         for p in (0..whole).step_by(STEP) {
-            step::<LOWER>(a.add(p), a_stride * size_of::<u16>(), b.add(p * PANEL));
+            step::<LOWER>(a.add(p), a_stride * size_of::<u16>(), b.add(p * PANEL), ask);
         }
         if whole < k {
             let rest = Rest::new(rows, k - whole, a.add(whole), a_stride, b.add(whole * PANEL));
-            step::<LOWER>(rest.left.as_ptr().cast(), STEP * size_of::<u16>(), rest.right.as_ptr().cast());
+            step::<LOWER>(rest.left.as_ptr().cast(), STEP * size_of::<u16>(), rest.right.as_ptr().cast(), false);
         }
         end::<LOWER>(c, bytes);
     }
@@ -247,8 +248,8 @@ unsafe fn gemm_bf16(
         unsafe {
             let (a, c) = (a.add(row * a_stride), c.add(row * c_stride));
             let whole = |c: *mut f32, c_stride: usize| match rows > SIDE {
-                true => block::<true>(rows, k, a, a_stride, b, c, c_stride, add),
-                false => block::<false>(rows, k, a, a_stride, b, c, c_stride, add),
+                true => block::<true>(rows, k, a, a_stride, b, c, c_stride, add, row == 0),
+                false => block::<false>(rows, k, a, a_stride, b, c, c_stride, add, row == 0),
             };
             if n == PANEL {
                 whole(c, c_stride);
