@@ -1,5 +1,5 @@
 """What the comparisons share: building, running and timing programs fairly, and saying where and at which commit."""
-import json, os, resource, statistics, subprocess, sys, time
+import contextlib, json, os, resource, statistics, subprocess, sys, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Above this share of the machine taken by others, a time says little.
@@ -35,14 +35,20 @@ def run(command, **kw):
     return [json.loads(line) for line in lines]
 
 
-def timed(command, **kw):
-    """`run`, and watches how busy others are meanwhile."""
+@contextlib.contextmanager
+def watched():
+    """Watches how busy others are while something is timed."""
     global _loudest
     busy, ours, start = _busy(), _ours(), time.monotonic()
-    lines = run(command, **kw)
+    yield
     others = (_busy() - busy) - (_ours() - ours)
     _loudest = max(_loudest, others / (time.monotonic() - start) / os.cpu_count())
-    return lines
+
+
+def timed(command, **kw):
+    """`run`, and watches how busy others are meanwhile."""
+    with watched():
+        return run(command, **kw)
 
 
 def where():

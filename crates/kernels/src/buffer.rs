@@ -2,6 +2,8 @@
 
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::Arc;
 
 use crate::slab::Piece;
 
@@ -77,7 +79,23 @@ pub struct Buffer<T: Element = f32> {
 enum Memory {
     Lines(Vec<Line>),
     Piece(Piece),
+    Part(Part),
 }
+
+/// Bytes that several buffers read, such as a file mapped into memory.
+pub type Shared = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// A part of shared bytes.
+struct Part {
+    start: NonNull<u8>,
+    /// What holds them.
+    _memory: Shared,
+}
+
+// SAFETY: the bytes are only read, and what holds them is Send and Sync.
+unsafe impl Send for Part {}
+// SAFETY: as above.
+unsafe impl Sync for Part {}
 
 impl<T: Element> Buffer<T> {
     /// `len` zeros.
@@ -90,11 +108,25 @@ impl<T: Element> Buffer<T> {
     }
 
     /// `len` zeros that are kept as long as a model, beside others such.
-    pub(crate) fn lasting(len: usize) -> Buffer<T> {
-        match Piece::new(len * size_of::<T>()) {
-            Some(piece) => Buffer { memory: Memory::Piece(piece), len, element: PhantomData },
-            None => Buffer::zeros(len),
-        }
+    pub fn lasting(len: usize) -> Buffer<T> {
+        Buffer { memory: Memory::Piece(Piece::new(len * size_of::<T>())), len, element: PhantomData }
+    }
+
+    /// `len` numbers that lie in `memory` from byte `at` on, in this machine's byte order; none where it ends before
+    /// them, or they begin inside a cache line. Whoever writes to the buffer gets a copy.
+    pub(crate) fn shared(memory: &Shared, at: usize, len: usize) -> Option<Buffer<T>> {
+        let end = len.checked_mul(size_of::<T>())?.checked_add(at)?;
+        let bytes = (**memory).as_ref().get(at..end)?;
+        let start = NonNull::from(bytes).cast::<u8>();
+        let part = Part { start, _memory: Arc::clone(memory) };
+        let aligned = start.addr().get().is_multiple_of(align_of::<Line>());
+        aligned.then_some(Buffer { memory: Memory::Part(part), len, element: PhantomData })
+    }
+
+    /// The numbers' bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: numbers without padding (sealed).
+        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), size_of_val::<[T]>(self)) }
     }
 
     /// A copy of `values`.
@@ -118,7 +150,7 @@ impl<T: Element> Buffer<T> {
     pub fn capacity(&self) -> usize {
         match &self.memory {
             Memory::Lines(lines) => lines.capacity() * (size_of::<Line>() / size_of::<T>()),
-            Memory::Piece(_) => self.len,
+            Memory::Piece(_) | Memory::Part(_) => self.len,
         }
     }
 
@@ -138,24 +170,36 @@ impl<T: Element> Clone for Buffer<T> {
     }
 }
 
+impl AsRef<[u8]> for Buffer<u8> {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 impl<T: Element> Deref for Buffer<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
         let start = match &self.memory {
             Memory::Lines(lines) => lines.as_ptr().cast::<T>(),
             Memory::Piece(piece) => piece.start().cast_const().cast(),
+            Memory::Part(part) => part.start.as_ptr().cast_const().cast(),
         };
-        // SAFETY: `lines_for`, or `lasting`, made room for `len` elements; both are aligned for T, and all their bytes are
-        // initialised and valid as T (sealed).
+        // SAFETY: `lines_for`, or `lasting`, made room for `len` elements, or `shared` found them in bytes that nobody can
+        // change or take away while the part holds them; all are aligned for T, and all their bytes are initialised and
+        // valid as T (sealed).
         unsafe { std::slice::from_raw_parts(start, self.len) }
     }
 }
 
 impl<T: Element> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
+        if let Memory::Part(_) = &self.memory {
+            *self = Buffer::from_slice(self);
+        }
         let start = match &mut self.memory {
             Memory::Lines(lines) => lines.as_mut_ptr().cast::<T>(),
             Memory::Piece(piece) => piece.start().cast(),
+            Memory::Part(_) => unreachable!("copied above"),
         };
         // SAFETY: as in `deref`, and `&mut self` makes the borrow unique.
         unsafe { std::slice::from_raw_parts_mut(start, self.len) }

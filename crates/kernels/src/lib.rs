@@ -36,8 +36,8 @@ mod slab;
 pub mod view;
 
 pub use arch::Isa;
-pub use buffer::Buffer;
+pub use buffer::{Buffer, Shared};
 pub use cpu::Cpu;
-pub use matrix::{Dtype, Matrix};
+pub use matrix::{Dtype, Matrix, Packing};
 pub use pool::Pool;
 pub use view::View;

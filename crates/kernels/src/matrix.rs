@@ -1,7 +1,7 @@
 //! Weights, packed once for the products that read them often.
 
 use crate::arch::PANEL;
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Shared};
 use crate::cpu::Cpu;
 use crate::quantized::{Format, Row, Strips};
 use crate::view::View;
@@ -21,6 +21,38 @@ impl Dtype {
         match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+        }
+    }
+}
+
+/// How a matrix is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// In panels of numbers.
+    Dense(Dtype),
+    /// In strips of codes and scales.
+    Quantized(Format),
+}
+
+impl Packing {
+    /// Counts the changes of how bytes of packed matrices are laid out: those of another number are of no use.
+    pub const LAYOUT: u32 = 1;
+
+    /// The name of the type that the numbers are stored in.
+    pub fn name(self) -> &'static str {
+        match self {
+            Packing::Dense(dtype) => dtype.name(),
+            Packing::Quantized(format) => format.name(),
+        }
+    }
+
+    /// Bytes of each stream of a matrix that is packed so: of its panels, or of its codes, scales and scales of scales.
+    pub fn lengths(self, outputs: usize, inputs: usize) -> [usize; 3] {
+        let width = outputs.next_multiple_of(PANEL);
+        match self {
+            Packing::Dense(Dtype::F32) => [4 * width * inputs, 0, 0],
+            Packing::Dense(Dtype::Bf16) => [2 * width * inputs.next_multiple_of(2), 0, 0],
+            Packing::Quantized(format) => Strips::lengths(format, outputs, inputs),
         }
     }
 }
@@ -67,6 +99,43 @@ impl Matrix {
         Matrix::filled(cpu, w, panels)
     }
 
+    /// Packs `outputs` rows of `inputs` numbers for as long as their model is kept; `read` sets row i, from any thread. So no
+    /// more than some rows are ever there unpacked.
+    pub fn dense(
+        cpu: &Cpu,
+        dtype: Dtype,
+        outputs: usize,
+        inputs: usize,
+        read: &(dyn Fn(usize, &mut [f32]) + Sync),
+    ) -> Matrix {
+        let [bytes, ..] = Packing::Dense(dtype).lengths(outputs, inputs);
+        let rows = |panel: usize| {
+            let rows = PANEL.min(outputs - panel * PANEL);
+            let mut values = vec![0.0; rows * inputs];
+            values.chunks_exact_mut(inputs).enumerate().for_each(|(i, row)| read(panel * PANEL + i, row));
+            (values, rows)
+        };
+        let panels = match dtype {
+            Dtype::F32 => {
+                let mut buffer = Buffer::lasting(bytes / size_of::<f32>());
+                cpu.pool().chunks_mut(&mut buffer, (inputs * PANEL).max(1), |panel, out| {
+                    let (values, rows) = rows(panel);
+                    pack_panel(View::new(&values, rows, inputs).t(), 0, 0, inputs, out);
+                });
+                Panels::F32(buffer)
+            }
+            Dtype::Bf16 => {
+                let mut buffer = Buffer::lasting(bytes / size_of::<u16>());
+                cpu.pool().chunks_mut(&mut buffer, (inputs.next_multiple_of(2) * PANEL).max(1), |panel, out| {
+                    let (values, rows) = rows(panel);
+                    pack_pairs(cpu, View::new(&values, rows, inputs), 0, out);
+                });
+                Panels::Bf16(buffer)
+            }
+        };
+        Matrix { outputs, inputs, panels }
+    }
+
     /// Numbers that panels of `w` take in f32 and in bf16.
     fn lengths(w: View<'_>) -> (usize, usize) {
         let (width, inputs) = (w.rows().next_multiple_of(PANEL), w.cols());
@@ -89,6 +158,48 @@ impl Matrix {
         read: &(dyn Fn(usize, &mut Row) + Sync),
     ) -> Matrix {
         Matrix { outputs, inputs, panels: Panels::Quantized(Strips::pack(cpu, format, outputs, inputs, read)) }
+    }
+
+    /// A matrix of no numbers, which says how it is packed all the same.
+    pub fn empty(packing: Packing) -> Matrix {
+        let panels = match packing {
+            Packing::Dense(Dtype::F32) => Panels::F32(Buffer::default()),
+            Packing::Dense(Dtype::Bf16) => Panels::Bf16(Buffer::default()),
+            Packing::Quantized(format) => Panels::Quantized(Strips::of(format, 0, Default::default())),
+        };
+        Matrix { outputs: 0, inputs: 0, panels }
+    }
+
+    /// A matrix whose [`Matrix::streams`] lie in `memory` from each of these bytes on; none where they can't.
+    pub fn shared(
+        packing: Packing,
+        outputs: usize,
+        inputs: usize,
+        memory: &Shared,
+        starts: [usize; 3],
+    ) -> Option<Matrix> {
+        let lengths = packing.lengths(outputs, inputs);
+        let panels = match packing {
+            Packing::Dense(Dtype::F32) => Panels::F32(Buffer::shared(memory, starts[0], lengths[0] / 4)?),
+            Packing::Dense(Dtype::Bf16) => Panels::Bf16(Buffer::shared(memory, starts[0], lengths[0] / 2)?),
+            Packing::Quantized(format) => {
+                if !inputs.is_multiple_of(format.block()) {
+                    return None;
+                }
+                let [codes, scales, supers] = [0, 1, 2].map(|i| Buffer::shared(memory, starts[i], lengths[i]));
+                Panels::Quantized(Strips::of(format, inputs, [codes?, scales?, supers?]))
+            }
+        };
+        Some(Matrix { outputs, inputs, panels })
+    }
+
+    /// The bytes of each stream, in this machine's byte order.
+    pub fn streams(&self) -> [&[u8]; 3] {
+        match &self.panels {
+            Panels::F32(b) => [b.bytes(), &[], &[]],
+            Panels::Bf16(b) => [b.bytes(), &[], &[]],
+            Panels::Quantized(strips) => strips.streams(),
+        }
     }
 
     /// Replaces the numbers by those of `w`, of the same shape.
@@ -148,22 +259,23 @@ impl Matrix {
         }
     }
 
+    /// How the numbers are stored.
+    pub fn packing(&self) -> Packing {
+        match &self.panels {
+            Panels::F32(_) => Packing::Dense(Dtype::F32),
+            Panels::Bf16(_) => Packing::Dense(Dtype::Bf16),
+            Panels::Quantized(strips) => Packing::Quantized(strips.format),
+        }
+    }
+
     /// The name of how the numbers are stored.
     pub fn format(&self) -> &'static str {
-        match &self.panels {
-            Panels::F32(_) => Dtype::F32.name(),
-            Panels::Bf16(_) => Dtype::Bf16.name(),
-            Panels::Quantized(strips) => strips.format.name(),
-        }
+        self.packing().name()
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        match &self.panels {
-            Panels::F32(b) => size_of_val(&**b),
-            Panels::Bf16(b) => size_of_val(&**b),
-            Panels::Quantized(strips) => strips.bytes(),
-        }
+        self.streams().map(<[u8]>::len).iter().sum()
     }
 }
 

@@ -276,9 +276,19 @@ impl Strips {
         Strips { format, inputs, codes, scales, supers }
     }
 
-    /// Bytes held.
-    pub fn bytes(&self) -> usize {
-        self.codes.len() + self.scales.len() + self.supers.len()
+    /// Rows that are interleaved already, in streams of [`Strips::lengths`].
+    pub fn of(format: Format, inputs: usize, [codes, scales, supers]: [Buffer<u8>; 3]) -> Strips {
+        Strips { format, inputs, codes, scales, supers }
+    }
+
+    /// Bytes of the three streams.
+    pub fn lengths(format: Format, outputs: usize, inputs: usize) -> [usize; 3] {
+        lengths(format.layout(), inputs).map(|len| outputs.div_ceil(STRIP) * len)
+    }
+
+    /// The three streams.
+    pub fn streams(&self) -> [&[u8]; 3] {
+        [&self.codes, &self.scales, &self.supers]
     }
 
     /// Strip `index` from input `start` on, a multiple of a block; empty past the last.
@@ -344,11 +354,13 @@ pub(crate) fn code_at(layout: Layout, block: &[u8], r: usize, i: usize) -> u8 {
 
 fn put_row(format: Format, row: &Row, r: usize, codes: &mut [u8], scales: &mut [u8], supers: &mut [u8]) {
     let layout = format.layout();
+    let planes: [_; BLOCK / 4] = std::array::from_fn(|j| layout.planes(j));
+    let count = if planes[0][1].2 == 0 { 1 } else { 2 };
     for (codes, block) in row.codes.as_chunks::<BLOCK>().0.iter().zip(codes.chunks_exact_mut(layout.code_bytes())) {
-        for (j, codes) in codes.as_chunks::<4>().0.iter().enumerate() {
+        for (codes, planes) in codes.as_chunks::<4>().0.iter().zip(&planes) {
             // Four bytes at a time; no bit leaves its byte but those that the mask takes away.
             let codes = u32::from_le_bytes(*codes);
-            for (vector, shift, bits, up) in layout.planes(j) {
+            for &(vector, shift, bits, up) in &planes[..count] {
                 let mask = ((1_u32 << bits) - 1) * 0x0101_0101;
                 let place = &mut block[64 * vector + 4 * r..][..4];
                 let word = u32::from_le_bytes([place[0], place[1], place[2], place[3]]) | (codes >> up & mask) << shift;

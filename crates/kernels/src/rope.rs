@@ -1,15 +1,27 @@
 //! Rotary position embedding (Su et al., arXiv 2104.09864).
 
+use std::sync::OnceLock;
+
 use crate::blocks::rows_per_task;
 use crate::cpu::Cpu;
 use crate::math;
 
-/// Cosines and sines of position times frequency.
+/// Positions whose cosines and sines are computed together.
+const BLOCK: usize = 256;
+
+/// Cosines and sines of position times frequency, computed when positions are first used: all of a long context's would
+/// take longer than a small model's first answer, and more memory than most of its texts.
 pub struct RopeTable {
-    half: usize,
+    inv_freq: Vec<f64>,
     positions: usize,
     interleaved: bool,
-    /// [positions][width] in the form that the kernels read: see [`RopeTable::new`].
+    amplitude: f32,
+    /// Of [`BLOCK`] positions each.
+    blocks: Vec<OnceLock<Angles>>,
+}
+
+/// [positions][width] in the form that the kernels read: see [`RopeTable::new`].
+struct Angles {
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
@@ -31,30 +43,41 @@ impl RopeTable {
     /// up to 5e-4, and models are trained with it. Cosines and sines are multiplied by `amplitude` (YaRN; otherwise 1), so
     /// that rotated vectors are as much longer.
     pub fn new(inv_freq: &[f64], positions: usize, interleaved: bool, amplitude: f32) -> RopeTable {
-        let half = inv_freq.len();
-        let width = if interleaved { 2 * half } else { half };
-        let mut table = RopeTable {
-            half,
-            positions,
-            interleaved,
-            cos: Vec::with_capacity(positions * width),
-            sin: Vec::with_capacity(positions * width),
-        };
-        for position in 0..positions {
-            for &frequency in inv_freq {
+        let blocks = std::iter::repeat_with(OnceLock::new).take(positions.div_ceil(BLOCK)).collect();
+        RopeTable { inv_freq: inv_freq.to_vec(), positions, interleaved, amplitude, blocks }
+    }
+
+    /// Cosines and sines of a position.
+    fn at(&self, position: usize) -> (&[f32], &[f32]) {
+        let width = self.entries();
+        let Angles { cos, sin } = self.blocks[position / BLOCK].get_or_init(|| self.angles(position / BLOCK));
+        let at = position % BLOCK * width;
+        (&cos[at..at + width], &sin[at..at + width])
+    }
+
+    /// Cosines, and as many sines, that a position has.
+    fn entries(&self) -> usize {
+        if self.interleaved { self.width() } else { self.inv_freq.len() }
+    }
+
+    fn angles(&self, block: usize) -> Angles {
+        let size = BLOCK * self.entries();
+        let mut angles = Angles { cos: Vec::with_capacity(size), sin: Vec::with_capacity(size) };
+        for position in (block * BLOCK..self.positions).take(BLOCK) {
+            for &frequency in &self.inv_freq {
                 let angle = position as f32 * frequency as f32;
                 let (sin, cos) = math::sin_cos(f64::from(angle));
-                let (sin, cos) = (sin as f32 * amplitude, cos as f32 * amplitude);
-                if interleaved {
-                    table.cos.extend([cos, cos]);
-                    table.sin.extend([-sin, sin]);
+                let (sin, cos) = (sin as f32 * self.amplitude, cos as f32 * self.amplitude);
+                if self.interleaved {
+                    angles.cos.extend([cos, cos]);
+                    angles.sin.extend([-sin, sin]);
                 } else {
-                    table.cos.push(cos);
-                    table.sin.push(sin);
+                    angles.cos.push(cos);
+                    angles.sin.push(sin);
                 }
             }
         }
-        table
+        angles
     }
 
     /// Positions that the table holds.
@@ -64,7 +87,7 @@ impl RopeTable {
 
     /// Numbers of a head that are rotated.
     pub fn width(&self) -> usize {
-        2 * self.half
+        2 * self.inv_freq.len()
     }
 }
 
@@ -94,19 +117,18 @@ pub fn rope(
     }
 
     let rotate = if table.interleaved { cpu.kernels.rotate_pairs } else { cpu.kernels.rotate_halves };
+    let half = table.inv_freq.len();
     let sign = if direction == Direction::Forward { 1.0 } else { -1.0 };
-    let entries = table.cos.len() / table.positions;
     let block = rows_per_task(rows, heads * width);
     let x = &mut x[..(rows - 1) * row_stride + end];
     cpu.pool().chunks_mut(x, block * row_stride, |i, x| {
         for (r, row) in x.chunks_mut(row_stride).enumerate() {
             let position = positions[i * block + r] as usize;
-            let cos = table.cos[position * entries..][..entries].as_ptr();
-            let sin = table.sin[position * entries..][..entries].as_ptr();
+            let (cos, sin) = table.at(position);
             let first = row[offset..end].as_mut_ptr();
             // SAFETY: the last head's `width` numbers end at `end`, inside the row; a position has `entries` cosines and
             // sines, which is what the kernel of this table's form reads.
-            unsafe { rotate(heads, head_stride, table.half, cos, sin, sign, first) };
+            unsafe { rotate(heads, head_stride, half, cos.as_ptr(), sin.as_ptr(), sign, first) };
         }
     });
 }

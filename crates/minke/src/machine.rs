@@ -37,6 +37,38 @@ pub fn memory() -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
+/// Bytes of memory that this process may still take: what the machine has free or can free at once, or less where the
+/// process's group is held to less. Files in memory count as free.
+pub fn available_memory() -> Option<u64> {
+    let about = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = about.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let machine = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024;
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    Some(groups.lines().filter_map(available_in_group).fold(machine, u64::min))
+}
+
+/// What is left to the group that a line of `/proc/self/cgroup` names.
+fn available_in_group(line: &str) -> Option<u64> {
+    let mut fields = line.splitn(3, ':').skip(1);
+    let (controllers, group) = (fields.next()?, fields.next()?.trim_start_matches('/'));
+    let (root, limit, usage, files) = match controllers {
+        "" => ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "),
+        _ if controllers.split(',').any(|c| c == "memory") => {
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
+        }
+        _ => return None,
+    };
+    // In a container the group is often the root that it sees, whatever its name outside.
+    [Path::new(root).join(group), root.into()].into_iter().find_map(|directory| {
+        let read = |name: &str| fs::read_to_string(directory.join(name)).ok();
+        let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+        let (limit, usage) = (number(limit)?, number(usage)?);
+        let about = read("memory.stat").unwrap_or_default();
+        let files = about.lines().find_map(|line| line.strip_prefix(files)).and_then(|n| n.trim().parse().ok());
+        Some(limit.saturating_sub(usage.saturating_sub(files.unwrap_or(0))))
+    })
+}
+
 /// The first core's caches, nearest first; none where they are not known.
 pub fn caches() -> Vec<Cache> {
     let directory = Path::new("/sys/devices/system/cpu/cpu0/cache");

@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         Command::Supervise(arguments) => cli::supervise::run(&arguments),
         Command::Confine(arguments) => cli::confine::run(&arguments),
     };
+    load::settle();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough.

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::talker::{NOT_NUMBERS, Prompt, Reader, Talker};
 use crate::think::Part;
+use crate::{machine, units};
 
 /// How replies are made.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +99,17 @@ impl<'a> Session<'a> {
         let mut messages = self.messages.clone();
         messages.push(Message::new("user", text));
         let Prompt { tokens, inside } = self.model.prompt(&messages, self.settings.think)?;
+        // Later turns find the pages of those before them.
+        let needed = if self.is_under_way() { 0 } else { self.model.kv_bytes(tokens.len()) };
+        if let Some(free) = machine::available_memory().filter(|&free| free < needed) {
+            bail!(
+                "the prompt's {} tokens take {} of keys and values, and {} of memory are free; give a shorter one, or \
+                 --kv int8",
+                tokens.len(),
+                units::bytes(needed),
+                units::bytes(free)
+            );
+        }
         let request = self.request(tokens);
         let id = request.id;
         let mut reply = Reply {

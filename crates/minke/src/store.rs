@@ -72,6 +72,27 @@ impl Store {
         self.home.join("models")
     }
 
+    /// Where models' packed weights are kept, so that they start faster.
+    pub fn packed_directory(&self) -> PathBuf {
+        self.home.join("packed")
+    }
+
+    /// The files of packed weights, complete or not, with their sizes.
+    pub fn packed(&self) -> Result<Vec<(PathBuf, u64)>> {
+        let directory = self.packed_directory();
+        let failed = |e| anyhow!("{} can't be read ({e}); set MINKE_HOME to another directory", directory.display());
+        let listed = match fs::read_dir(&directory) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            listed => listed.map_err(failed)?,
+        };
+        let ours = |path: &Path| path.extension().is_some_and(|e| e == "packed" || e == "partial");
+        let files = listed.flatten().filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)));
+        Ok(files
+            .filter(|(path, about)| about.is_file() && ours(path))
+            .map(|(path, about)| (path, about.len()))
+            .collect())
+    }
+
     /// Where runs are.
     pub fn runs_directory(&self) -> PathBuf {
         self.home.join("runs")

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use minke_engine::{Speculative, TransformerDecoder};
 use minke_kernels::Cpu;
-use minke_kernels::kv::KvDtype;
+use minke_kernels::kv::{KvDtype, PAGE_POSITIONS};
 use minke_model::{ChatTemplate, Checkpoint, DecodeStream, Message, Precision, Tokenizer, Transformer};
 
 use crate::load;
@@ -40,10 +40,15 @@ impl Talker {
         precision: Precision,
         cpu: impl FnOnce() -> Result<Arc<Cpu>>,
     ) -> Result<Talker> {
-        // What may be missing first: it is quickly said.
-        let (tokenizer, template) = (checkpoint.tokenizer()?, checkpoint.chat_template()?);
         let cpu = cpu()?;
-        let transformer = load::transformer(&cpu, checkpoint, precision)?;
+        // Reading a large vocabulary takes a core about as long as reading the weights takes the others.
+        let (words, transformer) = std::thread::scope(|scope| {
+            let words = scope.spawn(|| Ok((checkpoint.tokenizer()?, checkpoint.chat_template()?)));
+            let transformer = load::transformer(&cpu, checkpoint, precision);
+            (words.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), transformer)
+        });
+        let words: minke_model::Result<_> = words;
+        let ((tokenizer, template), transformer) = (words?, transformer?);
         Ok(Talker { cpu, transformer, tokenizer, template, speculation: Speculation::Off, kv: KvDtype::F32 })
     }
 
@@ -66,6 +71,11 @@ impl Talker {
     /// Bytes of a page of its keys and values, those that guesses need beside them included.
     pub fn page_bytes(&self) -> usize {
         self.speculation.page_bytes(&self.transformer, self.kv)
+    }
+
+    /// Bytes of keys and values of so many tokens.
+    pub fn kv_bytes(&self, tokens: usize) -> u64 {
+        (tokens.div_ceil(PAGE_POSITIONS) as u64).saturating_mul(self.page_bytes() as u64)
     }
 
     /// The model itself.

@@ -18,7 +18,7 @@ use crate::config::{Attention, Config};
 use crate::error::Result;
 use crate::rotary;
 use crate::stored::Precision;
-use crate::weight::{Reader, Vector, Weight, keep};
+use crate::weight::{Reader, Vector, Weight};
 use grouped::Grouped;
 
 /// Of the norms inside latent attention, whatever `rms_norm_eps` says (modeling_deepseek_v3.py in transformers).
@@ -146,7 +146,7 @@ impl AttentionWeights {
                     query.up.fill(cpu, reader, 1)?;
                 }
                 w.kv_norm.fill(reader, 1)?;
-                w.kv_up.fill(cpu, reader, w.widths)?;
+                w.kv_up.fill(cpu, reader, w.heads, w.widths)?;
                 w.output.fill(cpu, reader, 1)
             }
         }
@@ -187,15 +187,18 @@ impl AttentionWeights {
 }
 
 impl KvUp {
-    fn fill(&mut self, cpu: &Cpu, reader: &mut Reader<'_, '_>, widths: Widths) -> Result<()> {
+    fn fill(&mut self, cpu: &Cpu, reader: &mut Reader<'_, '_>, heads: usize, widths: Widths) -> Result<()> {
         let dtype = self.precision.dtype(reader.dtype()?);
-        let (at, values) = reader.next(1)?;
+        let (at, numbers) = reader.next_to_pack(1)?;
         self.at = at;
         let Widths { latent, nope, value, .. } = widths;
-        for (head, rows) in values.chunks_exact((nope + value) * latent).enumerate() {
-            let (keys, values) = rows.split_at(nope * latent);
-            keep(cpu, &mut self.absorb, head, dtype, View::new(keys, nope, latent).t());
-            keep(cpu, &mut self.expand, head, dtype, View::new(values, value, latent));
+        for head in 0..heads {
+            let rows = |first: usize, count| {
+                let first = head * (nope + value) + first;
+                View::new(&numbers[first * latent..(first + count) * latent], count, latent)
+            };
+            reader.keep(cpu, &mut self.absorb, head, dtype, (latent, nope), || rows(0, nope).t())?;
+            reader.keep(cpu, &mut self.expand, head, dtype, (value, latent), || rows(nope, value))?;
         }
         Ok(())
     }

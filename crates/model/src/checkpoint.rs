@@ -103,6 +103,41 @@ impl Checkpoint {
         }
     }
 
+    /// Lines that say which files these are, and that are others once one is written to or replaced; none for models that
+    /// are not in files.
+    pub fn stamp(&self) -> Option<String> {
+        match self {
+            Self::HuggingFace(directory) => directory.stamp(),
+            Self::Gguf(file, _) => file.map().stamp().map(str::to_string),
+        }
+    }
+
+    /// A name for a file of the weights of the model at this place, packed in `precision`; none for models that are not in
+    /// files.
+    pub fn packed_name(&self, precision: Precision) -> Option<String> {
+        let path = match self {
+            Self::HuggingFace(directory) => directory.path().canonicalize().ok()?,
+            Self::Gguf(file, _) => file.map().path()?.canonicalize().ok()?,
+        };
+        let bytes = path.as_os_str().as_encoded_bytes().iter().chain(precision.name().as_bytes());
+        // FNV-1a: names need to differ, and what is in the file is checked by itself.
+        let hash =
+            bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, &b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let short: String = stem.chars().take(40).collect();
+        Some(format!("{short}-{hash:016x}.packed"))
+    }
+
+    /// Says that a tensor's bytes are not needed soon.
+    pub(crate) fn release(&self, stored: &Stored<'_>) {
+        for bytes in stored.bytes() {
+            match self {
+                Self::HuggingFace(directory) => directory.release(bytes),
+                Self::Gguf(file, _) => file.map().release(bytes),
+            }
+        }
+    }
+
     /// Finds a tensor, and checks that it has this shape and a type that is read.
     pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
         match self {

@@ -140,6 +140,11 @@ impl Gguf {
         &self.map[tensor.bytes.clone()]
     }
 
+    /// The file's bytes.
+    pub(crate) fn map(&self) -> &Map {
+        &self.map
+    }
+
     /// Size of the whole file, in bytes.
     pub fn file_size(&self) -> usize {
         self.map.len()

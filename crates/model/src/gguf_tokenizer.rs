@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result, quoted};
 use crate::gguf::Gguf;
 use crate::tokenizer::{Tokenizer, added_token, template};
+use crate::tokenizer_checks::Bpe;
 
 /// Kinds of tokens, as llama.cpp numbers them (`enum llama_token_type`).
 pub(crate) const UNKNOWN: i64 = 2;
@@ -21,9 +22,9 @@ impl Tokenizer {
     pub fn from_gguf(file: &Gguf) -> Result<Self> {
         let vocabulary = Vocabulary::read(file)?;
         let model = file.text("tokenizer.ggml.model")?.ok_or_else(|| missing("tokenizer.ggml.model"))?;
-        let (mut json, adds_bos) = match model {
+        let (mut json, merges, adds_bos) = match model {
             "gpt2" => byte_level(file, &vocabulary)?,
-            "llama" => (sentence_piece(file, &vocabulary)?, true),
+            "llama" => sentence_piece(file, &vocabulary)?,
             other => {
                 return Err(Error::new(format!(
                     "tokenizer.ggml.model is {}; the models that load are gpt2 and llama",
@@ -38,7 +39,8 @@ impl Tokenizer {
         if before.is_some() || after.is_some() {
             json["post_processor"] = template(before, after);
         }
-        let mut tokenizer = Self::from_value(json).map_err(|e| e.at("tokenizer.ggml"))?;
+        let tokens = vocabulary.tokens.iter().zip(0..).map(|(&token, id)| (token, id)).collect();
+        let mut tokenizer = Self::with_bpe(json, &Bpe { tokens, merges }).map_err(|e| e.at("tokenizer.ggml"))?;
         tokenizer.bos = bos.map(|(_, id)| id);
         tokenizer.eos = [eos, vocabulary.special(file, "eot")?].into_iter().flatten().map(|(_, id)| id).collect();
         tokenizer.eos.dedup();
@@ -92,14 +94,13 @@ impl<'a> Vocabulary<'a> {
             .map(|(id, (token, &kind))| added_token(id, token, kind != USER_DEFINED))
             .collect()
     }
-
-    fn to_json(&self) -> Map<String, Value> {
-        self.tokens.iter().enumerate().map(|(id, token)| (token.to_string(), id.into())).collect()
-    }
 }
 
-/// GPT-2's kind: bytes, cut by an expression that the file names. Also whether a text begins with BOS by default.
-fn byte_level(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<(Value, bool)> {
+/// A `tokenizer.json` without tokens and merges, the merges, and whether a text begins with BOS by default.
+type Kind<'a> = (Value, Vec<(&'a str, &'a str)>, bool);
+
+/// GPT-2's kind: bytes, cut by an expression that the file names.
+fn byte_level<'a>(file: &'a Gguf, vocabulary: &Vocabulary<'a>) -> Result<Kind<'a>> {
     let name = file.text("tokenizer.ggml.pre")?.unwrap_or("default");
     let pre = PRE_TOKENIZERS.iter().find(|pre| pre.names.contains(&name)).ok_or_else(|| {
         let known: Vec<&str> = PRE_TOKENIZERS.iter().flat_map(|pre| pre.names).copied().collect();
@@ -117,9 +118,9 @@ fn byte_level(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<(Value, bool)>
             // The first token may itself be a space, so the one that parts the two is looked for behind it.
             let at = merge.char_indices().skip(1).find(|&(_, c)| c == ' ').map(|(at, _)| at);
             let at = at.ok_or_else(|| Error::new(format!("tokenizer.ggml.merges has no pair at {i}")))?;
-            Ok(json!([merge[..at], merge[at + 1..]]))
+            Ok((&merge[..at], &merge[at + 1..]))
         })
-        .collect::<Result<Vec<Value>>>()?;
+        .collect::<Result<_>>()?;
     let splits = pre.expressions.iter().map(|expression| {
         json!({ "type": "Split", "pattern": { "Regex": expression }, "behavior": "Isolated", "invert": false })
     });
@@ -142,11 +143,11 @@ fn byte_level(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<(Value, bool)>
             "fuse_unk": false,
             "byte_fallback": false,
             "ignore_merges": pre.whole_words,
-            "vocab": vocabulary.to_json(),
-            "merges": merges,
+            "vocab": {},
+            "merges": [],
         },
     });
-    Ok((json, pre.adds_bos))
+    Ok((json, merges, pre.adds_bos))
 }
 
 /// How text is cut before pairs are merged.
@@ -220,7 +221,7 @@ pub(crate) fn pre_tokenizer_name(expressions: &[&str], composes: bool) -> Option
 }
 
 /// SentencePiece's BPE: pairs merge in the order of the score of what they make.
-fn sentence_piece(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Value> {
+fn sentence_piece<'a>(file: &'a Gguf, vocabulary: &Vocabulary<'a>) -> Result<Kind<'a>> {
     let scores = file.floats("tokenizer.ggml.scores")?.ok_or_else(|| missing("tokenizer.ggml.scores"))?;
     if scores.len() != vocabulary.tokens.len() {
         return Err(Error::new(format!(
@@ -245,7 +246,7 @@ fn sentence_piece(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Value> {
     if prefix {
         decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
     }
-    Ok(json!({
+    let json = json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
@@ -263,14 +264,15 @@ fn sentence_piece(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Value> {
             "fuse_unk": true,
             "byte_fallback": true,
             "ignore_merges": false,
-            "vocab": vocabulary.to_json(),
-            "merges": merges_by_score(vocabulary, &scores),
+            "vocab": {},
+            "merges": [],
         },
-    }))
+    });
+    Ok((json, merges_by_score(vocabulary, &scores), true))
 }
 
 /// Every pair of tokens that makes a third, best first; ties as transformers breaks them.
-fn merges_by_score(vocabulary: &Vocabulary<'_>, scores: &[f32]) -> Vec<[String; 2]> {
+fn merges_by_score<'a>(vocabulary: &Vocabulary<'a>, scores: &[f32]) -> Vec<(&'a str, &'a str)> {
     let mut merges = Vec::new();
     for (id, token) in vocabulary.tokens.iter().enumerate() {
         let mut pairs: Vec<_> = token
@@ -286,7 +288,7 @@ fn merges_by_score(vocabulary: &Vocabulary<'_>, scores: &[f32]) -> Vec<[String; 
     }
     let length = |text: &str| text.chars().count();
     merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(length(b.1).cmp(&length(a.1))).then(length(b.2).cmp(&length(a.2))));
-    merges.into_iter().map(|(_, left, right)| [left.to_string(), right.to_string()]).collect()
+    merges.into_iter().map(|(_, left, right)| (left, right)).collect()
 }
 
 fn missing(key: &str) -> Error {

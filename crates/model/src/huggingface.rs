@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::dequantize::DataType;
 use crate::error::{Error, Result, quoted};
 use crate::families;
+use crate::mmap::stamp;
 use crate::safetensors::{self, SafeTensors};
 use crate::stored::{Elements, Stored};
 use crate::tokenizer::{Tokenizer, template};
@@ -58,6 +59,26 @@ impl HuggingFace {
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A line for each file that weights depend on: see [`Map::stamp`](crate::mmap::Map::stamp).
+    pub(crate) fn stamp(&self) -> Option<String> {
+        let config = self.directory.join(CONFIG);
+        let mut lines = stamp(&config, &fs::metadata(&config).ok()?)?;
+        for shard in &self.shards {
+            lines.push_str(shard.map().stamp()?);
+        }
+        Some(lines)
+    }
+
+    /// Says that bytes of one of the shards are not needed soon.
+    pub(crate) fn release(&self, bytes: &[u8]) {
+        self.shards.iter().for_each(|shard| shard.map().release(bytes));
     }
 
     /// Finds a tensor, and checks that it has this shape and a type that is read.

@@ -17,6 +17,7 @@ mod gguf_tokenizer_writer;
 pub mod gguf_writer;
 pub mod huggingface;
 pub mod mmap;
+pub mod packed;
 pub mod parameters;
 pub mod predictor;
 pub mod quantize;

@@ -52,6 +52,11 @@ impl SafeTensors {
         Self::new(Map::open(path)?)
     }
 
+    /// The file's bytes.
+    pub(crate) fn map(&self) -> &Map {
+        &self.map
+    }
+
     /// Checks a file's bytes.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! A tensor as it is stored, in one piece or two: what it says in f32, and packed for products.
 
 use minke_kernels::quantized::Format;
-use minke_kernels::{Cpu, Dtype, Matrix, View};
+use minke_kernels::{Cpu, Dtype, Matrix, Packing};
 
 use crate::blocks;
 use crate::dequantize::DataType;
@@ -76,13 +76,18 @@ impl Stored<'_> {
         }
     }
 
+    /// Its bytes, in a file's order.
+    pub fn bytes(&self) -> [&[u8]; 2] {
+        match self {
+            Self::Plain(elements) | Self::Interleaved(elements, _) => [elements.bytes, &[]],
+            Self::KeysAndValues { keys, values, .. } => [keys.bytes, values.bytes],
+            Self::Scaled { elements, factors, .. } => [elements.bytes, factors.bytes],
+        }
+    }
+
     /// Bytes that it takes.
     pub fn len(&self) -> usize {
-        match self {
-            Self::Plain(elements) | Self::Interleaved(elements, _) => elements.bytes.len(),
-            Self::KeysAndValues { keys, values, .. } => keys.bytes.len() + values.bytes.len(),
-            Self::Scaled { elements, factors, .. } => elements.bytes.len() + factors.bytes.len(),
-        }
+        self.bytes().map(<[u8]>::len).iter().sum()
     }
 
     /// The format of its rows, where they can be kept in their own bits, and the row that each of `rows` is stored as.
@@ -105,6 +110,14 @@ impl Stored<'_> {
         self.quantised(0).is_some()
     }
 
+    /// How it is packed.
+    pub fn packing(&self, precision: Precision) -> Packing {
+        match self.quantised(0) {
+            Some((format, ..)) if precision == Precision::Stored => Packing::Quantized(format),
+            _ => Packing::Dense(precision.dtype(self.dtype())),
+        }
+    }
+
     /// Packed for products; `shape` is (outputs, inputs).
     pub fn matrix(self, cpu: &Cpu, shape: &[usize], precision: Precision) -> Matrix {
         let (outputs, inputs) = (shape[0], shape[1]);
@@ -115,7 +128,31 @@ impl Stored<'_> {
                     blocks::read(format, &bytes[place(i) * size..][..size], row);
                 })
             }
-            _ => Matrix::lasting(cpu, precision.dtype(self.dtype()), View::new(&self.to_f32(shape), outputs, inputs)),
+            _ => side_by_side(cpu, precision.dtype(self.dtype()), &[(self, shape)]),
+        }
+    }
+
+    /// Row `row` of a tensor that is a matrix of this shape.
+    fn row(self, row: usize, shape: &[usize], out: &mut [f32]) {
+        let mut put = |elements: Elements<'_>, row: usize| {
+            let size = elements.bytes.len() / shape[0];
+            let bytes = &elements.bytes[row * size..][..size];
+            out.copy_from_slice(&elements.dtype.to_f32(bytes));
+        };
+        match self {
+            Self::Plain(elements) => put(elements, row),
+            Self::Interleaved(elements, heads) => put(elements, interleaved_row(row, shape[0] / heads)),
+            Self::Scaled { elements, factors, block: [rows, columns] } => {
+                put(elements, row);
+                let across = shape[1].div_ceil(columns);
+                let size = factors.bytes.len() / shape[0].div_ceil(rows);
+                let factors = factors.dtype.to_f32(&factors.bytes[row / rows * size..][..size]);
+                for (values, factor) in out.chunks_mut(columns).zip(&factors[..across]) {
+                    values.iter_mut().for_each(|x| *x *= factor);
+                }
+            }
+            // Its rows are put together from columns of the file.
+            Self::KeysAndValues { .. } => out.copy_from_slice(&self.to_f32(shape)[row * shape[1]..][..shape[1]]),
         }
     }
 
@@ -140,4 +177,17 @@ impl Stored<'_> {
             }
         }
     }
+}
+
+/// Tensors of these shapes, whose rows are as long, one below the other and packed for products.
+pub(crate) fn side_by_side(cpu: &Cpu, dtype: Dtype, parts: &[(Stored<'_>, &[usize])]) -> Matrix {
+    let (outputs, inputs) = (parts.iter().map(|(_, shape)| shape[0]).sum(), parts[0].1[1]);
+    Matrix::dense(cpu, dtype, outputs, inputs, &|mut row, out| {
+        for (part, shape) in parts {
+            if row < shape[0] {
+                return part.row(row, shape, out);
+            }
+            row -= shape[0];
+        }
+    })
 }

@@ -1,9 +1,13 @@
 //! Text to token ids and back, through the `tokenizers` crate; what its files ask for is checked here first.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
+use tokenizers::AddedToken;
+use tokenizers::models::ModelWrapper;
+use tokenizers::models::bpe::{BPE, Vocab};
 
 use crate::error::{Error, Result, quoted};
-use crate::tokenizer_checks::check;
+use crate::tokenizer_checks::{Bpe, check};
 
 /// A tokenizer, whatever the format it was read from.
 #[derive(Clone, Debug)]
@@ -29,17 +33,42 @@ impl Tokenizer {
 
     /// Reads a `tokenizer.json` that is already parsed.
     pub(crate) fn from_value(mut json: Value) -> Result<Self> {
+        if json["model"]["type"] != "BPE" {
+            return Self::new(json, None);
+        }
+        // Out of the JSON: only empty ones go through the crate's own reading, which copies each token several times.
+        let mut take = |key: &str, empty| json["model"].get_mut(key).map(|value| std::mem::replace(value, empty));
+        let (tokens, merges) =
+            (take("vocab", json!({})).unwrap_or_default(), take("merges", json!([])).unwrap_or_default());
+        let bpe = Bpe::from_json(&tokens, &merges).map_err(|e| e.at("model"))?;
+        Self::new(json, Some(&bpe))
+    }
+
+    /// Reads a `tokenizer.json` whose model has no tokens and merges yet.
+    pub(crate) fn with_bpe(json: Value, bpe: &Bpe<'_>) -> Result<Self> {
+        Self::new(json, Some(bpe))
+    }
+
+    fn new(mut json: Value, bpe: Option<&Bpe<'_>>) -> Result<Self> {
         // A length to cut or fill texts to belongs to whoever trained on them.
         for key in ["truncation", "padding"] {
             if let Some(value) = json.get_mut(key) {
                 *value = Value::Null;
             }
         }
-        check(&json)?;
-        let inner: tokenizers::Tokenizer =
-            json.to_string().parse().map_err(|e| Error::new(format!("the tokenizer can't be used ({e})")))?;
+        let vocabulary = check(&json, bpe)?;
+        let unusable = |e: &dyn std::fmt::Display| Error::new(format!("the tokenizer can't be used ({e})"));
+        // Added tokens are looked up in the model's vocabulary, so that has to be there first.
+        let added = json.get_mut("added_tokens").map(|value| std::mem::replace(value, json!([]))).unwrap_or_default();
+        let mut inner: tokenizers::Tokenizer = json.to_string().parse().map_err(|e| unusable(&e))?;
+        if let (Some(bpe), ModelWrapper::BPE(empty)) = (bpe, inner.get_model()) {
+            let model = filled(empty, vocabulary, bpe).map_err(|e| unusable(&e))?;
+            inner.with_model(model);
+        }
+        let tokens = Option::<Vec<AddedToken>>::deserialize(&added).map_err(|e| unusable(&e))?;
+        inner.add_tokens(tokens.unwrap_or_default()).map_err(|e| unusable(&e))?;
         // The crate numbers added tokens itself where the model's vocabulary doesn't have them.
-        for token in json["added_tokens"].as_array().into_iter().flatten() {
+        for token in added.as_array().into_iter().flatten() {
             let (text, id) = (token["content"].as_str().unwrap_or_default(), token["id"].as_u64());
             if inner.token_to_id(text).map(u64::from) != id {
                 return Err(Error::new(format!("added token {} does not follow the vocabulary's ids", quoted(text))));
@@ -156,6 +185,25 @@ impl Tokenizer {
     pub fn to_json(&self) -> Result<String> {
         self.inner.to_string(true).map_err(|e| Error::new(format!("the tokenizer can't be written ({e})")))
     }
+}
+
+/// `empty` with tokens and merges.
+fn filled(empty: &BPE, vocabulary: Vocab, bpe: &Bpe<'_>) -> tokenizers::Result<BPE> {
+    let merges = bpe.merges.iter().map(|&(a, b)| (a.to_string(), b.to_string())).collect();
+    let mut builder = BPE::builder()
+        .vocab_and_merges(vocabulary, merges)
+        .fuse_unk(empty.fuse_unk)
+        .byte_fallback(empty.byte_fallback)
+        .ignore_merges(empty.ignore_merges);
+    if let Some(unknown) = &empty.unk_token {
+        builder = builder.unk_token(unknown.clone());
+    }
+    // What is left may be there, but not ask for anything: see `check`.
+    let mut model = builder.build()?;
+    model.dropout = empty.dropout;
+    model.continuing_subword_prefix.clone_from(&empty.continuing_subword_prefix);
+    model.end_of_word_suffix.clone_from(&empty.end_of_word_suffix);
+    Ok(model)
 }
 
 /// An entry of `added_tokens`.

@@ -1,9 +1,10 @@
 //! What a `tokenizer.json` may ask for. The `tokenizers` crate trusts its files: some parts that it accepts panic
 //! later, some are random, and some silently renumber tokens. Only parts that supported families use pass.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use serde_json::{Map, Value};
+use tokenizers::models::bpe::Vocab;
 
 use crate::error::{Error, Result, quoted};
 
@@ -39,24 +40,52 @@ const PARTS: [Part; 4] = [
     },
 ];
 
-/// Checks a whole `tokenizer.json`.
-pub(crate) fn check(json: &Value) -> Result<()> {
+/// Tokens with their ids, and merges, of a BPE model, wherever they stood.
+pub(crate) struct Bpe<'a> {
+    pub tokens: Vec<(&'a str, u64)>,
+    pub merges: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Bpe<'a> {
+    /// Those of a `tokenizer.json`.
+    pub fn from_json(tokens: &'a Value, merges: &'a Value) -> Result<Bpe<'a>> {
+        let tokens = tokens_of(tokens)?;
+        let merges = merges.as_array().ok_or_else(|| Error::new("merges is not a list"))?;
+        let is_merge = |merge: &&Value| !merge.as_str().is_some_and(|line| line.starts_with("#version"));
+        let pair = |(i, merge): (usize, &'a Value)| {
+            let pair = match merge {
+                Value::String(line) => line.split_once(' ').filter(|(_, b)| !b.contains(' ')),
+                Value::Array(pair) => match pair.as_slice() {
+                    [Value::String(a), Value::String(b)] => Some((a.as_str(), b.as_str())),
+                    _ => None,
+                },
+                _ => None,
+            };
+            pair.ok_or_else(|| Error::new(format!("merge {i} is not a pair of tokens")))
+        };
+        let merges = merges.iter().filter(is_merge).enumerate().map(pair).collect::<Result<_>>()?;
+        Ok(Bpe { tokens, merges })
+    }
+}
+
+/// Checks a whole `tokenizer.json`, whose model's tokens and merges are `bpe`, if it is one; returns these tokens.
+pub(crate) fn check(json: &Value, bpe: Option<&Bpe<'_>>) -> Result<Vocab> {
     if !json.is_object() {
         return Err(Error::new("the file is not a JSON object"));
     }
-    check_model(&json["model"]).map_err(|e| e.at("model"))?;
+    let vocabulary = check_model(&json["model"], bpe).map_err(|e| e.at("model"))?;
     check_added_tokens(&json["added_tokens"]).map_err(|e| e.at("added_tokens"))?;
     for part in &PARTS {
         check_part(&json[part.key], part, true).map_err(|e| e.at(part.key))?;
     }
-    Ok(())
+    Ok(vocabulary)
 }
 
-fn check_model(model: &Value) -> Result<()> {
-    match model["type"].as_str() {
-        Some("WordLevel") => check_vocabulary(&model["vocab"]).map(drop),
-        Some("BPE") => {
-            let vocabulary = check_vocabulary(&model["vocab"])?;
+fn check_model(model: &Value, bpe: Option<&Bpe<'_>>) -> Result<Vocab> {
+    match (model["type"].as_str(), bpe) {
+        (Some("WordLevel"), _) => check_tokens(&tokens_of(&model["vocab"])?),
+        (Some("BPE"), Some(bpe)) => {
+            let vocabulary = check_tokens(&bpe.tokens)?;
             for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
                 if !matches!(model[key].as_str(), None | Some("")) {
                     return Err(Error::new(format!("{key} is not supported")));
@@ -70,46 +99,45 @@ fn check_model(model: &Value) -> Result<()> {
             {
                 return Err(Error::new(format!("unk_token {} is not in the vocabulary", quoted(unknown))));
             }
-            check_merges(&model["merges"], &vocabulary)
+            check_merges(&bpe.merges, &vocabulary)?;
+            Ok(vocabulary)
         }
-        Some(other) => Err(Error::new(format!("type {} is not supported; BPE and WordLevel are", quoted(other)))),
-        None => Err(Error::new("type is missing")),
+        (Some(other), _) => Err(Error::new(format!("type {} is not supported; BPE and WordLevel are", quoted(other)))),
+        (None, _) => Err(Error::new("type is missing")),
     }
 }
 
-fn check_vocabulary(vocabulary: &Value) -> Result<HashMap<&str, u64>> {
+/// The tokens of a `vocab` with their ids.
+fn tokens_of(vocabulary: &Value) -> Result<Vec<(&str, u64)>> {
     let vocabulary = vocabulary.as_object().ok_or_else(|| Error::new("vocab is not an object"))?;
-    let mut seen = HashSet::new();
-    let mut ids = HashMap::new();
-    for (token, id) in vocabulary {
-        match id.as_u64() {
-            Some(id) if id < ID_LIMIT => {
-                if !seen.insert(id) {
-                    return Err(Error::new(format!("token {} has the id {id}, as another has", quoted(token))));
-                }
-                ids.insert(token.as_str(), id);
-            }
-            _ => return Err(Error::new(format!("token {} has no id below {ID_LIMIT}", quoted(token)))),
+    // What is no id is too large for one.
+    Ok(vocabulary.iter().map(|(token, id)| (token.as_str(), id.as_u64().unwrap_or(u64::MAX))).collect())
+}
+
+/// Checks that every token has an id of its own.
+fn check_tokens(tokens: &[(&str, u64)]) -> Result<Vocab> {
+    let id = |&(token, id): &(&str, u64)| match id < ID_LIMIT {
+        true => Ok((token.to_string(), id as u32)),
+        false => Err(Error::new(format!("token {} has no id below {ID_LIMIT}", quoted(token)))),
+    };
+    let vocabulary = tokens.iter().map(id).collect::<Result<Vocab>>()?;
+    let mut ids: Vec<(u64, usize)> = tokens.iter().enumerate().map(|(i, &(_, id))| (id, i)).collect();
+    ids.sort_unstable();
+    match ids.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        Some(&[_, (id, i)]) => {
+            Err(Error::new(format!("token {} has the id {id}, as another has", quoted(tokens[i].0))))
         }
+        _ => Ok(vocabulary),
     }
-    Ok(ids)
 }
 
 /// Each merge joins two tokens of the vocabulary into a third; the crate cuts buffers to fit by that.
-fn check_merges(merges: &Value, vocabulary: &HashMap<&str, u64>) -> Result<()> {
-    let merges = merges.as_array().ok_or_else(|| Error::new("merges is not a list"))?;
-    for (i, merge) in merges.iter().enumerate() {
-        let pair = match merge {
-            Value::String(line) if line.starts_with("#version") => continue,
-            Value::String(line) => line.split_once(' '),
-            Value::Array(pair) => match pair.as_slice() {
-                [Value::String(a), Value::String(b)] => Some((a.as_str(), b.as_str())),
-                _ => None,
-            },
-            _ => None,
-        };
-        let (a, b) = pair.ok_or_else(|| Error::new(format!("merge {i} is not a pair of tokens")))?;
-        for token in [a, b, &format!("{a}{b}")] {
+fn check_merges(merges: &[(&str, &str)], vocabulary: &Vocab) -> Result<()> {
+    let mut joined = String::new();
+    for (i, &(a, b)) in merges.iter().enumerate() {
+        joined.clear();
+        joined.extend([a, b]);
+        for token in [a, b, &joined] {
             if !vocabulary.contains_key(token) {
                 return Err(Error::new(format!("merge {i} needs the token {}, which is not there", quoted(token))));
             }

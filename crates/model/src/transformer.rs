@@ -145,7 +145,7 @@ impl Transformer {
                 }
                 self.embedding = Embedding::Values(table);
             }
-            Source::Checkpoint(_) => {
+            Source::Checkpoint(_) | Source::Packed(..) => {
                 let mut table = Weight::new(Precision::Stored, self.config.vocab_size, self.config.hidden_size);
                 table.fill(cpu, &mut reader, 1)?;
                 self.embedding = if !self.config.tied_embeddings {

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 
 use minke_kernels::gemm::{Job, Mode, Operand, gemm};
-use minke_kernels::{Cpu, Dtype, Matrix, View};
+use minke_kernels::{Cpu, Dtype, Matrix, Packing, View};
 
 use crate::checkpoint::Checkpoint;
 use crate::dequantize::DataType;
 use crate::error::Result;
+use crate::packed::Shelf;
 use crate::parameters::{Parameter, Parameters};
-use crate::stored::{Precision, Stored};
+use crate::stored::{Precision, Stored, side_by_side};
 
 /// Where a model's numbers come from.
 #[derive(Clone, Copy)]
@@ -18,6 +19,33 @@ pub enum Source<'a> {
     Arena(&'a [f32]),
     /// The files of a model with the same configuration.
     Checkpoint(&'a Checkpoint),
+    /// The same, with its matrices put on a shelf, or taken from one.
+    Packed(&'a Checkpoint, &'a Shelf<'a>),
+}
+
+impl<'a> Source<'a> {
+    fn checkpoint(self) -> Option<&'a Checkpoint> {
+        match self {
+            Source::Arena(_) => None,
+            Source::Checkpoint(checkpoint) | Source::Packed(checkpoint, _) => Some(checkpoint),
+        }
+    }
+
+    /// Whether matrices are packed from its numbers, so that these are needed.
+    pub(crate) fn packs(self) -> bool {
+        match self {
+            Source::Arena(_) | Source::Checkpoint(_) => true,
+            Source::Packed(_, shelf) => shelf.packs(),
+        }
+    }
+
+    /// The next matrix, which `pack` packs where it is not packed yet.
+    fn matrix(self, packing: Packing, outputs: usize, inputs: usize, pack: impl FnOnce() -> Matrix) -> Result<Matrix> {
+        match self {
+            Source::Packed(_, shelf) => shelf.matrix(packing, outputs, inputs, pack),
+            Source::Arena(_) | Source::Checkpoint(_) => Ok(pack()),
+        }
+    }
 }
 
 /// Hands out a model's tensors in the order of their places.
@@ -43,9 +71,9 @@ impl<'a, 'p> Reader<'a, 'p> {
     /// The type that the next tensor is stored in.
     pub fn dtype(&self) -> Result<DataType> {
         let next = &self.left.as_slice()[0];
-        match self.source {
-            Source::Arena(_) => Ok(DataType::F32),
-            Source::Checkpoint(checkpoint) => Ok(checkpoint.stored(&next.name, &next.shape)?.dtype()),
+        match self.source.checkpoint() {
+            None => Ok(DataType::F32),
+            Some(checkpoint) => Ok(checkpoint.stored(&next.name, &next.shape)?.dtype()),
         }
     }
 
@@ -55,15 +83,46 @@ impl<'a, 'p> Reader<'a, 'p> {
         let at = tensors[0].offset;
         let values = match self.source {
             Source::Arena(values) => Cow::Borrowed(&values[at..tensors[count - 1].range().end]),
-            Source::Checkpoint(checkpoint) => {
+            Source::Packed(_, shelf) if shelf.plans() => Cow::Borrowed(&[][..]),
+            Source::Checkpoint(checkpoint) | Source::Packed(checkpoint, _) => {
                 let mut all = Vec::new();
                 for tensor in tensors {
-                    all.append(&mut checkpoint.tensor(&tensor.name, &tensor.shape)?);
+                    let stored = checkpoint.stored(&tensor.name, &tensor.shape)?;
+                    all.append(&mut stored.to_f32(&tensor.shape));
+                    checkpoint.release(&stored);
                 }
                 Cow::Owned(all)
             }
         };
         Ok((at, values))
+    }
+
+    /// As [`Reader::next`], for numbers that are only needed where matrices are packed from them.
+    pub fn next_to_pack(&mut self, count: usize) -> Result<(usize, Cow<'a, [f32]>)> {
+        match self.source.packs() {
+            true => self.next(count),
+            false => Ok((self.take(count)[0].offset, Cow::Borrowed(&[]))),
+        }
+    }
+
+    /// Keeps matrix `index` of some, of these outputs and inputs: packed from `w` or, where it is packed already, as it is.
+    pub fn keep<'w>(
+        &self,
+        cpu: &Cpu,
+        matrices: &mut Vec<Matrix>,
+        index: usize,
+        dtype: Dtype,
+        (outputs, inputs): (usize, usize),
+        w: impl FnOnce() -> View<'w>,
+    ) -> Result<()> {
+        match self.source {
+            Source::Arena(_) => keep(cpu, matrices, index, dtype, w()),
+            source => {
+                let pack = || Matrix::lasting(cpu, dtype, w());
+                matrices.push(source.matrix(Packing::Dense(dtype), outputs, inputs, pack)?);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -92,18 +151,27 @@ impl Weight {
                 let values = &values[self.at..tensors[count - 1].range().end];
                 self.pack(cpu, self.precision.dtype(DataType::F32), values);
             }
-            Source::Checkpoint(checkpoint) => {
+            source @ (Source::Checkpoint(checkpoint) | Source::Packed(checkpoint, _)) => {
                 let stored = tensors.iter().map(|tensor| checkpoint.stored(&tensor.name, &tensor.shape));
                 let stored: Vec<Stored<'_>> = stored.collect::<Result<_>>()?;
                 let parts = tensors.iter().zip(stored.iter().copied());
+                self.parts.clear();
                 if self.precision == Precision::Stored && stored.iter().any(Stored::is_quantised) {
-                    self.parts = parts.map(|(tensor, part)| part.matrix(cpu, &tensor.shape, self.precision)).collect();
+                    for (tensor, part) in parts {
+                        let (packing, shape) = (part.packing(self.precision), &tensor.shape);
+                        let pack = || part.matrix(cpu, shape, self.precision);
+                        self.parts.push(source.matrix(packing, shape[0], shape[1], pack)?);
+                    }
                 } else {
                     let dtypes = stored.iter().map(|part| self.precision.dtype(part.dtype()));
                     // The widest of them, so that nothing is lost.
                     let dtype = if dtypes.clone().any(|dtype| dtype == Dtype::F32) { Dtype::F32 } else { Dtype::Bf16 };
-                    let values: Vec<f32> = parts.flat_map(|(tensor, part)| part.to_f32(&tensor.shape)).collect();
-                    self.pack(cpu, dtype, &values);
+                    let parts: Vec<_> = parts.map(|(tensor, part)| (part, tensor.shape.as_slice())).collect();
+                    let pack = || side_by_side(cpu, dtype, &parts);
+                    self.parts.push(source.matrix(Packing::Dense(dtype), self.outputs, self.inputs, pack)?);
+                }
+                if source.packs() {
+                    stored.iter().for_each(|part| checkpoint.release(part));
                 }
             }
         }
@@ -191,7 +259,7 @@ impl Weight {
 }
 
 /// Packs `w` as matrix `index` of some: in the place of the one before, which training does after every step, or behind them.
-pub(crate) fn keep(cpu: &Cpu, matrices: &mut Vec<Matrix>, index: usize, dtype: Dtype, w: View<'_>) {
+fn keep(cpu: &Cpu, matrices: &mut Vec<Matrix>, index: usize, dtype: Dtype, w: View<'_>) {
     match matrices.get_mut(index) {
         Some(matrix) if matrix.format() == dtype.name() => matrix.repack(cpu, w),
         Some(matrix) => *matrix = Matrix::lasting(cpu, dtype, w),

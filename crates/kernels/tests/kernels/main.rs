@@ -10,6 +10,7 @@ mod experts;
 mod golden;
 mod gradients;
 mod log_prob;
+mod packed;
 mod products;
 mod quantized;
 mod rows;

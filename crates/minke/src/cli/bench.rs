@@ -199,7 +199,7 @@ pub fn run(arguments: &Bench) -> Result<()> {
     }
     let (pages, sequences) = (most(Test::pages), most(|test| test.sequences));
     let bytes = (pages as u64).saturating_mul(transformer.kv_layout().kept_as(arguments.kv.kv).page_bytes() as u64);
-    if machine::memory().is_some_and(|memory| bytes > memory) {
+    if machine::available_memory().is_some_and(|free| bytes > free) {
         bail!("the keys and values take {}, more than there is; lower --sequences or --depth", units::bytes(bytes));
     }
     let limits = Limits { sequences, batch_tokens: BATCH.max(sequences), pages, queue: sequences };

@@ -1,8 +1,10 @@
 //! `minke chat`: one prompt or a conversation; thoughts stream dimmed, answers plain.
 
 use std::io::{self, IsTerminal, Read, Write};
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -58,6 +60,9 @@ pub struct Chat {
     /// Most tokens of a reply, its thought included
     #[arg(long, value_name = "N", default_value_t = 4096, allow_negative_numbers = true)]
     max_tokens: usize,
+    /// Say on stderr how long it took until a prompt could be read
+    #[arg(long)]
+    timings: bool,
     /// Print each reply as a JSON object, once it is complete
     #[arg(long)]
     json: bool,
@@ -70,6 +75,7 @@ enum Switch {
 }
 
 pub fn run(arguments: &Chat) -> Result<()> {
+    let start = Instant::now();
     let checkpoint = load::open(&arguments.model.model)?;
     let (precision, cpu) = (arguments.model.dtype.into(), Arc::new(load::cpu()?));
     let mut model = Talker::load(&checkpoint, precision, || Ok(Arc::clone(&cpu)))?.with_kv(arguments.kv.kv);
@@ -86,7 +92,12 @@ pub fn run(arguments: &Chat) -> Result<()> {
         seed: arguments.seed,
         max_tokens: arguments.max_tokens,
     };
+    // The process ends with this command, and the system takes memory back at once, not token by token.
+    let model = ManuallyDrop::new(model);
     let mut session = Session::new(&model, settings)?;
+    if arguments.timings {
+        terminal::say(&format!("minke: ready after {:.0} ms", start.elapsed().as_secs_f64() * 1e3));
+    }
     match &arguments.prompt {
         Some(prompt) => once(&mut session, prompt, arguments.json),
         None if io::stdin().is_terminal() => converse(&mut session, arguments.json),

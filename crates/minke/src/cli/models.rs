@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use minke_model::Checkpoint;
 use serde::Serialize;
@@ -15,10 +15,14 @@ use crate::units;
 #[derive(Args)]
 #[command(after_help = "Examples:
   minke models                       everything in the store
-  minke models ./SmolLM2.Q4_1.gguf   one model")]
+  minke models ./SmolLM2.Q4_1.gguf   one model
+  minke models --clear-cache         remove what was kept to start models faster")]
 pub struct Models {
     /// A model to describe, instead of all in the store
     model: Option<String>,
+    /// Remove the packed weights that are kept in MINKE_HOME/packed; the next start of each model makes them again
+    #[arg(long, conflicts_with = "model")]
+    clear_cache: bool,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -72,6 +76,9 @@ fn describe(path: &Path) -> minke_model::Result<What> {
 
 pub fn run(arguments: &Models) -> Result<()> {
     let store = Store::open()?;
+    if arguments.clear_cache {
+        return print(&clear(&store)?, arguments.json);
+    }
     match &arguments.model {
         Some(model) => {
             let path = store.find(model)?;
@@ -83,7 +90,9 @@ pub fn run(arguments: &Models) -> Result<()> {
             let mut entries = store.models()?;
             entries.extend(store.run_models()?);
             let models = entries.iter().map(|entry| Described::open(&entry.name, &entry.path)).collect();
-            print(&List { directory: store.models_directory(), models }, arguments.json)
+            let packed_bytes = store.packed()?.iter().map(|(_, bytes)| bytes).sum();
+            let (directory, packed_directory) = (store.models_directory(), store.packed_directory());
+            print(&List { directory, models, packed_directory, packed_bytes }, arguments.json)
         }
     }
 }
@@ -93,6 +102,34 @@ struct List {
     /// Where pulled models are.
     directory: PathBuf,
     models: Vec<Described>,
+    /// Where packed weights are kept.
+    packed_directory: PathBuf,
+    /// What they take.
+    packed_bytes: u64,
+}
+
+/// What was removed.
+#[derive(Serialize)]
+struct Cleared {
+    files: usize,
+    bytes: u64,
+}
+
+fn clear(store: &Store) -> Result<Cleared> {
+    let files = store.packed()?;
+    for (path, _) in &files {
+        std::fs::remove_file(path).with_context(|| format!("{} can't be removed", path.display()))?;
+    }
+    Ok(Cleared { files: files.len(), bytes: files.iter().map(|(_, bytes)| bytes).sum() })
+}
+
+impl Show for Cleared {
+    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        match self.files {
+            0 => writeln!(out, "There were no packed weights to remove."),
+            files => writeln!(out, "{files} files of packed weights removed, {}.", units::bytes(self.bytes)),
+        }
+    }
 }
 
 impl Show for List {
@@ -115,6 +152,10 @@ impl Show for List {
                 )?,
                 What::Broken { error } => writeln!(out, "{name:widest$}  can't be used: {error}")?,
             }
+        }
+        if self.packed_bytes > 0 {
+            let (bytes, place) = (units::bytes(self.packed_bytes), self.packed_directory.display());
+            writeln!(out, "\n{bytes} of packed weights in {place} start models faster; --clear-cache removes them.")?;
         }
         Ok(())
     }

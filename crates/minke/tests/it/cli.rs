@@ -213,6 +213,58 @@ fn with_block(place: &Place) {
 }
 
 #[test]
+fn a_second_start_reads_what_the_first_has_kept() {
+    let place = with_model();
+    let chat = |cache: &str, home: &str| {
+        let mut command = place.minke(&["chat", "m", "hello", "--max-tokens", "12", "--seed", "3"]);
+        printed(command.env("MINKE_CACHE", cache).env("MINKE_HOME", home))
+    };
+    let kept = || -> Vec<std::path::PathBuf> {
+        let files = std::fs::read_dir(place.path("home/packed")).into_iter().flatten();
+        files.map(|entry| entry.unwrap().path()).collect()
+    };
+    let plain = chat("off", "home");
+    assert_eq!(chat("on", "home"), plain);
+    assert!(kept().is_empty(), "a model so small is packed at once");
+    assert_eq!(chat("always", "home"), plain);
+    let [file] = kept().try_into().unwrap();
+    let whole = std::fs::read(&file).unwrap();
+    let written = || std::fs::metadata(&file).unwrap().modified().unwrap();
+    let first = written();
+    assert_eq!(chat("always", "home"), plain);
+    assert_eq!(written(), first, "it was not written again");
+    // A damaged one is written again.
+    let spoilt = [&whole[..10], &b"?"[..], &whole[11..]].concat();
+    for damaged in [whole[..whole.len() / 2].to_vec(), Vec::new(), spoilt] {
+        std::fs::write(&file, damaged).unwrap();
+        assert_eq!(chat("always", "home"), plain);
+        assert_eq!(std::fs::read(&file).unwrap(), whole);
+    }
+    // Other bits of the same model stand beside it, and a model that changes gets the place of the one before.
+    let bf16 = ["chat", "m", "hello", "--max-tokens", "2", "--dtype", "bf16"];
+    printed(place.minke(&bf16).env("MINKE_CACHE", "always"));
+    assert_eq!(kept().len(), 2);
+    let weights = place.read("m/model.safetensors");
+    std::fs::remove_file(place.path("m/model.safetensors")).unwrap();
+    place.write("m/model.safetensors", weights);
+    assert_eq!(chat("always", "home"), plain);
+    assert_eq!(kept().len(), 2);
+    assert_ne!(std::fs::read(&file).unwrap(), whole, "the header names the new file");
+
+    let listed = place.json(&["models"]);
+    assert!(listed["packed_bytes"].as_u64().unwrap() > whole.len() as u64, "{listed}");
+    assert_eq!(place.json(&["models", "--clear-cache"])["files"], 2);
+    assert!(kept().is_empty());
+    assert!(place.run(&["models", "--clear-cache"]).contains("no packed weights"));
+
+    // Where nothing can be kept, models start all the same.
+    place.write("other/packed", "not a directory");
+    assert_eq!(chat("always", "other"), plain);
+    let refused = place.minke(&["chat", "m", "hello"]).env("MINKE_CACHE", "maybe").output().unwrap();
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("on, off or always"));
+}
+
+#[test]
 fn guesses_do_not_change_a_reply() {
     let place = with_model();
     with_block(&place);
