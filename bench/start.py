@@ -3,7 +3,7 @@
 usage: start.py [GGUF...] [--random GB] [--llamacpp DIR]
 
 Without a GGUF a random Llama in Q4_0 of so many gigabytes (4) is made in `target/start/`, which
-needs numpy and gguf. Each model is started in an empty MINKE_HOME, then again. Times are of the whole process but for
+needs numpy and gguf. Each model is started in an empty MINKE_HOME, then again. Times are medians, of the whole process but for
 `ready`, which is from its first line of code until it would read a prompt; memory is the most that was resident.
 With llama.cpp's programs in DIR, its llama-completion goes on from the same words in turn, without the chat template
 around them that minke reads as well."""
@@ -96,9 +96,9 @@ def minke(program, model, home, tokens):
     return {"seconds": round(seconds, 3), "ready": ready, "resident_mb": round(megabytes)}
 
 
-def least(runs):
-    """The quickest of some runs: what others do on the machine only adds."""
-    return min(runs, key=lambda run: run["seconds"])
+def median(runs):
+    """The run in the middle by its time."""
+    return sorted(runs, key=lambda run: run["seconds"])[len(runs) // 2]
 
 
 def main():
@@ -136,10 +136,11 @@ def main():
                     command += ["-n", str(tokens), "--temp", "0", "-t", str(os.cpu_count()), "-no-cnv"]
                     seconds, megabytes, _ = once(command)
                     theirs.append({"seconds": round(seconds, 3), "resident_mb": round(megabytes)})
-            result["later"] = least(ours)
+            result["later"] = median(ours)
             if theirs:
-                result["llamacpp"] = least(theirs)
-                result["ratio"] = round(result["later"]["seconds"] / result["llamacpp"]["seconds"], 3)
+                result["llamacpp"] = median(theirs)
+                ratios = sorted(a["seconds"] / b["seconds"] for a, b in zip(ours, theirs))
+                result["ratio"] = round(ratios[len(ratios) // 2], 3)
             print(json.dumps(result | common.where()), flush=True)
 
 

@@ -82,7 +82,7 @@ enum Memory {
     Part(Part),
 }
 
-/// Bytes that several buffers read, such as a file mapped into memory.
+/// Bytes that several buffers read, such as a file mapped into memory: always the same ones at the same place.
 pub type Shared = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// A part of shared bytes.

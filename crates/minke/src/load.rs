@@ -90,7 +90,7 @@ fn place(checkpoint: &Checkpoint, plan: &Plan, precision: Precision) -> Result<O
         return Ok(None);
     }
     let name = checkpoint.packed_name(precision);
-    Ok(name.map(|name| Store::open().map(|store| store.packed_directory().join(name))).transpose()?)
+    name.map(|name| Store::open().map(|store| store.packed_directory().join(name))).transpose()
 }
 
 /// Files that are complete but may not survive a crash yet.
