@@ -71,6 +71,8 @@ def main():
     minke = os.path.join(build("-p", "minke", "--bin", "minke"), "minke")
     env = os.environ | {"MINKE_THREADS": str(a.threads)} | ({"MINKE_ISA": a.isa} if a.isa else {})
     rounds, builds = {gguf: [] for gguf in a.gguf}, set()
+    [chips] = run([minke, "chips", "--json"], env=env)
+    settings = {"threads": a.threads, "isa": chips.get("isa")}
     for i in range(a.rounds):
         for gguf in a.gguf:
             both = {"minke": lambda: ours(minke, gguf, a, env), "llama.cpp": lambda: theirs(a.llamacpp, gguf, a)}
@@ -78,24 +80,28 @@ def main():
             figures = {name: both[name]() for name in order}
             builds.add(figures["llama.cpp"].pop("build"))
             rounds[gguf].append(figures)
+        # Kept after every round: what is interrupted is not lost.
+        write(a.out, where() | settings | {"llamacpp": sorted(builds), "table": table(rounds), "rounds": rounds})
         print(f"round {i + 1} of {a.rounds}", file=sys.stderr)
-    table = {}
     print(f"{'':34}{'llama.cpp':>12}{'minke':>12}   ratio (of the same round)")
+    for name, row in table(rounds).items():
+        ratio = row["ratio"]
+        print(f"{name:34}{row['llama.cpp']['median']:12.1f}{row['minke']['median']:12.1f}   "
+              f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})")
+
+
+def table(rounds):
+    """Of each file and test, how each program did and the ratio of the two in the same round."""
+    rows = {}
     for gguf, figures in rounds.items():
-        model = os.path.basename(gguf)
-        for test in figures[0]["minke"]:
-            row = {
-                "llama.cpp": spread([r["llama.cpp"][test] for r in figures]),
-                "minke": spread([r["minke"][test] for r in figures]),
-                "ratio": spread([r["minke"][test] / r["llama.cpp"][test] for r in figures]),
+        for test in figures[0]["minke"] if figures else []:
+            ours, theirs = ([r[name][test] for r in figures] for name in ("minke", "llama.cpp"))
+            rows[f"{os.path.basename(gguf)} {test}"] = {
+                "llama.cpp": spread(theirs),
+                "minke": spread(ours),
+                "ratio": spread([x / y for x, y in zip(ours, theirs)]),
             }
-            table[f"{model} {test}"] = row
-            ratio = row["ratio"]
-            print(f"{model + ' ' + test:34}{row['llama.cpp']['median']:12.1f}{row['minke']['median']:12.1f}   "
-                  f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})")
-    [chips] = run([minke, "chips", "--json"], env=env)
-    settings = {"threads": a.threads, "isa": chips.get("isa"), "llamacpp": sorted(builds)}
-    write(a.out, where() | settings | {"table": table, "rounds": rounds})
+    return rows
 
 
 if __name__ == "__main__":
