@@ -2,6 +2,7 @@
 
 mod drawing;
 
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -140,6 +141,11 @@ pub fn run(arguments: &Chips) -> Result<()> {
     let cpu = load::cpu()?;
     let (isa, most) = (cpu.isa(), cpu.pool().threads());
     let models = models(&arguments.models)?;
+    if let Some(file) = &arguments.svg {
+        // Said before half a minute of measuring; what the file holds stays until there is something new.
+        let opened = OpenOptions::new().create(true).append(true).open(file);
+        opened.with_context(|| format!("{} can't be written", file.display()))?;
+    }
     let mut kept = ALWAYS.to_vec();
     for (_, costs) in &models {
         kept.extend(costs.kept().into_iter().filter(|new| !ALWAYS.contains(new)));
@@ -170,7 +176,7 @@ pub fn run(arguments: &Chips) -> Result<()> {
         models: predicted,
     };
     if let Some(file) = &arguments.svg {
-        std::fs::write(file, drawing::svg(&machine.chips(), &machine.models))
+        fs::write(file, drawing::svg(&machine.chips(), &machine.models))
             .with_context(|| format!("{} can't be written", file.display()))?;
     }
     print(&machine, arguments.json)
