@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::arch::{Left, PANEL, QuantizedLeft};
+use crate::arch::{Left, PANEL, PART, QuantizedLeft};
 use crate::cpu::Cpu;
 use crate::left::Lefts;
 use crate::matrix::{Matrix, Panels, pack_panel};
@@ -17,6 +17,7 @@ pub(crate) const BLOCK: usize = 96;
 const INNER: usize = 256;
 /// The same for quantised operands, whose rows take a quarter of the room.
 const QUANTIZED_INNER: usize = 1024;
+const _: () = assert!(QUANTIZED_INNER.is_multiple_of(PART * quantized::BLOCK), "parts are whole");
 /// Rows for which a weight is read rather than worked on.
 const FEW: usize = 2;
 /// Multiply-adds below which a call does not wake the other threads.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::arch::{QuantizedLeft, TILE};
+use crate::arch::{QuantizedLeft, QuantizedRow, TILE};
 use crate::buffer::Buffer;
 use crate::cpu::Cpu;
 use crate::gemm::{BLOCK, Job, Operand};
@@ -39,7 +39,8 @@ struct Rounded<'a> {
     form: Form,
     /// Of its first bf16, or of its first code.
     at: usize,
-    /// Of its first scale; its sums begin at twice that.
+    /// Of its first scale, of the first input that is listed and of that list's end; its sums begin at twice that, and its
+    /// outliers at [`TILE`] times.
     scale: usize,
 }
 
@@ -50,6 +51,9 @@ struct Storage {
     codes: Buffer<i8>,
     scales: Vec<f32>,
     sums: Vec<i32>,
+    ends: Vec<u32>,
+    inputs: Vec<u32>,
+    outliers: Vec<f32>,
 }
 
 thread_local! {
@@ -70,6 +74,9 @@ struct Places {
     codes: Shareable<i8>,
     scales: Shareable<f32>,
     sums: Shareable<i32>,
+    ends: Shareable<u32>,
+    inputs: Shareable<u32>,
+    outliers: Shareable<f32>,
 }
 
 impl<'a> Lefts<'a> {
@@ -101,7 +108,8 @@ impl<'a> Lefts<'a> {
             }
             lefts.places.push(Some(lefts.rounded.len() - 1));
         }
-        let Storage { bf16: bf16_storage, codes: code_storage, scales, sums } = &mut lefts.storage;
+        let Storage { bf16: bf16_storage, codes: code_storage, scales, sums, ends, inputs, outliers } =
+            &mut lefts.storage;
         if bf16_storage.len() < bf16 {
             bf16_storage.resize(bf16);
         }
@@ -110,11 +118,17 @@ impl<'a> Lefts<'a> {
         }
         grow(scales, codes / quantized::BLOCK);
         grow(sums, codes / quantized::BLOCK * 2);
+        grow(ends, codes / quantized::BLOCK);
+        grow(inputs, codes / quantized::BLOCK);
+        grow(outliers, codes / quantized::BLOCK * TILE);
         let places = Places {
             bf16: Shareable(bf16_storage.as_mut_ptr()),
             codes: Shareable(code_storage.as_mut_ptr()),
             scales: Shareable(scales.as_mut_ptr()),
             sums: Shareable(sums.as_mut_ptr()),
+            ends: Shareable(ends.as_mut_ptr()),
+            inputs: Shareable(inputs.as_mut_ptr()),
+            outliers: Shareable(outliers.as_mut_ptr()),
         };
         let rounded = &lefts.rounded;
         if threads == 1 || numbers < SMALL {
@@ -125,7 +139,7 @@ impl<'a> Lefts<'a> {
                 .flat_map(|left| {
                     let rows = left.view.rows();
                     // Rows of a tile share lines of memory, which two threads had better not write.
-                    let step = (SMALL / left.view.cols().max(1)).next_multiple_of(TILE).min(BLOCK);
+                    let step = (SMALL / left.view.cols().max(1)).max(1).next_multiple_of(TILE).min(BLOCK);
                     (0..rows).step_by(step).map(move |row| (left, row..rows.min(row + step)))
                 })
                 .collect();
@@ -147,12 +161,15 @@ impl<'a> Lefts<'a> {
         let Form::Quantized(layout) = left.form else { return None };
         assert!(row.is_multiple_of(TILE), "a tile that begins at row {row}");
         let blocks = left.view.cols() / quantized::BLOCK;
-        let Storage { codes, scales, sums, .. } = &self.storage;
+        let Storage { codes, scales, sums, ends, inputs, outliers, .. } = &self.storage;
         let groups = quantized::BLOCK / layout.group;
         Some(QuantizedLeft {
             codes: codes[left.at + row * blocks * quantized::BLOCK..].as_ptr(),
             scales: scales[left.scale + row * blocks..].as_ptr(),
             sums: sums[2 * left.scale + row * blocks * groups..].as_ptr(),
+            ends: ends[left.scale + row / TILE * blocks..].as_ptr(),
+            inputs: inputs[left.scale + row * blocks..].as_ptr(),
+            outliers: outliers[(left.scale + row * blocks) * TILE..].as_ptr(),
             blocks,
             start: start / quantized::BLOCK,
         })
@@ -201,37 +218,88 @@ impl Rounded<'_> {
                 }
             }
             Form::Quantized(layout) => {
-                let blocks = cols / quantized::BLOCK;
-                let groups = quantized::BLOCK / layout.group;
-                for i in 0..rows.len() {
-                    let (tile, row) = ((rows.start + i) / TILE * TILE, (rows.start + i) % TILE);
-                    let height = QuantizedLeft::height(TILE.min(self.view.rows() - tile));
-                    // SAFETY: as above: the row's places in its tile are this task's.
-                    let (codes, scales, sums) = unsafe {
-                        (
-                            places.codes.get().add(self.at + (tile * blocks + row) * quantized::BLOCK),
-                            places.scales.get().add(self.scale + tile * blocks + row),
-                            places.sums.get().add(2 * self.scale + tile * blocks * groups + row),
-                        )
-                    };
-                    with_row(view, i, |x| {
-                        // SAFETY: the row has `blocks` blocks, and its tile has room for as many.
-                        unsafe { (cpu.kernels.quantize)(blocks, groups, height, x.as_ptr(), codes, scales, sums) }
-                    });
-                    for block in 0..blocks {
-                        for group in 0..groups {
-                            // SAFETY: a scale and a sum that were just written.
-                            unsafe {
-                                let sum = sums.add((block * groups + group) * height);
-                                *sum = match layout.minima {
-                                    true => (*sum as f32 * *scales.add(block * height)).to_bits() as i32,
-                                    false => (*sum).wrapping_mul(-layout.offset),
-                                };
-                            }
-                        }
+                // Tasks are of whole tiles.
+                let tiles = rows.clone().step_by(TILE).map(|tile| tile..rows.end.min(tile + TILE));
+                let mut outliers = vec![0; rows.len().min(TILE) * (cols / quantized::BLOCK)];
+                tiles.for_each(|tile| self.fill_tile(cpu, layout, places, tile, &mut outliers));
+            }
+        }
+    }
+
+    /// Rounds the rows of one tile; `bits` has room for a number for each block of each.
+    fn fill_tile(&self, cpu: &Cpu, layout: Layout, places: &Places, rows: Range<usize>, bits: &mut [u32]) {
+        let blocks = self.view.cols() / quantized::BLOCK;
+        let groups = quantized::BLOCK / layout.group;
+        let height = QuantizedLeft::height(rows.len());
+        let first = self.scale + rows.start * blocks;
+        let view = self.view.rows_from(rows.start, rows.len());
+        let bits = &mut bits[..rows.len() * blocks];
+        for (row, bits) in bits.chunks_exact_mut(blocks.max(1)).enumerate() {
+            // SAFETY: `Lefts::new` made room for all rows of this operand, and this tile's are this task's.
+            let out = unsafe {
+                QuantizedRow {
+                    codes: places.codes.get().add(self.at + (rows.start * blocks + row) * quantized::BLOCK),
+                    scales: places.scales.get().add(first + row),
+                    sums: places.sums.get().add(2 * self.scale + rows.start * blocks * groups + row),
+                    outliers: bits.as_mut_ptr(),
+                }
+            };
+            with_row(view, row, |x| {
+                // SAFETY: the row has `blocks` blocks, and its tile has room for as many.
+                unsafe { (cpu.kernels.quantize)(blocks, groups, height, x.as_ptr(), out) }
+            });
+            for block in 0..blocks {
+                for group in 0..groups {
+                    // SAFETY: a scale and a sum that were just written.
+                    unsafe {
+                        let sum = out.sums.add((block * groups + group) * height);
+                        *sum = match layout.minima {
+                            true => (*sum as f32 * *out.scales.add(block * height)).to_bits() as i32,
+                            false => (*sum).wrapping_mul(-layout.offset),
+                        };
                     }
                 }
             }
+        }
+        // SAFETY: as above; a tile has an end for each block, and room for as many inputs as it has blocks of all rows.
+        let list = unsafe {
+            use std::slice::from_raw_parts_mut;
+            List {
+                ends: from_raw_parts_mut(places.ends.get().add(self.scale + rows.start / TILE * blocks), blocks),
+                inputs: from_raw_parts_mut(places.inputs.get().add(first), height * blocks),
+                outliers: from_raw_parts_mut(places.outliers.get().add(first * TILE), height * blocks * height),
+            }
+        };
+        list.fill(bits, height, |row, input| view.at(row, input));
+    }
+}
+
+/// The outliers of one tile, as [`QuantizedLeft`] has them.
+pub(crate) struct List<'a> {
+    pub ends: &'a mut [u32],
+    pub inputs: &'a mut [u32],
+    pub outliers: &'a mut [f32],
+}
+
+impl List<'_> {
+    /// Lists them by their bits, [rows][blocks]; `x` is a row's number at an input.
+    pub fn fill(self, bits: &[u32], height: usize, x: impl Fn(usize, usize) -> f32) {
+        let blocks = self.ends.len();
+        let mut listed = 0;
+        for (block, end) in self.ends.iter_mut().enumerate() {
+            let mut any = bits[block..].iter().step_by(blocks).fold(0, |any, bits| any | bits);
+            while any != 0 {
+                let bit = any.trailing_zeros();
+                let input = block * quantized::BLOCK + bit as usize;
+                self.inputs[listed] = input as u32;
+                for (row, outlier) in self.outliers[listed * height..][..height].iter_mut().enumerate() {
+                    let is_outlier = bits.get(row * blocks + block).is_some_and(|bits| bits >> bit & 1 == 1);
+                    *outlier = if is_outlier { x(row, input) } else { 0.0 };
+                }
+                listed += 1;
+                any &= any - 1;
+            }
+            *end = listed as u32;
         }
     }
 }

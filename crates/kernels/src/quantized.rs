@@ -244,6 +244,17 @@ pub(crate) struct Strip {
     pub supers: *const u8,
 }
 
+impl Strip {
+    /// The same without its first `blocks`, a multiple of eight.
+    pub fn after(self, layout: Layout, blocks: usize) -> Strip {
+        Strip {
+            codes: self.codes.wrapping_add(blocks * layout.code_bytes()),
+            scales: self.scales.wrapping_add(blocks * layout.scale_bytes()),
+            supers: self.supers.wrapping_add(blocks / (SUPER / BLOCK) * layout.super_bytes()),
+        }
+    }
+}
+
 impl Strips {
     /// Interleaves rows of `inputs` elements; `read` fills row i, of `outputs`.
     pub fn pack(

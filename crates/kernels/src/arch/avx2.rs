@@ -1,7 +1,7 @@
 //! AVX2 with FMA: eight lanes, sixteen registers.
 
 use super::simd::{Bytes, Simd};
-use super::{AdamStep, Format, Kernels, Left, QuantizedLeft, Strip, TILE};
+use super::{AdamStep, Format, Kernels, Left, QuantizedLeft, QuantizedRow, Strip, TILE};
 use super::{generic, quantized};
 use std::arch::x86_64::*;
 
@@ -80,6 +80,16 @@ impl Simd for Avx2 {
     unsafe fn min(x: __m256, y: __m256) -> __m256 {
         // SAFETY: see above.
         unsafe { _mm256_min_ps(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn within(x: __m256, y: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_and_ps(x, _mm256_cmp_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0), x), y, _CMP_LE_OQ)) }
+    }
+    #[inline(always)]
+    unsafe fn outside(x: __m256, y: __m256) -> u32 {
+        // SAFETY: see above.
+        unsafe { _mm256_movemask_ps(_mm256_cmp_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0), x), y, _CMP_GT_OQ)) as u32 }
     }
     #[inline(always)]
     unsafe fn fma(x: __m256, y: __m256, z: __m256) -> __m256 {
@@ -179,6 +189,11 @@ impl Bytes for Avx2 {
     unsafe fn or(x: __m256i, y: __m256i) -> __m256i {
         // SAFETY: see above.
         unsafe { _mm256_or_si256(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn shift_lanes(x: __m256i, by: usize, mask: i32) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_and_si256(_mm256_srlv_epi32(x, _mm256_set1_epi32(by as i32)), _mm256_set1_epi32(mask)) }
     }
     #[inline(always)]
     unsafe fn look_up(table: &[u8; 16], x: __m256i) -> __m256i {

@@ -1,7 +1,7 @@
 //! AVX-512 with BF16 and VNNI: sixteen lanes, thirty-two registers, and dot products of bf16 pairs and of four bytes.
 
 use super::simd::{Bytes, Simd};
-use super::{AdamStep, Format, Kernels, Left, QuantizedLeft, Strip, TILE};
+use super::{AdamStep, Format, Kernels, Left, QuantizedLeft, QuantizedRow, Strip, TILE};
 use super::{generic, quantized};
 use std::arch::x86_64::*;
 
@@ -76,6 +76,16 @@ impl Simd for Avx512 {
     unsafe fn min(x: __m512, y: __m512) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_min_ps(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn within(x: __m512, y: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(_mm512_abs_ps(x), y, _CMP_LE_OQ), x) }
+    }
+    #[inline(always)]
+    unsafe fn outside(x: __m512, y: __m512) -> u32 {
+        // SAFETY: see above.
+        unsafe { u32::from(_mm512_cmp_ps_mask(_mm512_abs_ps(x), y, _CMP_GT_OQ)) }
     }
     #[inline(always)]
     unsafe fn fma(x: __m512, y: __m512, z: __m512) -> __m512 {
@@ -170,6 +180,11 @@ impl Bytes for Avx512 {
     unsafe fn or(x: __m512i, y: __m512i) -> __m512i {
         // SAFETY: see above.
         unsafe { _mm512_or_si512(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn shift_lanes(x: __m512i, by: usize, mask: i32) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_and_si512(_mm512_srlv_epi32(x, _mm512_set1_epi32(by as i32)), _mm512_set1_epi32(mask)) }
     }
     #[inline(always)]
     unsafe fn look_up(table: &[u8; 16], x: __m512i) -> __m512i {

@@ -1,8 +1,11 @@
 //! Sixteen lanes in plain Rust, for tests: the edges of the vector kernels at the width of AVX-512, on any machine.
 
 use super::simd::{Bytes, Simd};
-use super::{AdamStep, Format, Isa, Kernels, Left, PAGE, PANEL, QuantizedLeft, Strip, TILE, generic, quantized};
+use super::{
+    AdamStep, Format, Isa, Kernels, Left, PAGE, PANEL, QuantizedLeft, QuantizedRow, Strip, TILE, generic, quantized,
+};
 use crate::half::f32_from_f16;
+use crate::left::List;
 use crate::quantized::{BLOCK, Strips};
 use crate::random::Random;
 
@@ -58,6 +61,12 @@ impl Simd for Sixteen {
     unsafe fn min(x: [f32; 16], y: [f32; 16]) -> [f32; 16] {
         map(x, y, |x, y| if x < y { x } else { y })
     }
+    unsafe fn within(x: [f32; 16], y: [f32; 16]) -> [f32; 16] {
+        map(x, y, |x, y| if x.abs() <= y { x } else { 0.0 })
+    }
+    unsafe fn outside(x: [f32; 16], y: [f32; 16]) -> u32 {
+        (0..16).map(|i| u32::from(x[i].abs() > y[i]) << i).sum()
+    }
     unsafe fn fma(x: [f32; 16], y: [f32; 16], z: [f32; 16]) -> [f32; 16] {
         std::array::from_fn(|i| x[i].mul_add(y[i], z[i]))
     }
@@ -104,6 +113,9 @@ impl Bytes for Sixteen {
     }
     unsafe fn or(x: [i32; 16], y: [i32; 16]) -> [i32; 16] {
         std::array::from_fn(|i| x[i] | y[i])
+    }
+    unsafe fn shift_lanes(x: [i32; 16], by: usize, mask: i32) -> [i32; 16] {
+        x.map(|x| (x as u32 >> by) as i32 & mask)
     }
     unsafe fn look_up(table: &[u8; 16], x: [i32; 16]) -> [i32; 16] {
         x.map(|x| i32::from_le_bytes(x.to_le_bytes().map(|byte| table[usize::from(byte)])))
@@ -341,26 +353,53 @@ fn quantised_products_of_every_width() {
             row.groups.iter_mut().for_each(|group| *group = [random.below(16) as u8, random.below(16) as u8]);
         });
         for (m, n, add) in [(1, 16, false), (3, 7, true), (8, 1, false), (9, 15, true)] {
-            let x = Guarded::new(&mut random, m * inputs);
+            let mut x = Guarded::new(&mut random, m * inputs);
+            x.0[..m * inputs].iter_mut().enumerate().for_each(|(i, x)| *x *= if i % 37 == 0 { 1.25 } else { 0.0625 });
             let c = Guarded::new(&mut random, m * n);
             agree!("gemm_quantized", [x, c], |kernels, buffers| {
                 let rows = m / TILE * TILE + if m % TILE > 0 { QuantizedLeft::height(m % TILE) } else { 0 };
                 let (mut codes, mut scales) = (vec![0_i8; rows * inputs], vec![0.0; rows * blocks]);
                 let mut sums = vec![0_i32; rows * blocks * groups];
+                let mut outliers = vec![0_u32; m * blocks];
                 for i in 0..m {
                     let (tile, row) = (i / TILE * TILE, i % TILE);
                     let height = QuantizedLeft::height(TILE.min(m - tile));
-                    let to = codes.as_mut_ptr().add((tile * blocks + row) * BLOCK);
-                    let scale = scales.as_mut_ptr().add(tile * blocks + row);
-                    let sum = sums.as_mut_ptr().add(tile * blocks * groups + row);
-                    (kernels.quantize)(blocks, groups, height, buffers[0].at().add(i * inputs), to, scale, sum);
+                    let out = QuantizedRow {
+                        codes: codes.as_mut_ptr().add((tile * blocks + row) * BLOCK),
+                        scales: scales.as_mut_ptr().add(tile * blocks + row),
+                        sums: sums.as_mut_ptr().add(tile * blocks * groups + row),
+                        outliers: outliers.as_mut_ptr().add(i * blocks),
+                    };
+                    (kernels.quantize)(blocks, groups, height, buffers[0].at().add(i * inputs), out);
                 }
-                let returned = sums.iter().map(|&x| x as f32).chain(codes.iter().map(|&x| f32::from(x))).collect();
+                assert!(outliers.iter().any(|&bits| bits != 0), "no outliers");
+                let returned = sums.iter().map(|&x| x as f32).chain(codes.iter().map(|&x| f32::from(x)));
+                let returned = returned.chain(scales.iter().copied());
+                let returned = returned.chain(outliers.iter().flat_map(|&x| [(x & 0xffff) as f32, (x >> 16) as f32]));
+                let returned = returned.collect();
+                // One list for each tile, as `left.rs` makes them.
+                let tiles = m.div_ceil(TILE);
+                let (mut ends, mut inputs_listed) = (vec![0_u32; tiles * blocks], vec![0_u32; tiles * TILE * blocks]);
+                let mut listed = vec![0.0_f32; tiles * TILE * blocks * TILE];
+                for tile in 0..tiles {
+                    let rows = TILE.min(m - tile * TILE);
+                    let at = tile * TILE * blocks;
+                    let list = List {
+                        ends: &mut ends[tile * blocks..][..blocks],
+                        inputs: &mut inputs_listed[at..],
+                        outliers: &mut listed[at * TILE..],
+                    };
+                    let x = &buffers[0].0;
+                    list.fill(&outliers[at..][..rows * blocks], QuantizedLeft::height(rows), |row, input| {
+                        x[(tile * TILE + row) * inputs + input]
+                    });
+                }
                 if format.layout().minima {
                     sums.iter_mut().for_each(|sum| *sum = (*sum as f32).to_bits() as i32);
                 }
                 let (codes, scales, sums) = (codes.as_ptr(), scales.as_ptr(), sums.as_ptr());
-                let a = QuantizedLeft { codes, scales, sums, blocks, start: 0 };
+                let (ends, inputs, outliers) = (ends.as_ptr(), inputs_listed.as_ptr(), listed.as_ptr());
+                let a = QuantizedLeft { codes, scales, sums, ends, inputs, outliers, blocks, start: 0 };
                 let strip = strips.strip(0, 0);
                 (kernels.gemm_quantized)(format, m, n, blocks, a, strip, buffers[1].at_mut(), n, add);
                 returned

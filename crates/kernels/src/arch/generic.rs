@@ -645,9 +645,9 @@ macro_rules! table {
                 quantized::gemm!($S, ahead 0, [$(($H, $Q)),+], format, m, n, blocks, a, b, c, c_stride, add)
             }
             #[target_feature(enable = $features)]
-            unsafe fn quantize(blocks: usize, groups: usize, height: usize, x: *const f32, codes: *mut i8, scales: *mut f32, sums: *mut i32) {
+            unsafe fn quantize(blocks: usize, groups: usize, height: usize, x: *const f32, out: QuantizedRow) {
                 // SAFETY: the caller's contract.
-                unsafe { quantized::quantize::<$S>(blocks, groups, height, x, codes, scales, sums) }
+                unsafe { quantized::quantize::<$S>(blocks, groups, height, x, out) }
             }
             Kernels {
                 bf16_inner: 256,

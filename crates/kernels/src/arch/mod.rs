@@ -133,7 +133,15 @@ pub(crate) struct Left {
 /// Rows of rounded activations that lie interleaved, so that a kernel finds all of them from one pointer.
 pub(crate) const TILE: usize = 8;
 
-/// Activations rounded to bytes, in tiles of [`TILE`] rows and one of 1, 2, 4 or 8 that holds the rest.
+/// A number of a row that is larger than so many times their mean size is an outlier.
+pub(crate) const OUTLIER: f32 = 8.0;
+
+/// Blocks whose outliers are multiplied right after their bytes. Products of a whole row and of its parts, which begin at
+/// multiples of these, have the same order.
+pub(crate) const PART: usize = 32;
+
+/// Activations rounded to bytes, in tiles of [`TILE`] rows and one of 1, 2, 4 or 8 that holds the rest; but for outliers,
+/// whose bytes are zero and which are kept as they are. An input is listed if it is one in any row of the tile.
 #[derive(Clone, Copy)]
 pub(crate) struct QuantizedLeft {
     /// Of each tile, [blocks][rows of the tile][32].
@@ -143,6 +151,12 @@ pub(crate) struct QuantizedLeft {
     /// Of each tile, [blocks][groups][rows of the tile], what a group's sum of codes is wanted for: times the format's
     /// offset and negative; or, where the format has minima, times the scale, as the bits of an f32.
     pub sums: *const i32,
+    /// Of each tile, [blocks]: how many inputs are listed up to the block's end.
+    pub ends: *const u32,
+    /// Of each tile, the inputs that are listed, in order; room for [blocks][rows of the tile].
+    pub inputs: *const u32,
+    /// Of each tile, [inputs that are listed][rows of the tile], outliers; zero where a row has none.
+    pub outliers: *const f32,
     /// Blocks of a tile.
     pub blocks: usize,
     /// The first of them that is wanted.
@@ -155,16 +169,54 @@ impl QuantizedLeft {
         rows.next_power_of_two().min(TILE)
     }
 
-    /// The wanted part of tile `tile`, which has `height` rows.
+    /// How many inputs are listed before block `block` of what is wanted.
+    ///
+    /// # Safety
+    /// It is one of a tile that `self` is the wanted part of, or its end.
+    pub unsafe fn listed(self, block: usize) -> usize {
+        match self.start + block {
+            0 => 0,
+            // SAFETY: there is an end for each block.
+            blocks => unsafe { *self.ends.add(blocks - 1) as usize },
+        }
+    }
+
+    /// Tile `tile`, which has `height` rows.
     pub fn tile(self, tile: usize, height: usize, groups: usize) -> QuantizedLeft {
-        let at = tile * TILE * self.blocks + self.start * height;
+        let at = tile * TILE * self.blocks;
         QuantizedLeft {
             codes: self.codes.wrapping_add(at * BLOCK),
             scales: self.scales.wrapping_add(at),
             sums: self.sums.wrapping_add(at * groups),
+            ends: self.ends.wrapping_add(tile * self.blocks),
+            inputs: self.inputs.wrapping_add(at),
+            outliers: self.outliers.wrapping_add(at * TILE),
+            start: 0,
+            ..self
+        }
+        .after(self.start, height, groups)
+    }
+
+    /// What is wanted of one tile of `height` rows, without the first `blocks`.
+    pub fn after(self, blocks: usize, height: usize, groups: usize) -> QuantizedLeft {
+        QuantizedLeft {
+            codes: self.codes.wrapping_add(blocks * height * BLOCK),
+            scales: self.scales.wrapping_add(blocks * height),
+            sums: self.sums.wrapping_add(blocks * height * groups),
+            start: self.start + blocks,
             ..self
         }
     }
+}
+
+/// Where one row of a tile is rounded to: its first places in what [`QuantizedLeft`] has, but that `sums` are plain.
+#[derive(Clone, Copy)]
+pub(crate) struct QuantizedRow {
+    pub codes: *mut i8,
+    pub scales: *mut f32,
+    pub sums: *mut i32,
+    /// [blocks], those of this row alone: a bit for each number that is an outlier.
+    pub outliers: *mut u32,
 }
 
 /// Numbers that AdamW needs for one step (arXiv 1711.05101, algorithm 2).
@@ -225,7 +277,8 @@ pub(crate) struct Kernels {
     /// The same for n <= 16 rows of a weight, a strip of `format` from some block on, times `blocks` blocks of rounded
     /// activations. Whole numbers are summed exactly within a group; then, group by group in order,
     /// c = fma(sum, scale of the weight * scale of the activations, c), and c = fma(minimum, scaled sum of the activations, c)
-    /// where there are minima.
+    /// where there are minima. After each [`PART`], outlier by outlier in order, c = fma(weight, outlier, c), which one of
+    /// zero does not change.
     pub gemm_quantized: unsafe fn(
         format: Format,
         m: usize,
@@ -239,16 +292,10 @@ pub(crate) struct Kernels {
     ),
     /// Rounds each 32 numbers of x to signed bytes times a scale, the largest to 127 or -127, to nearest and ties to even;
     /// and sums the bytes of each 32, or each 16 where `groups` is two. The scale is no number where one of x is none or
-    /// infinite. The results are one row of a tile of `height`: see [`QuantizedLeft`].
-    pub quantize: unsafe fn(
-        blocks: usize,
-        groups: usize,
-        height: usize,
-        x: *const f32,
-        codes: *mut i8,
-        scales: *mut f32,
-        sums: *mut i32,
-    ),
+    /// infinite. Outliers are left out: numbers larger than [`OUTLIER`] times the mean size of the row's, or twice that, four
+    /// times and so on, until they are no more than blocks. The mean is summed in 32 lanes and those by halving, on every
+    /// instruction set alike; where it is not finite, nothing is an outlier. The result is one row of a tile of `height`.
+    pub quantize: unsafe fn(blocks: usize, groups: usize, height: usize, x: *const f32, out: QuantizedRow),
     /// A softmax over some keys. scores is rows, `stride` apart, of `columns`, whole pages; row r sees the first
     /// min(columns, visible + r / rows_per_position) >= 1 keys. max becomes the largest scale * score, scores become weights
     /// exp(scale * score - max) (0 where unseen), and sum their sum, lane by lane and then by a fixed tree.

@@ -1,6 +1,6 @@
 //! Plain loops: the reference that every other instruction set is checked against, and what runs where none is known.
 
-use super::{AdamStep, Kernels, Left, PAGE, PANEL, QuantizedLeft, TILE};
+use super::{AdamStep, Kernels, Left, OUTLIER, PAGE, PANEL, PART, QuantizedLeft, QuantizedRow, TILE};
 use crate::half::f32_from_f16;
 use crate::quantized::{BLOCK, Format, Layout, STRIP, SUPER, Scales, Strip, UNEVEN_CODES, code_at};
 
@@ -82,6 +82,23 @@ unsafe fn gemm_quantized(
             if !add {
                 (0..m).for_each(|i| *c.add(i * c_stride + r) = 0.0);
             }
+            let outliers = |from: usize, to: usize| {
+                for i in 0..m {
+                    let (tile, row) = (i / TILE, i % TILE);
+                    let height = QuantizedLeft::height((m - tile * TILE).min(TILE));
+                    let a = a.tile(tile, height, groups);
+                    for place in a.listed(from)..a.listed(to) {
+                        let input = *a.inputs.add(place) as usize - a.start * BLOCK;
+                        let (block, input) = (input / BLOCK, input % BLOCK);
+                        let bytes =
+                            std::slice::from_raw_parts(b.codes.add(block * layout.code_bytes()), layout.code_bytes());
+                        let (scale, minimum) = scale_and_minimum(layout, b, block, input / layout.group, r);
+                        let code = (value(layout, bytes, r, input) - layout.offset) as f32;
+                        let w = if layout.minima { code.mul_add(scale, minimum) } else { code * scale };
+                        *c.add(i * c_stride + r) += w * *a.outliers.add(place * height + row);
+                    }
+                }
+            };
             for block in 0..blocks {
                 let bytes = std::slice::from_raw_parts(b.codes.add(block * layout.code_bytes()), layout.code_bytes());
                 for group in 0..groups {
@@ -90,8 +107,7 @@ unsafe fn gemm_quantized(
                         if p >= layout.group {
                             return 0;
                         }
-                        let code = code_at(layout, bytes, r, group * layout.group + p);
-                        i32::from(if layout.uneven { UNEVEN_CODES[usize::from(code)] } else { code })
+                        value(layout, bytes, r, group * layout.group + p)
                     });
                     for i in 0..m {
                         let (tile, row) = (i / TILE, i % TILE);
@@ -110,9 +126,18 @@ unsafe fn gemm_quantized(
                         }
                     }
                 }
+                if (block + 1) % PART == 0 || block + 1 == blocks {
+                    outliers(block / PART * PART, block + 1);
+                }
             }
         }
     }
+}
+
+/// The code of row `r` and input `i` in a strip's 32 inputs, from the table if there is one.
+fn value(layout: Layout, block: &[u8], r: usize, i: usize) -> i32 {
+    let code = code_at(layout, block, r, i);
+    i32::from(if layout.uneven { UNEVEN_CODES[usize::from(code)] } else { code })
 }
 
 /// Of row `r` of a strip, group `group` of block `block`; the minimum is what is added.
@@ -136,32 +161,43 @@ unsafe fn scale_and_minimum(layout: Layout, b: Strip, block: usize, group: usize
     }
 }
 
-unsafe fn quantize(
-    blocks: usize,
-    groups: usize,
-    height: usize,
-    x: *const f32,
-    codes: *mut i8,
-    scales: *mut f32,
-    sums: *mut i32,
-) {
+unsafe fn quantize(blocks: usize, groups: usize, height: usize, x: *const f32, out: QuantizedRow) {
     // SAFETY: see above.
     unsafe {
-        for block in 0..blocks {
-            let x = std::slice::from_raw_parts(x.add(block * BLOCK), BLOCK);
-            let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+        let row = std::slice::from_raw_parts(x, blocks * BLOCK);
+        let limit = limit(row);
+        for (block, x) in row.chunks(BLOCK).enumerate() {
+            let bits = x.iter().enumerate().map(|(i, x)| u32::from(x.abs() > limit) << i).sum();
+            *out.outliers.add(block) = bits;
+            let usual = |i: usize| if bits >> i & 1 == 0 { x[i] } else { 0.0 };
+            let largest = (0..BLOCK).fold(0.0_f32, |largest, i| largest.max(usual(i).abs()));
             let finite = x.iter().all(|x| x.is_finite());
-            *scales.add(block * height) = if finite { largest / 127.0 } else { f32::NAN };
+            *out.scales.add(block * height) = if finite { largest / 127.0 } else { f32::NAN };
             let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
             let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-            (0..groups).for_each(|group| *sums.add((groups * block + group) * height) = 0);
-            for (i, x) in x.iter().enumerate() {
-                let code = (x * inverse).round_ties_even() as i8;
-                *codes.add(block * height * BLOCK + i) = code;
-                *sums.add((groups * block + i * groups / BLOCK) * height) += i32::from(code);
+            (0..groups).for_each(|group| *out.sums.add((groups * block + group) * height) = 0);
+            for i in 0..BLOCK {
+                let code = (usual(i) * inverse).round_ties_even() as i8;
+                *out.codes.add(block * height * BLOCK + i) = code;
+                *out.sums.add((groups * block + i * groups / BLOCK) * height) += i32::from(code);
             }
         }
     }
+}
+
+/// What a row's outliers are larger than.
+fn limit(x: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; BLOCK];
+    x.iter().enumerate().for_each(|(i, x)| lanes[i % BLOCK] += x.abs());
+    for half in [16, 8, 4, 2, 1] {
+        (0..half).for_each(|i| lanes[i] += lanes[i + half]);
+    }
+    let limit = lanes[0] / x.len() as f32 * OUTLIER;
+    let mut limit = if limit.is_nan() { f32::INFINITY } else { limit.max(f32::MIN_POSITIVE) };
+    while x.iter().filter(|x| x.abs() > limit).count() > x.len() / BLOCK {
+        limit *= 2.0;
+    }
+    limit
 }
 
 unsafe fn gemm_bf16(

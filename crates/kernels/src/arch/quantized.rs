@@ -1,10 +1,11 @@
 //! Products of quantised weights, written once over [`Bytes`].
 //!
 //! Activations come as signed bytes with a scale for each 32, so that a group's products are whole numbers and their sum
-//! exact; `f32` enters once a group. Contracts are those of [`super::Kernels`].
+//! exact; `f32` enters once a group. A few numbers of a row are so much larger than the rest that they would make its scales
+//! coarse; those have products of their own, in `f32`. Contracts are those of [`super::Kernels`].
 
 use super::simd::Bytes;
-use super::{QuantizedLeft, generic};
+use super::{OUTLIER, PART, QuantizedLeft, QuantizedRow, generic};
 use crate::quantized::{BLOCK, Format, Layout, STRIP, SUPER, Scales, Strip, UNEVEN_CODES};
 
 /// A format as a type, so that its kernels are compiled each by itself.
@@ -68,6 +69,41 @@ unsafe fn scales<S: Bytes, Q: Form>(b: Strip, block: usize, group: usize, first:
             }
         }
     }
+}
+
+/// What one vector's rows are for one input.
+#[inline(always)]
+unsafe fn weights<S: Bytes, Q: Form>(b: Strip, input: usize, first: usize) -> S::F {
+    let layout = Q::LAYOUT;
+    let (block, input) = (input / BLOCK, input % BLOCK);
+    // SAFETY: the contract; planes lie inside the block's code_bytes.
+    unsafe {
+        let bytes = b.codes.add(block * layout.code_bytes() + 4 * first);
+        let plane = |(vector, shift, bits, _): (usize, usize, usize, usize)| {
+            S::shift_lanes(S::load_bytes(bytes.add(4 * STRIP * vector)), 8 * (input % 4) + shift, (1 << bits) - 1)
+        };
+        let [low, high] = layout.planes(input / 4);
+        let mut code = plane(low);
+        if layout.uneven {
+            code = S::shift_lanes(S::look_up(&UNEVEN_CODES, code), 0, 255);
+        }
+        let mut code = S::to_f32(code);
+        if high.2 > 0 {
+            code = S::fma(S::to_f32(plane(high)), S::splat((1 << high.3) as f32), code);
+        }
+        let code = S::sub(code, S::splat(layout.offset as f32));
+        let (scale, minimum) = scales::<S, Q>(b, block, input / layout.group, first);
+        if layout.minima { S::fma(code, scale, minimum) } else { S::mul(code, scale) }
+    }
+}
+
+/// The same pointer, which the compiler does not know to move along with others. Where it does, it counts one number up and
+/// adds multiples of it to each address, and then a product and the load in it are two steps to the processor, not one.
+#[inline(always)]
+fn by_itself<T>(mut x: *const T) -> *const T {
+    // SAFETY: it does nothing.
+    unsafe { std::arch::asm!("/* {0} */", inout(reg) x, options(pure, nomem, nostack, preserves_flags)) };
+    x
 }
 
 /// Asks for what lies `AHEAD` bytes of codes behind a block.
@@ -144,9 +180,17 @@ unsafe fn tile<S: Bytes, Q: Form, const H: usize, const R: usize, const AHEAD: u
                     }
                 }
             }
-            x_codes = x_codes.add(H * BLOCK);
+            x_codes = by_itself(x_codes.add(H * BLOCK));
             x_scales = x_scales.add(H);
             x_sums = x_sums.add(H * groups);
+        }
+        // Behind the rest, when the codes that they are multiplied with are near.
+        for i in a.listed(0)..a.listed(blocks) {
+            let input = *a.inputs.add(i) as usize - a.start * BLOCK;
+            let w = weights::<S, Q>(b, input, first);
+            for (r, sum) in sums.iter_mut().enumerate() {
+                *sum = S::fma(w, S::splat(*a.outliers.add(i * H + top + r)), *sum);
+            }
         }
         for (r, sum) in sums.into_iter().enumerate().take(rows - top) {
             generic::store_row::<S, 1>(n, c.add(r * c_stride), [sum]);
@@ -166,22 +210,27 @@ pub unsafe fn tiles<S: Bytes, Q: Form, const H: usize, const R: usize, const AHE
     c_stride: usize,
     add: bool,
 ) {
+    let groups = BLOCK / Q::LAYOUT.group;
     for top in (0..rows).step_by(R) {
         for first in (0..n).step_by(S::LANES) {
-            // SAFETY: the contract; columns from `first` on are left, at most LANES of them in this vector.
-            unsafe {
-                let c = c.add(top * c_stride + first);
-                tile::<S, Q, H, R, AHEAD>(
-                    (n - first).min(S::LANES),
-                    rows,
-                    blocks,
-                    a,
-                    b,
-                    (top, first),
-                    c,
-                    c_stride,
-                    add,
-                );
+            // With nothing to sum, one empty part still sets the output.
+            for part in (0..blocks.max(1)).step_by(PART) {
+                let (a, b, blocks) = (a.after(part, H, groups), b.after(Q::LAYOUT, part), PART.min(blocks - part));
+                // SAFETY: the contract; columns from `first` on are left, at most LANES of them in this vector.
+                unsafe {
+                    let (c, add) = (c.add(top * c_stride + first), add || part > 0);
+                    tile::<S, Q, H, R, AHEAD>(
+                        (n - first).min(S::LANES),
+                        rows,
+                        blocks,
+                        a,
+                        b,
+                        (top, first),
+                        c,
+                        c_stride,
+                        add,
+                    );
+                }
             }
         }
     }
@@ -189,28 +238,52 @@ pub unsafe fn tiles<S: Bytes, Q: Form, const H: usize, const R: usize, const AHE
 
 /// See [`super::Kernels::quantize`].
 #[inline(always)]
-pub unsafe fn quantize<S: Bytes>(
+pub unsafe fn quantize<S: Bytes>(blocks: usize, groups: usize, height: usize, x: *const f32, out: QuantizedRow) {
+    // SAFETY: the contract.
+    unsafe {
+        let mean = mean_size::<S>(blocks, x);
+        // Of a row with numbers that are none or infinite, none is an outlier. The mean of the smallest numbers can round to
+        // zero, and no number would ever be small enough.
+        let mut limit = if mean.is_finite() { (mean * OUTLIER).max(f32::MIN_POSITIVE) } else { f32::INFINITY };
+        // That comes to an end: fewer than one in n can be larger than n times the mean.
+        while quantize_within::<S>(blocks, groups, height, x, limit, mean.is_finite(), out) > blocks {
+            limit *= 2.0;
+        }
+    }
+}
+
+/// Rounds what is no larger than `limit` of a row that is known to be `finite` or not, and counts the rest.
+#[inline(always)]
+unsafe fn quantize_within<S: Bytes>(
     blocks: usize,
     groups: usize,
     height: usize,
     x: *const f32,
-    codes: *mut i8,
-    scales: *mut f32,
-    sums: *mut i32,
-) {
+    limit: f32,
+    finite: bool,
+    out: QuantizedRow,
+) -> usize {
+    let mut found = 0;
     // SAFETY: the contract; all reads and writes lie inside the blocks.
     unsafe {
+        let limit = S::splat(limit);
         for block in 0..blocks {
             let x = x.add(block * BLOCK);
-            let (mut largest, mut nothing) = (S::splat(0.0), S::splat(0.0));
+            let (mut largest, mut outliers) = (S::splat(0.0), 0);
             for at in (0..BLOCK).step_by(S::LANES) {
                 let x = S::load(x.add(at));
-                largest = S::max(largest, S::max(x, S::sub(S::splat(0.0), x)));
-                // Zero, unless a number is infinite or none, which must show in the scale.
-                nothing = S::fma(x, S::splat(0.0), nothing);
+                largest = S::max(largest, size::<S>(S::within(x, limit)));
+                outliers |= S::outside(x, limit) << at;
+            }
+            *out.outliers.add(block) = outliers;
+            found += outliers.count_ones() as usize;
+            // Zero, unless a number is infinite or none, which must show in the scale.
+            let mut nothing = 0.0;
+            if !finite {
+                (0..BLOCK).for_each(|i| nothing += *x.add(i) * 0.0);
             }
             let largest = S::largest(largest);
-            *scales.add(block * height) = largest / 127.0 + S::sum(nothing);
+            *out.scales.add(block * height) = largest / 127.0 + nothing;
             let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
             // Of numbers so small that the inverse overflows, nothing is left.
             let inverse = S::splat(if inverse.is_finite() { inverse } else { 0.0 });
@@ -219,12 +292,41 @@ pub unsafe fn quantize<S: Bytes>(
                 // What is no number becomes the smallest one, whose sum wraps; its scale says so.
                 let mut sum = 0_i32;
                 for at in (width * group..width * (group + 1)).step_by(S::LANES) {
-                    let rounded = S::mul(S::load(x.add(at)), inverse);
-                    sum = sum.wrapping_add(S::store_i8(codes.add(block * height * BLOCK + at), rounded));
+                    let rounded = S::mul(S::within(S::load(x.add(at)), limit), inverse);
+                    sum = sum.wrapping_add(S::store_i8(out.codes.add(block * height * BLOCK + at), rounded));
                 }
-                *sums.add((groups * block + group) * height) = sum;
+                *out.sums.add((groups * block + group) * height) = sum;
             }
         }
+    }
+    found
+}
+
+#[inline(always)]
+unsafe fn size<S: Bytes>(x: S::F) -> S::F {
+    // SAFETY: the contract.
+    unsafe { S::max(x, S::sub(S::splat(0.0), x)) }
+}
+
+/// The mean size of a row's numbers.
+#[inline(always)]
+unsafe fn mean_size<S: Bytes>(blocks: usize, x: *const f32) -> f32 {
+    // SAFETY: the contract; LANES are eight at least.
+    unsafe {
+        let mut sums = [S::splat(0.0); BLOCK / 8];
+        for block in 0..blocks {
+            for (i, sum) in sums.iter_mut().enumerate().take(BLOCK / S::LANES) {
+                *sum = S::add(*sum, size::<S>(S::load(x.add(block * BLOCK + i * S::LANES))));
+            }
+        }
+        let mut vectors = BLOCK / S::LANES;
+        while vectors > 1 {
+            vectors /= 2;
+            for i in 0..vectors {
+                sums[i] = S::add(sums[i], sums[i + vectors]);
+            }
+        }
+        S::sum(sums[0]) / (blocks * BLOCK) as f32
     }
 }
 

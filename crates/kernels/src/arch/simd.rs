@@ -22,6 +22,10 @@ pub(crate) trait Simd {
     /// The larger, y where either is NaN.
     unsafe fn max(x: Self::F, y: Self::F) -> Self::F;
     unsafe fn min(x: Self::F, y: Self::F) -> Self::F;
+    /// x where its size is no larger than y, else 0.
+    unsafe fn within(x: Self::F, y: Self::F) -> Self::F;
+    /// A bit for each lane, the first the lowest, that is set where x is larger than y in size.
+    unsafe fn outside(x: Self::F, y: Self::F) -> u32;
     /// x * y + z, rounded once.
     unsafe fn fma(x: Self::F, y: Self::F, z: Self::F) -> Self::F;
     /// To the nearest integer, ties to even.
@@ -50,6 +54,8 @@ pub(crate) trait Bytes: Simd {
     /// Moves the bits of each byte up (down, where negative) by `by`, and keeps those of `mask`.
     unsafe fn shift_and_mask(x: Self::I, by: i32, mask: u8) -> Self::I;
     unsafe fn or(x: Self::I, y: Self::I) -> Self::I;
+    /// Moves the bits of each lane down by `by`, below 32, and keeps those of `mask`.
+    unsafe fn shift_lanes(x: Self::I, by: usize, mask: i32) -> Self::I;
     /// `table[byte]` for each byte below 16.
     unsafe fn look_up(table: &[u8; 16], x: Self::I) -> Self::I;
     /// sum + the products of four codes below 64 with the four signed bytes at `x`, in each lane.

@@ -6,6 +6,9 @@ use minke_kernels::{Cpu, Matrix, View};
 
 use crate::data::{Data, assert_near, assert_same, sum};
 
+/// What makes an outlier; see `Kernels::quantize`.
+const OUTLIER: f32 = 8.0;
+
 /// A row of random codes with scales of about 1 / the largest code.
 fn row(data: &mut Data, format: Format, inputs: usize) -> Row {
     let layout = format.layout();
@@ -25,22 +28,72 @@ fn row(data: &mut Data, format: Format, inputs: usize) -> Row {
     row
 }
 
-/// A row of activations as products take it: for each block of 32 its scale and its whole numbers.
+/// What numbers of a row are outliers from: OUTLIER times its mean size, or twice that and so on until there are no more of
+/// them than blocks.
+fn limit(x: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; 32];
+    x.iter().enumerate().for_each(|(i, x)| lanes[i % 32] += x.abs());
+    for half in [16, 8, 4, 2, 1] {
+        (0..half).for_each(|i| lanes[i] += lanes[i + half]);
+    }
+    let mut limit = (lanes[0] / x.len() as f32 * OUTLIER).max(f32::MIN_POSITIVE);
+    while x.iter().filter(|x| x.abs() > limit).count() > x.len() / 32 {
+        limit *= 2.0;
+    }
+    limit
+}
+
+/// A row of activations as products take it: outliers as they are, and of the rest each block's scale and whole numbers.
 fn rounded(x: &[f32]) -> Vec<f64> {
+    let limit = limit(x);
     let blocks = x.chunks(32).map(|x| {
-        let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+        let usual = |x: f32| if x.abs() > limit { 0.0 } else { x };
+        let largest = x.iter().fold(0.0_f32, |largest, &x| largest.max(usual(x).abs()));
         let (scale, inverse) = (largest / 127.0, if largest > 0.0 { 127.0 / largest } else { 0.0 });
         let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-        x.iter().map(move |x| f64::from((x * inverse).round_ties_even()) * f64::from(scale)).collect::<Vec<f64>>()
+        let whole = move |x: f32| f64::from((x * inverse).round_ties_even()) * f64::from(scale);
+        x.iter().map(|&x| if x.abs() > limit { f64::from(x) } else { whole(x) }).collect::<Vec<f64>>()
     });
     blocks.flatten().collect()
+}
+
+/// Rows of `k` with outliers of many kinds, beside each other.
+fn peaky(data: &mut Data, m: usize, k: usize) -> Vec<f32> {
+    let mut x = data.normal(m * k, 1.0);
+    for (i, x) in x.chunks_mut(k.max(1)).enumerate() {
+        match i % 8 {
+            // None, a few, one that is huge, and a block full of them.
+            0 => {}
+            1 => x.iter_mut().step_by(41).for_each(|x| *x *= 100.0),
+            2 => x[data.size(0, k - 1)] = 1e30,
+            3 => x[..32].iter_mut().for_each(|x| *x *= 300.0),
+            // So many that only the larger ones can be some.
+            4 => x.iter_mut().step_by(9).enumerate().for_each(|(i, x)| *x *= [40.0, 4000.0][i % 8 / 7]),
+            // One number beside zeros, and so small ones that their mean is zero.
+            5 => x.iter_mut().skip(1).for_each(|x| *x = 0.0),
+            6 => x.iter_mut().enumerate().for_each(|(i, x)| *x = f32::from_bits(u32::from(i % 7 == 0))),
+            // Just as large as is no outlier yet, since the mean is a half; and in the last block the next larger number.
+            _ => {
+                for (i, x) in x.iter_mut().enumerate() {
+                    *x = [1.0, OUTLIER / 2.0, 0.0][usize::from(i % 32 >= 12) + usize::from(i % 32 > 12)];
+                }
+                x[k - 20] = (OUTLIER / 2.0).next_up();
+                assert_eq!(limit(x), OUTLIER / 2.0);
+            }
+        }
+    }
+    x
 }
 
 pub fn products(cpu: &Cpu) {
     let mut data = Data::new(31);
     for format in Format::ALL {
-        for (m, n, blocks) in [(1, 1, 1), (2, 17, 2), (13, 32, 1), (25, 50, 3), (7, 100, 5), (100, 33, 2), (3, 16, 0)] {
-            let k = blocks * format.block() * if format.block() == 32 { 3 } else { 1 };
+        // The last are cut into parts where there are many rows, and not where there are few.
+        for (m, n, k) in
+            [(1, 1, 1), (2, 17, 2), (13, 32, 1), (25, 50, 3), (7, 100, 5), (100, 33, 2), (3, 16, 0), (50, 16, 6)]
+        {
+            let k = k * 256;
+            let k = if format.block() == 32 && k < 1280 { k / 256 * 96 } else { k };
             let rows: Vec<Row> = (0..n).map(|_| row(&mut data, format, k)).collect();
             let matrix = Matrix::quantized(cpu, format, n, k, &|i, row| row.clone_from(&rows[i]));
             let mut weights = vec![0.0; n * k];
@@ -50,7 +103,12 @@ pub fn products(cpu: &Cpu) {
                 matrix.row(i, &mut back);
                 assert_same(&format!("row {i} of {}", format.name()), &back, weights);
             }
-            let x = if data.flip() { data.normal(m * k, 1.0) } else { data.hostile(m * k) };
+            let x = match data.size(0, 3) {
+                0 => data.normal(m * k, 1.0),
+                1 => data.hostile(m * k),
+                _ if k > 0 => peaky(&mut data, m, k),
+                _ => Vec::new(),
+            };
             let what = format!("{m} by {n} by {k} of {}", format.name());
             let before = data.normal(m * n, 1.0);
             for mode in [Mode::Set, Mode::Add] {
