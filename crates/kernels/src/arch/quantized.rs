@@ -100,6 +100,7 @@ unsafe fn weights<S: Bytes, Q: Form>(b: Strip, input: usize, first: usize) -> S:
 /// The same pointer, which the compiler does not know to move along with others. Where it does, it counts one number up and
 /// adds multiples of it to each address, and then a product and the load in it are two steps to the processor, not one.
 #[inline(always)]
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "nothing is read or written by it")]
 fn by_itself<T>(mut x: *const T) -> *const T {
     // SAFETY: it does nothing.
     unsafe { std::arch::asm!("/* {0} */", inout(reg) x, options(pure, nomem, nostack, preserves_flags)) };
