@@ -88,10 +88,19 @@ fn peaky(data: &mut Data, m: usize, k: usize) -> Vec<f32> {
 pub fn products(cpu: &Cpu) {
     let mut data = Data::new(31);
     for format in Format::ALL {
-        // The last are cut into parts where there are many rows, and not where there are few.
-        for (m, n, k) in
-            [(1, 1, 1), (2, 17, 2), (13, 32, 1), (25, 50, 3), (7, 100, 5), (100, 33, 2), (3, 16, 0), (50, 16, 6)]
-        {
+        // The last but one are cut into parts where there are many rows, and not where there are few; the last fill a task
+        // with less than a row.
+        for (m, n, k) in [
+            (1, 1, 1),
+            (2, 17, 2),
+            (13, 32, 1),
+            (25, 50, 3),
+            (7, 100, 5),
+            (100, 33, 2),
+            (3, 16, 0),
+            (50, 16, 6),
+            (2, 1, 65),
+        ] {
             let k = k * 256;
             let k = if format.block() == 32 && k < 1280 { k / 256 * 96 } else { k };
             let rows: Vec<Row> = (0..n).map(|_| row(&mut data, format, k)).collect();
