@@ -19,7 +19,7 @@ const INNER: usize = 256;
 const QUANTIZED_INNER: usize = 1024;
 const _: () = assert!(QUANTIZED_INNER.is_multiple_of(PART * quantized::BLOCK), "parts are whole");
 /// Rows for which a weight is read rather than worked on.
-const FEW: usize = 2;
+pub(crate) const FEW: usize = 2;
 /// Multiply-adds below which a call does not wake the other threads.
 const SMALL: usize = 1 << 15;
 

@@ -4,12 +4,13 @@
 //! process uses tiles, so what one block of assembly leaves in them, the next one finds.
 
 use std::arch::asm;
-use std::arch::x86_64::{__cpuid_count, _MM_HINT_T0, _mm_prefetch};
+use std::arch::x86_64::__cpuid_count;
 use std::cell::Cell;
 use std::sync::LazyLock;
 
 use super::avx512::{self, Avx512};
-use super::{Format, Kernels, PANEL, QuantizedLeft, Strip, TILE, quantized};
+use super::{Format, Kernels, PANEL, QuantizedLeft, Strip, TILE, ask_for, quantized};
+use crate::gemm::FEW;
 
 /// Rows of a tile, and f32 columns of one.
 const SIDE: usize = 16;
@@ -139,9 +140,7 @@ unsafe fn step<const LOWER: bool>(a: *const u16, stride: usize, b: *const u16, a
     // SAFETY: the caller's.
     unsafe {
         if ask {
-            for line in (0..SIDE * PAIRS).step_by(64) {
-                _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD + line));
-            }
+            ask_for(b.cast::<u8>().wrapping_add(AHEAD), SIDE * PAIRS);
         }
         load::<6, u16>(b, PAIRS);
         load::<4, u16>(a, stride);
@@ -282,9 +281,9 @@ unsafe fn gemm_quantized(
     c_stride: usize,
     add: bool,
 ) {
-    if m > 2 {
+    if m > FEW {
         // SAFETY: the caller's contract.
         return unsafe { (avx512::KERNELS.gemm_quantized)(format, m, n, blocks, a, b, c, c_stride, add) };
     }
-    quantized::gemm!(Avx512, ahead 4096, [(2, 2), (1, 1)], format, m, n, blocks, a, b, c, c_stride, add)
+    quantized::gemm!(Avx512, ahead AHEAD, [(2, 2), (1, 1)], format, m, n, blocks, a, b, c, c_stride, add)
 }

@@ -5,7 +5,7 @@
 //! coarse; those have products of their own, in `f32`. Contracts are those of [`super::Kernels`].
 
 use super::simd::Bytes;
-use super::{OUTLIER, PART, QuantizedLeft, QuantizedRow, generic};
+use super::{OUTLIER, PART, QuantizedLeft, QuantizedRow, ask_for, generic};
 use crate::quantized::{BLOCK, Format, Layout, STRIP, SUPER, Scales, Strip, UNEVEN_CODES};
 
 /// A format as a type, so that its kernels are compiled each by itself.
@@ -109,17 +109,10 @@ fn by_itself<T>(mut x: *const T) -> *const T {
 
 /// Asks for what lies `AHEAD` bytes of codes behind a block.
 #[inline(always)]
-unsafe fn ask_ahead<Q: Form, const AHEAD: usize>(block: usize, b: Strip) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    let layout = Q::LAYOUT;
-    let (codes, scales) = (layout.code_bytes(), layout.scale_bytes());
-    // SAFETY: every x86-64 has SSE, and a prefetch reads nothing.
-    unsafe {
-        for line in (0..codes).step_by(64) {
-            _mm_prefetch::<_MM_HINT_T0>(b.codes.wrapping_add(AHEAD + block * codes + line).cast());
-        }
-        _mm_prefetch::<_MM_HINT_T0>(b.scales.wrapping_add((AHEAD / codes + block) * scales).cast());
-    }
+fn ask_ahead<Q: Form, const AHEAD: usize>(block: usize, b: Strip) {
+    let (codes, scales) = (Q::LAYOUT.code_bytes(), Q::LAYOUT.scale_bytes());
+    ask_for(b.codes.wrapping_add(AHEAD + block * codes), codes);
+    ask_for(b.scales.wrapping_add((AHEAD / codes + block) * scales), 1);
 }
 
 /// R rows, from `top` on, of a tile of H rows of activations by one vector of a strip's rows, whose first is `first`; n
@@ -334,7 +327,7 @@ unsafe fn mean_size<S: Bytes>(blocks: usize, x: *const f32) -> f32 {
 /// [`super::Kernels::gemm_quantized`] for an instruction set, by tiles of the heights that are listed, each so many rows at a
 /// time, the highest first; codes are asked for so many bytes ahead.
 macro_rules! gemm {
-    ($S:ident, ahead $ahead:literal, [$(($H:literal, $R:literal)),+], $format:ident, $m:ident, $n:ident, $blocks:ident, $a:ident, $b:ident, $c:ident, $c_stride:ident, $add:ident) => {{
+    ($S:ident, ahead $ahead:expr, [$(($H:literal, $R:literal)),+], $format:ident, $m:ident, $n:ident, $blocks:ident, $a:ident, $b:ident, $c:ident, $c_stride:ident, $add:ident) => {{
         macro_rules! of {
             ($F:ident) => {{
                 let groups = $crate::quantized::BLOCK / Format::$F.layout().group;
@@ -345,7 +338,7 @@ macro_rules! gemm {
                     match height {
                         // SAFETY: rows row..row + rows lie below m; the rest is the caller's contract.
                         $($H => unsafe {
-                            quantized::tiles::<$S, quantized::Of<{ Format::$F as u8 }>, $H, $R, $ahead>($n, rows, $blocks, a, $b, c, $c_stride, $add)
+                            quantized::tiles::<$S, quantized::Of<{ Format::$F as u8 }>, $H, $R, { $ahead }>($n, rows, $blocks, a, $b, c, $c_stride, $add)
                         },)+
                         _ => unreachable!("tiles have 1, 2, 4 or 8 rows"),
                     }
