@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use minke_kernels::Dtype;
+use minke_kernels::random::fnv1a;
 
 use crate::chat_template::ChatTemplate;
 use crate::config::{Attention, Config};
@@ -120,9 +121,8 @@ impl Checkpoint {
             Self::Gguf(file, _) => file.map().path()?.canonicalize().ok()?,
         };
         let bytes = path.as_os_str().as_encoded_bytes().iter().chain(precision.name().as_bytes());
-        // FNV-1a: names need to differ, and what is in the file is checked by itself.
-        let hash =
-            bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, &b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        // Names need to differ; what is in the file is checked by itself.
+        let hash = fnv1a(bytes.copied());
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let short: String = stem.chars().take(40).collect();
         Some(format!("{short}-{hash:016x}.packed"))

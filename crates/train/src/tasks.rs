@@ -8,7 +8,7 @@ mod expression;
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
-use minke_kernels::random::Random;
+use minke_kernels::random::{Random, fnv1a};
 use serde::{Deserialize, Serialize};
 
 /// Opens a completion's thought.
@@ -167,15 +167,12 @@ fn complete(thought: &str, answer: &str) -> String {
     format!("{THINK}{thought}{END_THINK}{answer}{END}")
 }
 
-/// The side of the split that a set of numbers is on, whatever their order: FNV-1a (draft-eastlake-fnv) of the sorted
-/// numbers, one fifth held out.
+/// The side of the split that a set of numbers is on, whatever their order: by the hash of the sorted numbers, one
+/// fifth held out.
 fn split_of(numbers: &[u32]) -> Split {
     let mut sorted = numbers.to_vec();
     sorted.sort_unstable();
-    let hash = sorted
-        .iter()
-        .flat_map(|n| n.to_le_bytes())
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let hash = fnv1a(sorted.iter().flat_map(|n| n.to_le_bytes()));
     // The high bits: every byte has reached them.
     if (hash >> 32).is_multiple_of(5) { Split::HeldOut } else { Split::Train }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use minke_kernels::quantized::{Format, Row};
+use minke_kernels::random::fnv1a;
 use minke_kernels::{Buffer, Cpu, Dtype, Isa, Matrix, Packing, Shared};
 
 const OUTPUTS: usize = 37;
@@ -91,12 +92,7 @@ fn matrices_come_back_from_their_bytes() {
 #[test]
 fn the_layout_is_the_one_that_is_counted() {
     let cpu = Cpu::new(Isa::Portable, 1);
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for packing in packings() {
-        for byte in matrix(&cpu, packing).streams().concat() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        }
-    }
+    let hash = fnv1a(packings().flat_map(|packing| matrix(&cpu, packing).streams().concat()));
     assert_eq!(
         (Packing::LAYOUT, hash),
         (1, 0x94e8_8a0f_39f4_674f),
