@@ -150,12 +150,22 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn load_bf16_pairs(p: *const u16) -> (__m256, __m256) {
         // SAFETY: see above.
-        unsafe {
-            let pairs = _mm256_loadu_si256(p.cast());
-            let even = _mm256_slli_epi32(pairs, 16);
-            let odd = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32));
-            (_mm256_castsi256_ps(even), _mm256_castsi256_ps(odd))
-        }
+        unsafe { widen_pairs(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn splat_bf16_pair(p: *const u16) -> (__m256, __m256) {
+        // SAFETY: see above; p has two numbers.
+        unsafe { widen_pairs(_mm256_set1_epi32(p.cast::<i32>().read_unaligned())) }
+    }
+}
+
+/// The even and the odd ones.
+#[inline(always)]
+unsafe fn widen_pairs(pairs: __m256i) -> (__m256, __m256) {
+    // SAFETY: see above.
+    unsafe {
+        let (even, odd) = (_mm256_slli_epi32(pairs, 16), _mm256_and_si256(pairs, _mm256_set1_epi32(!0xffff)));
+        (_mm256_castsi256_ps(even), _mm256_castsi256_ps(odd))
     }
 }
 
@@ -163,6 +173,7 @@ impl Simd for Avx2 {
 impl Bytes for Avx2 {
     type I = __m256i;
     const SIGNED: bool = true;
+    const NARROW: bool = true;
     #[inline(always)]
     unsafe fn splat_i32(x: i32) -> __m256i {
         // SAFETY: see above.
@@ -201,12 +212,22 @@ impl Bytes for Avx2 {
         unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), x) }
     }
     #[inline(always)]
-    unsafe fn dot(sum: __m256i, codes: __m256i, x: *const i8) -> __m256i {
-        // SAFETY: see above; x has four bytes. Two products of 63 and 127 fit 16 bits.
+    unsafe fn begin(_: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
+    unsafe fn dot(part: __m256i, codes: __m256i, x: *const i8) -> __m256i {
+        // SAFETY: see above; x has four bytes.
         unsafe {
-            let pairs = _mm256_maddubs_epi16(codes, _mm256_set1_epi32(x.cast::<i32>().read_unaligned()));
-            _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            let x = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
+            _mm256_add_epi16(part, _mm256_maddubs_epi16(codes, x))
         }
+    }
+    #[inline(always)]
+    unsafe fn end(sum: __m256i, part: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(part, _mm256_set1_epi16(1))) }
     }
     #[inline(always)]
     unsafe fn dot_wide(sum: __m256i, codes: __m256i, x: *const i8) -> __m256i {

@@ -141,12 +141,22 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn load_bf16_pairs(p: *const u16) -> (__m512, __m512) {
         // SAFETY: see above.
-        unsafe {
-            let pairs = _mm512_loadu_si512(p.cast());
-            let even = _mm512_slli_epi32(pairs, 16);
-            let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32));
-            (_mm512_castsi512_ps(even), _mm512_castsi512_ps(odd))
-        }
+        unsafe { widen_pairs(_mm512_loadu_si512(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn splat_bf16_pair(p: *const u16) -> (__m512, __m512) {
+        // SAFETY: see above; p has two numbers.
+        unsafe { widen_pairs(_mm512_set1_epi32(p.cast::<i32>().read_unaligned())) }
+    }
+}
+
+/// The even and the odd ones.
+#[inline(always)]
+unsafe fn widen_pairs(pairs: __m512i) -> (__m512, __m512) {
+    // SAFETY: see above.
+    unsafe {
+        let (even, odd) = (_mm512_slli_epi32(pairs, 16), _mm512_and_si512(pairs, _mm512_set1_epi32(!0xffff)));
+        (_mm512_castsi512_ps(even), _mm512_castsi512_ps(odd))
     }
 }
 
@@ -154,6 +164,7 @@ impl Simd for Avx512 {
 impl Bytes for Avx512 {
     type I = __m512i;
     const SIGNED: bool = false;
+    const NARROW: bool = false;
     #[inline(always)]
     unsafe fn splat_i32(x: i32) -> __m512i {
         // SAFETY: see above.
@@ -192,9 +203,17 @@ impl Bytes for Avx512 {
         unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), x) }
     }
     #[inline(always)]
-    unsafe fn dot(sum: __m512i, codes: __m512i, x: *const i8) -> __m512i {
+    unsafe fn begin(sum: __m512i) -> __m512i {
+        sum
+    }
+    #[inline(always)]
+    unsafe fn dot(part: __m512i, codes: __m512i, x: *const i8) -> __m512i {
         // SAFETY: see above; x has four bytes.
-        unsafe { _mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(x.cast::<i32>().read_unaligned())) }
+        unsafe { _mm512_dpbusd_epi32(part, codes, _mm512_set1_epi32(x.cast::<i32>().read_unaligned())) }
+    }
+    #[inline(always)]
+    unsafe fn end(_: __m512i, part: __m512i) -> __m512i {
+        part
     }
     #[inline(always)]
     unsafe fn dot_wide(sum: __m512i, codes: __m512i, x: *const i8) -> __m512i {

@@ -94,12 +94,18 @@ impl Simd for Sixteen {
         let at = |i: usize| f32::from_bits(u32::from(unsafe { *p.add(i) }) << 16);
         (std::array::from_fn(|i| at(2 * i)), std::array::from_fn(|i| at(2 * i + 1)))
     }
+    unsafe fn splat_bf16_pair(p: *const u16) -> ([f32; 16], [f32; 16]) {
+        // SAFETY: see above.
+        let at = |i: usize| [f32::from_bits(u32::from(unsafe { *p.add(i) }) << 16); 16];
+        (at(0), at(1))
+    }
 }
 
 // SAFETY (all blocks below): the trait's contract, as above.
 impl Bytes for Sixteen {
     type I = [i32; 16];
     const SIGNED: bool = false;
+    const NARROW: bool = false;
     unsafe fn splat_i32(x: i32) -> [i32; 16] {
         [x; 16]
     }
@@ -119,6 +125,12 @@ impl Bytes for Sixteen {
     }
     unsafe fn look_up(table: &[u8; 16], x: [i32; 16]) -> [i32; 16] {
         x.map(|x| i32::from_le_bytes(x.to_le_bytes().map(|byte| table[usize::from(byte)])))
+    }
+    unsafe fn begin(sum: [i32; 16]) -> [i32; 16] {
+        sum
+    }
+    unsafe fn end(_: [i32; 16], part: [i32; 16]) -> [i32; 16] {
+        part
     }
     unsafe fn dot(sum: [i32; 16], codes: [i32; 16], x: *const i8) -> [i32; 16] {
         // SAFETY: see above; x has four bytes.

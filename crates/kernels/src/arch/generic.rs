@@ -5,6 +5,7 @@
 
 use super::simd::Simd;
 use super::{AdamStep, Left, PAGE, PANEL};
+use std::mem::MaybeUninit;
 
 /// The first n of V vectors at p, zeros behind them.
 #[inline(always)]
@@ -507,12 +508,14 @@ unsafe fn rows_bf16<S: Simd, const R: usize, const V: usize>(
             }
         }
         for p in 0..k / 2 {
+            let mut pairs = [(S::splat(0.0), S::splat(0.0)); R];
+            for (r, pair) in pairs.iter_mut().enumerate() {
+                *pair = S::splat_bf16_pair(a.add(r * a_stride + 2 * p));
+            }
             for v in 0..V {
                 let (even, odd) = S::load_bf16_pairs(b.add(2 * (p * PANEL + v * S::LANES)));
-                for r in 0..R {
-                    let a = a.add(r * a_stride + 2 * p);
-                    let (first, second) = (S::splat(widen(*a)), S::splat(widen(*a.add(1))));
-                    sums[r][v] = S::fma(second, odd, S::fma(first, even, sums[r][v]));
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    sums[v] = S::fma(pairs[r].1, odd, S::fma(pairs[r].0, even, sums[v]));
                 }
             }
         }
@@ -555,44 +558,66 @@ pub unsafe fn gemm_bf16<S: Simd>(
     add: bool,
 ) {
     const ROWS: usize = 6;
-    const DEPTH: usize = 256;
-    // SAFETY: the contract; rows stay below m, depths below k, and the scratch holds ROWS and PANEL of DEPTH.
+    let many = if k == 0 { 0 } else { m - m % ROWS };
+    // SAFETY: the contract; rows stay below m.
     unsafe {
-        let many = m - m % ROWS;
-        let (mut left, mut right) = ([0.0_f32; ROWS * DEPTH], [0.0_f32; PANEL * DEPTH]);
-        let mut start = 0;
-        while many > 0 && start < k {
-            let depth = DEPTH.min(k - start);
-            for p in 0..depth / 2 {
-                for v in 0..PANEL / S::LANES {
-                    let at = v * S::LANES;
-                    let (even, odd) = S::load_bf16_pairs(b.add(2 * ((start / 2 + p) * PANEL + at)));
-                    S::store(right.as_mut_ptr().add(2 * p * PANEL + at), even);
-                    S::store(right.as_mut_ptr().add((2 * p + 1) * PANEL + at), odd);
-                }
-            }
-            for i in (0..many).step_by(ROWS) {
-                for r in 0..ROWS {
-                    for p in 0..depth {
-                        left[r * DEPTH + p] = widen(*a.add((i + r) * a_stride + start + p));
-                    }
-                }
-                let a = Left { data: left.as_ptr(), row: DEPTH, column: 1 };
-                let c = c.add(i * c_stride);
-                rows::<S, ROWS, 2>(n, depth, a, right.as_ptr(), PANEL, c, c_stride, add || start > 0);
-            }
-            start += depth;
+        if many > 0 {
+            widened::<S, ROWS>(many, n, k, a, a_stride, b, c, c_stride, add);
         }
-        let mut i = if k == 0 { 0 } else { many };
+        let mut i = many;
         while i < m {
             let (a, c) = (a.add(i * a_stride), c.add(i * c_stride));
-            match m - i {
+            let rows = (m - i).min(4);
+            match rows {
                 1 if S::LANES == 8 => all_columns_bf16::<S, 1, 4>(n, k, a, a_stride, b, c, c_stride, add),
                 1 => all_columns_bf16::<S, 1, 2>(n, k, a, a_stride, b, c, c_stride, add),
                 2 => all_columns_bf16::<S, 2, 2>(n, k, a, a_stride, b, c, c_stride, add),
-                _ => all_columns_bf16::<S, 3, 2>(n, k, a, a_stride, b, c, c_stride, add),
+                3 => all_columns_bf16::<S, 3, 2>(n, k, a, a_stride, b, c, c_stride, add),
+                _ => all_columns_bf16::<S, 4, 2>(n, k, a, a_stride, b, c, c_stride, add),
             }
-            i += (m - i).min(3);
+            i += rows;
+        }
+    }
+}
+
+/// [`gemm_bf16`] for a multiple of R rows, in `f32`.
+#[inline(always)]
+unsafe fn widened<S: Simd, const R: usize>(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: *const u16,
+    a_stride: usize,
+    b: *const u16,
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
+) {
+    const DEPTH: usize = 256;
+    let mut left = [const { [const { MaybeUninit::<f32>::uninit() }; DEPTH] }; R];
+    let mut right = [const { [const { MaybeUninit::<f32>::uninit() }; PANEL] }; DEPTH];
+    let (left, right): (*mut f32, *mut f32) = (left.as_mut_ptr().cast(), right.as_mut_ptr().cast());
+    for start in (0..k).step_by(DEPTH) {
+        let depth = DEPTH.min(k - start);
+        // SAFETY: the contract; depths stay below k, and what is read of the scratch was written just before.
+        unsafe {
+            for p in 0..depth / 2 {
+                for at in (0..PANEL).step_by(S::LANES) {
+                    let (even, odd) = S::load_bf16_pairs(b.add(2 * ((start / 2 + p) * PANEL + at)));
+                    S::store(right.add(2 * p * PANEL + at), even);
+                    S::store(right.add((2 * p + 1) * PANEL + at), odd);
+                }
+            }
+            for i in (0..m).step_by(R) {
+                for r in 0..R {
+                    for p in 0..depth {
+                        *left.add(r * DEPTH + p) = widen(*a.add((i + r) * a_stride + start + p));
+                    }
+                }
+                let a = Left { data: left, row: DEPTH, column: 1 };
+                let c = c.add(i * c_stride);
+                rows::<S, R, 2>(n, depth, a, right, PANEL, c, c_stride, add || start > 0);
+            }
         }
     }
 }

@@ -115,6 +115,12 @@ fn ask_ahead<Q: Form, const AHEAD: usize>(block: usize, b: Strip) {
     ask_for(b.scales.wrapping_add((AHEAD / codes + block) * scales), 1);
 }
 
+/// Fours of inputs whose products with the largest codes of so many bits a sum of [`Bytes::dot`] has room for.
+const fn run<S: Bytes>(bits: usize) -> usize {
+    let most = if S::NARROW { i16::MAX as usize / (2 * 127 * ((1 << bits) - 1)) } else { BLOCK / 4 };
+    if most > BLOCK / 4 { BLOCK / 4 } else { most }
+}
+
 /// R rows, from `top` on, of a tile of H rows of activations by one vector of a strip's rows, whose first is `first`; n
 /// columns of the result are kept, and those of its rows that lie below `rows`. Codes are asked for `AHEAD` bytes before they
 /// are needed, unless that is 0.
@@ -155,14 +161,29 @@ unsafe fn tile<S: Bytes, Q: Form, const H: usize, const R: usize, const AHEAD: u
                         *dot = S::splat_i32(*x_sums.add(group * H + r));
                     }
                 }
-                for i in 0..8 / groups {
-                    // The two nibbles of a vector one after the other, so that it is loaded once.
-                    let j = if groups == 1 { i % 2 * 4 + i / 2 } else { group * 4 + i };
-                    let codes = codes::<S, Q>(bytes, j);
-                    for (r, dot) in dots.iter_mut().enumerate() {
-                        let x = x_codes.add(r * BLOCK + 4 * j);
-                        *dot = if wide { S::dot_wide(*dot, codes, x) } else { S::dot(*dot, codes, x) };
+                let quads = 8 / groups;
+                let run = if wide { quads } else { run::<S>(layout.bits) };
+                let mut start = 0;
+                while start < quads {
+                    let mut parts = dots;
+                    if !wide {
+                        parts.iter_mut().for_each(|part| *part = S::begin(*part));
                     }
+                    let mut i = start;
+                    while i < quads && i < start + run {
+                        // The two nibbles of a vector one after the other, so that it is loaded once.
+                        let j = if groups == 1 { i % 2 * 4 + i / 2 } else { group * 4 + i };
+                        let codes = codes::<S, Q>(bytes, j);
+                        for (r, part) in parts.iter_mut().enumerate() {
+                            let x = x_codes.add(r * BLOCK + 4 * j);
+                            *part = if wide { S::dot_wide(*part, codes, x) } else { S::dot(*part, codes, x) };
+                        }
+                        i += 1;
+                    }
+                    for (r, dot) in dots.iter_mut().enumerate() {
+                        *dot = if wide { parts[r] } else { S::end(*dot, parts[r]) };
+                    }
+                    start += run;
                 }
                 let (scale, minimum) = scales::<S, Q>(b, block, group, first);
                 for (r, sum) in sums.iter_mut().enumerate() {

@@ -41,6 +41,8 @@ pub(crate) trait Simd {
     unsafe fn store_bf16(p: *mut u16, x: Self::F);
     /// LANES bf16 pairs (low half first): the even elements and the odd elements, as f32.
     unsafe fn load_bf16_pairs(p: *const u16) -> (Self::F, Self::F);
+    /// The same for one pair, in all lanes.
+    unsafe fn splat_bf16_pair(p: *const u16) -> (Self::F, Self::F);
 }
 
 /// Vectors of [`Simd::LANES`] whole numbers, of 32 bits or as four bytes each, for products of quantised numbers.
@@ -48,6 +50,8 @@ pub(crate) trait Bytes: Simd {
     type I: Copy;
     /// Whether [`Bytes::dot_wide`] takes codes of eight bits for less by 128 than they are.
     const SIGNED: bool;
+    /// Whether [`Bytes::dot`] sums in 16 bits, two sums for each lane.
+    const NARROW: bool;
     unsafe fn splat_i32(x: i32) -> Self::I;
     /// 4 * LANES bytes.
     unsafe fn load_bytes(p: *const u8) -> Self::I;
@@ -58,9 +62,12 @@ pub(crate) trait Bytes: Simd {
     unsafe fn shift_lanes(x: Self::I, by: usize, mask: i32) -> Self::I;
     /// `table[byte]` for each byte below 16.
     unsafe fn look_up(table: &[u8; 16], x: Self::I) -> Self::I;
-    /// sum + the products of four codes below 64 with the four signed bytes at `x`, in each lane.
-    unsafe fn dot(sum: Self::I, codes: Self::I, x: *const i8) -> Self::I;
-    /// The same for codes of eight bits and signed bytes above -128; see [`Bytes::SIGNED`].
+    /// What [`Bytes::dot`] begins with, for [`Bytes::end`] to make `sum` + the products.
+    unsafe fn begin(sum: Self::I) -> Self::I;
+    /// Adds the products of four codes below 64 with the four signed bytes above -128 at `x`, in each lane.
+    unsafe fn dot(part: Self::I, codes: Self::I, x: *const i8) -> Self::I;
+    unsafe fn end(sum: Self::I, part: Self::I) -> Self::I;
+    /// sum + the same products, in 32 bits, for codes of eight bits; see [`Bytes::SIGNED`].
     unsafe fn dot_wide(sum: Self::I, codes: Self::I, x: *const i8) -> Self::I;
     unsafe fn to_f32(x: Self::I) -> Self::F;
     /// LANES numbers in half precision.
