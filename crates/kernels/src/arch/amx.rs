@@ -285,5 +285,5 @@ unsafe fn gemm_quantized(
         // SAFETY: the caller's contract.
         return unsafe { (avx512::KERNELS.gemm_quantized)(format, m, n, blocks, a, b, c, c_stride, add) };
     }
-    quantized::gemm!(Avx512, ahead AHEAD, [(2, 2), (1, 1)], format, m, n, blocks, a, b, c, c_stride, add)
+    quantized::gemm!(Avx512, ahead AHEAD, [(2, 2, 1), (1, 1, 1)], format, m, n, blocks, a, b, c, c_stride, add)
 }

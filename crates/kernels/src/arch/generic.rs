@@ -624,9 +624,9 @@ unsafe fn widened<S: Simd, const R: usize>(
 
 /// The table of an instruction set: each kernel compiled with its features.
 /// `tiles` lists the register tiles of `gemm_f32`, (rows, vectors), most rows first and one row last; `quantized` those
-/// of `gemm_quantized`, (rows that lie together, rows at a time).
+/// of `gemm_quantized`, (rows that lie together, rows at a time, vectors at a time).
 macro_rules! table {
-    ($S:ident, $features:literal, tiles [$(($R:literal, $V:literal)),+], bf16 $bf16:path, quantized [$(($H:literal, $Q:literal)),+]) => {
+    ($S:ident, $features:literal, tiles [$(($R:literal, $V:literal)),+], bf16 $bf16:path, quantized [$(($H:literal, $Q:literal, $W:literal)),+]) => {
         pub(super) static KERNELS: Kernels = {
             #[target_feature(enable = $features)]
             unsafe fn gemm_f32(m: usize, n: usize, k: usize, a: Left, b: *const f32, b_stride: usize, c: *mut f32, c_stride: usize, add: bool) {
@@ -667,7 +667,7 @@ macro_rules! table {
             }
             #[target_feature(enable = $features)]
             unsafe fn gemm_quantized(format: Format, m: usize, n: usize, blocks: usize, a: QuantizedLeft, b: Strip, c: *mut f32, c_stride: usize, add: bool) {
-                quantized::gemm!($S, ahead 0, [$(($H, $Q)),+], format, m, n, blocks, a, b, c, c_stride, add)
+                quantized::gemm!($S, ahead 0, [$(($H, $Q, $W)),+], format, m, n, blocks, a, b, c, c_stride, add)
             }
             #[target_feature(enable = $features)]
             unsafe fn quantize(blocks: usize, groups: usize, height: usize, x: *const f32, out: QuantizedRow) {

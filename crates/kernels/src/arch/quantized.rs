@@ -121,11 +121,11 @@ const fn run<S: Bytes>(bits: usize) -> usize {
     if most > BLOCK / 4 { BLOCK / 4 } else { most }
 }
 
-/// R rows, from `top` on, of a tile of H rows of activations by one vector of a strip's rows, whose first is `first`; n
+/// R rows, from `top` on, of a tile of H rows of activations by V vectors of a strip's rows, whose first is `first`; n
 /// columns of the result are kept, and those of its rows that lie below `rows`. Codes are asked for `AHEAD` bytes before they
 /// are needed, unless that is 0.
 #[inline(always)]
-unsafe fn tile<S: Bytes, Q: Form, const H: usize, const R: usize, const AHEAD: usize>(
+unsafe fn tile<S: Bytes, Q: Form, const H: usize, const R: usize, const V: usize, const AHEAD: usize>(
     n: usize,
     rows: usize,
     blocks: usize,
@@ -140,10 +140,10 @@ unsafe fn tile<S: Bytes, Q: Form, const H: usize, const R: usize, const AHEAD: u
     let (wide, groups) = (layout.bits == 8 || layout.uneven, BLOCK / layout.group);
     // SAFETY: the contract, for R rows.
     unsafe {
-        let mut sums = [S::splat(0.0); R];
+        let mut sums = [[S::splat(0.0); V]; R];
         if add {
             for (r, sum) in sums.iter_mut().enumerate().take(rows - top) {
-                [*sum] = generic::load_row::<S, 1>(n, c.add(r * c_stride));
+                *sum = generic::load_row::<S, V>(n, c.add(r * c_stride));
             }
         }
         let mut x_codes = a.codes.add(top * BLOCK);
@@ -155,10 +155,10 @@ unsafe fn tile<S: Bytes, Q: Form, const H: usize, const R: usize, const AHEAD: u
             }
             let bytes = b.codes.add(block * layout.code_bytes() + 4 * first);
             for group in 0..groups {
-                let mut dots = [S::splat_i32(0); R];
+                let mut dots = [[S::splat_i32(0); V]; R];
                 if layout.offset != 0 && !(wide && S::SIGNED) {
                     for (r, dot) in dots.iter_mut().enumerate() {
-                        *dot = S::splat_i32(*x_sums.add(group * H + r));
+                        *dot = [S::splat_i32(*x_sums.add(group * H + r)); V];
                     }
                 }
                 let quads = 8 / groups;
@@ -166,32 +166,43 @@ unsafe fn tile<S: Bytes, Q: Form, const H: usize, const R: usize, const AHEAD: u
                 let mut start = 0;
                 while start < quads {
                     let mut parts = dots;
-                    if !wide {
-                        parts.iter_mut().for_each(|part| *part = S::begin(*part));
+                    for part in &mut parts {
+                        for part in part {
+                            *part = if wide { *part } else { S::begin(*part) };
+                        }
                     }
                     let mut i = start;
                     while i < quads && i < start + run {
                         // The two nibbles of a vector one after the other, so that it is loaded once.
                         let j = if groups == 1 { i % 2 * 4 + i / 2 } else { group * 4 + i };
-                        let codes = codes::<S, Q>(bytes, j);
+                        let mut codes = [S::splat_i32(0); V];
+                        for (v, codes) in codes.iter_mut().enumerate() {
+                            *codes = self::codes::<S, Q>(bytes.add(4 * S::LANES * v), j);
+                        }
                         for (r, part) in parts.iter_mut().enumerate() {
                             let x = x_codes.add(r * BLOCK + 4 * j);
-                            *part = if wide { S::dot_wide(*part, codes, x) } else { S::dot(*part, codes, x) };
+                            for (v, part) in part.iter_mut().enumerate() {
+                                *part = if wide { S::dot_wide(*part, codes[v], x) } else { S::dot(*part, codes[v], x) };
+                            }
                         }
                         i += 1;
                     }
                     for (r, dot) in dots.iter_mut().enumerate() {
-                        *dot = if wide { parts[r] } else { S::end(*dot, parts[r]) };
+                        for (v, dot) in dot.iter_mut().enumerate() {
+                            *dot = if wide { parts[r][v] } else { S::end(*dot, parts[r][v]) };
+                        }
                     }
                     start += run;
                 }
-                let (scale, minimum) = scales::<S, Q>(b, block, group, first);
-                for (r, sum) in sums.iter_mut().enumerate() {
-                    let factor = S::mul(scale, S::splat(*x_scales.add(r)));
-                    *sum = S::fma(S::to_f32(dots[r]), factor, *sum);
-                    if layout.minima {
-                        let x = f32::from_bits(*x_sums.add(group * H + r) as u32);
-                        *sum = S::fma(minimum, S::splat(x), *sum);
+                for v in 0..V {
+                    let (scale, minimum) = scales::<S, Q>(b, block, group, first + v * S::LANES);
+                    for (r, sum) in sums.iter_mut().enumerate() {
+                        let factor = S::mul(scale, S::splat(*x_scales.add(r)));
+                        sum[v] = S::fma(S::to_f32(dots[r][v]), factor, sum[v]);
+                        if layout.minima {
+                            let x = f32::from_bits(*x_sums.add(group * H + r) as u32);
+                            sum[v] = S::fma(minimum, S::splat(x), sum[v]);
+                        }
                     }
                 }
             }
@@ -202,20 +213,22 @@ unsafe fn tile<S: Bytes, Q: Form, const H: usize, const R: usize, const AHEAD: u
         // Behind the rest, when the codes that they are multiplied with are near.
         for i in a.listed(0)..a.listed(blocks) {
             let input = *a.inputs.add(i) as usize - a.start * BLOCK;
-            let w = weights::<S, Q>(b, input, first);
-            for (r, sum) in sums.iter_mut().enumerate() {
-                *sum = S::fma(w, S::splat(*a.outliers.add(i * H + top + r)), *sum);
+            for v in 0..V {
+                let w = weights::<S, Q>(b, input, first + v * S::LANES);
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    sum[v] = S::fma(w, S::splat(*a.outliers.add(i * H + top + r)), sum[v]);
+                }
             }
         }
         for (r, sum) in sums.into_iter().enumerate().take(rows - top) {
-            generic::store_row::<S, 1>(n, c.add(r * c_stride), [sum]);
+            generic::store_row::<S, V>(n, c.add(r * c_stride), sum);
         }
     }
 }
 
-/// A tile of H rows of activations, `rows` of them wanted, by a whole strip; R rows at a time.
+/// A tile of H rows of activations, `rows` of them wanted, by a whole strip; R rows and V vectors at a time.
 #[inline(always)]
-pub unsafe fn tiles<S: Bytes, Q: Form, const H: usize, const R: usize, const AHEAD: usize>(
+pub unsafe fn tiles<S: Bytes, Q: Form, const H: usize, const R: usize, const V: usize, const AHEAD: usize>(
     n: usize,
     rows: usize,
     blocks: usize,
@@ -227,15 +240,15 @@ pub unsafe fn tiles<S: Bytes, Q: Form, const H: usize, const R: usize, const AHE
 ) {
     let groups = BLOCK / Q::LAYOUT.group;
     for top in (0..rows).step_by(R) {
-        for first in (0..n).step_by(S::LANES) {
+        for first in (0..n).step_by(V * S::LANES) {
             // With nothing to sum, one empty part still sets the output.
             for part in (0..blocks.max(1)).step_by(PART) {
                 let (a, b, blocks) = (a.after(part, H, groups), b.after(Q::LAYOUT, part), PART.min(blocks - part));
-                // SAFETY: the contract; columns from `first` on are left, at most LANES of them in this vector.
+                // SAFETY: the contract; columns from `first` on are left, at most V * LANES of them in these vectors.
                 unsafe {
                     let (c, add) = (c.add(top * c_stride + first), add || part > 0);
-                    tile::<S, Q, H, R, AHEAD>(
-                        (n - first).min(S::LANES),
+                    tile::<S, Q, H, R, V, AHEAD>(
+                        (n - first).min(V * S::LANES),
                         rows,
                         blocks,
                         a,
@@ -345,10 +358,10 @@ unsafe fn mean_size<S: Bytes>(blocks: usize, x: *const f32) -> f32 {
     }
 }
 
-/// [`super::Kernels::gemm_quantized`] for an instruction set, by tiles of the heights that are listed, each so many rows at a
-/// time, the highest first; codes are asked for so many bytes ahead.
+/// [`super::Kernels::gemm_quantized`] for an instruction set, by tiles of the heights that are listed, each so many rows and
+/// vectors at a time, the highest first; codes are asked for so many bytes ahead.
 macro_rules! gemm {
-    ($S:ident, ahead $ahead:expr, [$(($H:literal, $R:literal)),+], $format:ident, $m:ident, $n:ident, $blocks:ident, $a:ident, $b:ident, $c:ident, $c_stride:ident, $add:ident) => {{
+    ($S:ident, ahead $ahead:expr, [$(($H:literal, $R:literal, $V:literal)),+], $format:ident, $m:ident, $n:ident, $blocks:ident, $a:ident, $b:ident, $c:ident, $c_stride:ident, $add:ident) => {{
         macro_rules! of {
             ($F:ident) => {{
                 let groups = $crate::quantized::BLOCK / Format::$F.layout().group;
@@ -359,7 +372,7 @@ macro_rules! gemm {
                     match height {
                         // SAFETY: rows row..row + rows lie below m; the rest is the caller's contract.
                         $($H => unsafe {
-                            quantized::tiles::<$S, quantized::Of<{ Format::$F as u8 }>, $H, $R, { $ahead }>($n, rows, $blocks, a, $b, c, $c_stride, $add)
+                            quantized::tiles::<$S, quantized::Of<{ Format::$F as u8 }>, $H, $R, $V, { $ahead }>($n, rows, $blocks, a, $b, c, $c_stride, $add)
                         },)+
                         _ => unreachable!("tiles have 1, 2, 4 or 8 rows"),
                     }
