@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use minke_kernels::attention::attention;
 use minke_kernels::elementwise::swiglu;
-use minke_kernels::gemm::linear;
+use minke_kernels::gemm::{Job, Mode, Operand, gemm, linear};
 use minke_kernels::kv::{KvDtype, KvLayout, KvPages, PAGE_POSITIONS, Span};
 use minke_kernels::quantized::Row;
+use minke_kernels::random::Random;
 use minke_kernels::router::Scoring;
 use minke_kernels::{Buffer, Cpu, Dtype, Matrix, View};
 use minke_model::config::{Attention, Config, Experts, Family, Rope, RopeScaling};
@@ -21,8 +22,12 @@ use crate::roofline::{Costs, Kept, Load};
 const ROWS: usize = 512;
 /// Inputs of the matrices that are multiplied.
 const INPUTS: usize = 1024;
-/// Outputs of the one that meets many rows.
+/// Outputs of a product with many rows.
 const OUTPUTS: usize = 1024;
+/// Such products before one meets the same weights again: no cache that is a core's own holds as many.
+const TURNS: usize = 16;
+/// Of so many activations one is so much larger than the rest, as in SmolLM2.
+const OUTLIERS: (usize, f32) = (245, 16.0);
 /// Bytes that are at least read, and at most.
 const READ: (u64, u64) = (64 << 20, 512 << 20);
 
@@ -53,24 +58,36 @@ impl Memory {
     }
 }
 
-/// A product of many rows with a matrix.
+/// Products of many rows with one matrix after the other, as in a pass through a model.
 pub struct Product {
     matrix: Matrix,
+    turn: usize,
     x: Vec<f32>,
     y: Vec<f32>,
 }
 
 impl Product {
     pub fn new(cpu: &Cpu, kept: Kept) -> Product {
-        let matrix = matrix(cpu, kept, OUTPUTS);
-        Product { matrix, x: vec![0.5; ROWS * INPUTS], y: vec![0.0; ROWS * OUTPUTS] }
+        let matrix = matrix(cpu, kept, TURNS * OUTPUTS);
+        Product { matrix, turn: 0, x: activations(ROWS), y: vec![0.0; ROWS * OUTPUTS] }
     }
 
     /// Operations a second, once.
     pub fn measure(&mut self, cpu: &Cpu) -> f64 {
-        let seconds = seconds(|| linear(cpu, &self.matrix, View::new(&self.x, ROWS, INPUTS), &mut self.y));
+        let first = self.turn % TURNS * OUTPUTS;
+        self.turn += 1;
+        let b = Operand::columns(&self.matrix, first..first + OUTPUTS);
+        let job = Job { a: View::new(&self.x, ROWS, INPUTS), b, row: 0, col: 0 };
+        let seconds = seconds(|| gemm(cpu, &mut self.y, OUTPUTS, Mode::Set, &[job]));
         (2 * ROWS * INPUTS * OUTPUTS) as f64 / seconds
     }
+}
+
+/// Activations with as many outliers as those of a model: they have products of their own.
+fn activations(rows: usize) -> Vec<f32> {
+    let mut random = Random::new(0, [0; 3]);
+    let mut number = || random.normal() * if random.below(OUTLIERS.0) == 0 { OUTLIERS.1 } else { 1.0 };
+    (0..rows * INPUTS).map(|_| number()).collect()
 }
 
 /// A matrix of whatever numbers: how fast it is multiplied does not depend on them.
@@ -126,7 +143,7 @@ impl Rates {
             let probe = matrix(cpu, kept, OUTPUTS);
             let outputs = (memory.bytes() / probe.bytes().max(1) * OUTPUTS).max(OUTPUTS);
             let large = matrix(cpu, kept, outputs);
-            let (x, mut y) = (vec![0.5; INPUTS], vec![0.0; outputs]);
+            let (x, mut y) = (activations(1), vec![0.0; outputs]);
             let one = || seconds(|| linear(cpu, &large, View::new(&x, 1, INPUTS), &mut y));
             let one_row = large.bytes() as f64 / median(9, one);
             let mut many = Product::new(cpu, kept);

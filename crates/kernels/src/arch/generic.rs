@@ -558,7 +558,8 @@ pub unsafe fn gemm_bf16<S: Simd>(
     add: bool,
 ) {
     const ROWS: usize = 6;
-    let many = if k == 0 { 0 } else { m - m % ROWS };
+    const MANY: usize = 12;
+    let many = if k == 0 || m < MANY { 0 } else { m - m % ROWS };
     // SAFETY: the contract; rows stay below m.
     unsafe {
         if many > 0 {
@@ -567,13 +568,12 @@ pub unsafe fn gemm_bf16<S: Simd>(
         let mut i = many;
         while i < m {
             let (a, c) = (a.add(i * a_stride), c.add(i * c_stride));
-            let rows = (m - i).min(4);
+            let rows = (m - i).min(3);
             match rows {
                 1 if S::LANES == 8 => all_columns_bf16::<S, 1, 4>(n, k, a, a_stride, b, c, c_stride, add),
                 1 => all_columns_bf16::<S, 1, 2>(n, k, a, a_stride, b, c, c_stride, add),
                 2 => all_columns_bf16::<S, 2, 2>(n, k, a, a_stride, b, c, c_stride, add),
-                3 => all_columns_bf16::<S, 3, 2>(n, k, a, a_stride, b, c, c_stride, add),
-                _ => all_columns_bf16::<S, 4, 2>(n, k, a, a_stride, b, c, c_stride, add),
+                _ => all_columns_bf16::<S, 3, 2>(n, k, a, a_stride, b, c, c_stride, add),
             }
             i += rows;
         }
