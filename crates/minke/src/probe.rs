@@ -27,7 +27,7 @@ const OUTPUTS: usize = 1024;
 /// Such products before one meets the same weights again: no cache that is a core's own holds as many.
 const TURNS: usize = 16;
 /// Of so many activations one is so much larger than the rest, as in SmolLM2.
-const OUTLIERS: (usize, f32) = (245, 16.0);
+const OUTLIERS: (u32, f32) = (245, 16.0);
 /// Bytes that are at least read, and at most.
 const READ: (u64, u64) = (64 << 20, 512 << 20);
 
