@@ -211,6 +211,19 @@ unsafe fn run_task(cpu: &Cpu, task: &Task<'_>, lefts: &Lefts<'_>, out: *mut f32,
                 (_, Some(left)) => LeftBlock::Quantized { rows: rows.len(), blocks: depth / quantized::BLOCK, left },
                 _ => LeftBlock::f32(a, start, depth, &mut scratch.left),
             };
+            if let (&LeftBlock::Quantized { rows, blocks, left }, Some((w, first))) = (&block, job.b.matrix())
+                && let Panels::Quantized(strips) = &w.panels
+            {
+                let columns = (panels.end * PANEL).min(n) - panels.start * PANEL;
+                let strip = strips.strip((first + panels.start) * PANEL / STRIP, start);
+                // SAFETY: the strips from `strip` on hold `columns`, and have the `blocks` that the left operand was cut to; the
+                // columns from those of `panels` on are inside the region.
+                unsafe {
+                    let c = out.add(panels.start * PANEL);
+                    (cpu.kernels.gemm_quantized)(strips.format, rows, columns, blocks, left, strip, c, stride, add);
+                }
+                continue;
+            }
             for panel in panels.clone() {
                 let columns = PANEL.min(n - panel * PANEL);
                 // SAFETY: `panel` starts below n, so this is inside the region, as are its `columns`.
@@ -275,17 +288,6 @@ impl LeftBlock {
                     let b = data[panel * inputs * PANEL..][start * PANEL..][..depth * PANEL].as_ptr();
                     // SAFETY: as above, and a holds rows of depth.
                     unsafe { (cpu.kernels.gemm_bf16)(rows, columns, depth, a, a_stride, b, c, stride, add) }
-                }
-                (&LeftBlock::Quantized { rows, blocks, left }, Panels::Quantized(strips)) => {
-                    for first in (0..columns).step_by(STRIP) {
-                        let (n, index) = (STRIP.min(columns - first), (panel * PANEL + first) / STRIP);
-                        let strip = strips.strip(index, start);
-                        // SAFETY: `strip` lies in the strips and has the `blocks` that the left operand was cut to.
-                        unsafe {
-                            let c = c.add(first);
-                            (cpu.kernels.gemm_quantized)(strips.format, rows, n, blocks, left, strip, c, stride, add);
-                        }
-                    }
                 }
                 _ => unreachable!("the left block was made for this operand"),
             }

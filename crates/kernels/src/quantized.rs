@@ -242,15 +242,29 @@ pub(crate) struct Strip {
     pub codes: *const u8,
     pub scales: *const u8,
     pub supers: *const u8,
+    /// How far on those of the next strip are.
+    distances: [usize; 3],
 }
 
 impl Strip {
+    /// The strip that is so many further on.
+    pub fn nth(self, index: usize) -> Strip {
+        let [codes, scales, supers] = self.distances.map(|distance| index * distance);
+        Strip {
+            codes: self.codes.wrapping_add(codes),
+            scales: self.scales.wrapping_add(scales),
+            supers: self.supers.wrapping_add(supers),
+            ..self
+        }
+    }
+
     /// The same without its first `blocks`, a multiple of eight.
     pub fn after(self, layout: Layout, blocks: usize) -> Strip {
         Strip {
             codes: self.codes.wrapping_add(blocks * layout.code_bytes()),
             scales: self.scales.wrapping_add(blocks * layout.scale_bytes()),
             supers: self.supers.wrapping_add(blocks / (SUPER / BLOCK) * layout.super_bytes()),
+            ..self
         }
     }
 }
@@ -312,6 +326,7 @@ impl Strips {
             codes: self.codes[index * codes..][..codes][block * layout.code_bytes()..].as_ptr(),
             scales: self.scales[index * scales..][..scales][block * layout.scale_bytes()..].as_ptr(),
             supers: self.supers[index * supers..][..supers][block / 8 * layout.super_bytes()..].as_ptr(),
+            distances: [codes, scales, supers],
         }
     }
 

@@ -285,7 +285,7 @@ pub(crate) struct Kernels {
         c_stride: usize,
         add: bool,
     ),
-    /// The same for n <= 16 rows of a weight, a strip of `format` from some block on, times `blocks` blocks of rounded
+    /// The same for n rows of a weight, strips of `format` of which `b` is the first, from some block on, times `blocks` blocks of rounded
     /// activations. Whole numbers are summed exactly within a group; then, group by group in order,
     /// c = fma(sum, scale of the weight * scale of the activations, c), and c = fma(minimum, scaled sum of the activations, c)
     /// where there are minima. After each [`PART`], outlier by outlier in order, c = fma(weight, outlier, c), which one of

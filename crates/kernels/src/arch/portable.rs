@@ -78,7 +78,9 @@ unsafe fn gemm_quantized(
     let groups = BLOCK / layout.group;
     // SAFETY: see above.
     unsafe {
-        for r in 0..n {
+        for column in 0..n {
+            let (b, r) = (b.nth(column / STRIP), column % STRIP);
+            let c = c.add(column - r);
             if !add {
                 (0..m).for_each(|i| *c.add(i * c_stride + r) = 0.0);
             }

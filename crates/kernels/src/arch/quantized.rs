@@ -364,17 +364,22 @@ macro_rules! gemm {
     ($S:ident, ahead $ahead:expr, [$(($H:literal, $R:literal, $V:literal)),+], $format:ident, $m:ident, $n:ident, $blocks:ident, $a:ident, $b:ident, $c:ident, $c_stride:ident, $add:ident) => {{
         macro_rules! of {
             ($F:ident) => {{
-                let groups = $crate::quantized::BLOCK / Format::$F.layout().group;
-                for (tile, row) in (0..$m).step_by(TILE).enumerate() {
-                    let rows = TILE.min($m - row);
-                    let height = QuantizedLeft::height(rows);
-                    let (a, c) = ($a.tile(tile, height, groups), $c.wrapping_add(row * $c_stride));
-                    match height {
-                        // SAFETY: rows row..row + rows lie below m; the rest is the caller's contract.
-                        $($H => unsafe {
-                            quantized::tiles::<$S, quantized::Of<{ Format::$F as u8 }>, $H, $R, $V, { $ahead }>($n, rows, $blocks, a, $b, c, $c_stride, $add)
-                        },)+
-                        _ => unreachable!("tiles have 1, 2, 4 or 8 rows"),
+                use $crate::quantized::{BLOCK, STRIP};
+                let groups = BLOCK / Format::$F.layout().group;
+                for column in (0..$n).step_by(STRIP) {
+                    let (n, b) = (STRIP.min($n - column), $b.nth(column / STRIP));
+                    for (tile, row) in (0..$m).step_by(TILE).enumerate() {
+                        let rows = TILE.min($m - row);
+                        let height = QuantizedLeft::height(rows);
+                        let (a, c) = ($a.tile(tile, height, groups), $c.wrapping_add(row * $c_stride + column));
+                        match height {
+                            // SAFETY: rows row..row + rows lie below m, and columns from `column` on below n; the rest is the
+                            // caller's contract.
+                            $($H => unsafe {
+                                quantized::tiles::<$S, quantized::Of<{ Format::$F as u8 }>, $H, $R, $V, { $ahead }>(n, rows, $blocks, a, b, c, $c_stride, $add)
+                            },)+
+                            _ => unreachable!("tiles have 1, 2, 4 or 8 rows"),
+                        }
                     }
                 }
             }};
