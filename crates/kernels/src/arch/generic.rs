@@ -558,6 +558,7 @@ pub unsafe fn gemm_bf16<S: Simd>(
     add: bool,
 ) {
     const ROWS: usize = 6;
+    // Rows that are worth it.
     const MANY: usize = 12;
     let many = if k == 0 || m < MANY { 0 } else { m - m % ROWS };
     // SAFETY: the contract; rows stay below m.
