@@ -26,6 +26,8 @@ const INPUTS: usize = 1024;
 const OUTPUTS: usize = 1024;
 /// Such products before one meets the same weights again: no cache that is a core's own holds as many.
 const TURNS: usize = 16;
+/// Products of a block: query, key and value; attention's output; gate and up; down. Latent attention has one more.
+const PRODUCTS: usize = 4;
 /// Of so many activations one is so much larger than the rest, as in SmolLM2.
 const OUTLIERS: (u32, f32) = (245, 16.0);
 /// Bytes that are at least read, and at most.
@@ -74,13 +76,18 @@ impl Product {
 
     /// Operations a second, once.
     pub fn measure(&mut self, cpu: &Cpu) -> f64 {
-        let first = self.turn % TURNS * OUTPUTS;
+        let (x, piece) = (View::new(&self.x, ROWS, INPUTS), self.turn % TURNS);
         self.turn += 1;
-        let b = Operand::columns(&self.matrix, first..first + OUTPUTS);
-        let job = Job { a: View::new(&self.x, ROWS, INPUTS), b, row: 0, col: 0 };
-        let seconds = seconds(|| gemm(cpu, &mut self.y, OUTPUTS, Mode::Set, &[job]));
+        let seconds = seconds(|| product(cpu, &self.matrix, piece, x, &mut self.y));
         (2 * ROWS * INPUTS * OUTPUTS) as f64 / seconds
     }
+}
+
+/// A product with some of a matrix's outputs: the piece of [`OUTPUTS`] of that number.
+fn product(cpu: &Cpu, matrix: &Matrix, piece: usize, x: View<'_>, y: &mut [f32]) {
+    let first = piece * OUTPUTS;
+    let b = Operand::columns(matrix, first..first + OUTPUTS);
+    gemm(cpu, y, OUTPUTS, Mode::Set, &[Job { a: x, b, row: 0, col: 0 }]);
 }
 
 /// Activations with as many outliers as those of a model: they have products of their own.
@@ -116,6 +123,8 @@ pub struct Rate {
     pub one_row_gb_s: f64,
     /// Operations with many rows, in 10⁹ a second.
     pub many_rows_gflop_s: f64,
+    /// What a product of one row takes longer than its bytes, until they flow, in microseconds.
+    pub product_us: f64,
 }
 
 /// What this machine reaches with all threads.
@@ -144,11 +153,20 @@ impl Rates {
             let outputs = (memory.bytes() / probe.bytes().max(1) * OUTPUTS).max(OUTPUTS);
             let large = matrix(cpu, kept, outputs);
             let (x, mut y) = (activations(1), vec![0.0; outputs]);
-            let one = || seconds(|| linear(cpu, &large, View::new(&x, 1, INPUTS), &mut y));
-            let one_row = large.bytes() as f64 / median(9, one);
+            let (x, pieces) = (View::new(&x, 1, INPUTS), outputs / OUTPUTS);
+            let one = median(9, || seconds(|| linear(cpu, &large, x, &mut y)));
+            let in_pieces = median(9, || {
+                seconds(|| (0..pieces).for_each(|i| product(cpu, &large, i, x, &mut y[i * OUTPUTS..][..OUTPUTS])))
+            });
             let mut many = Product::new(cpu, kept);
             let many_rows = 1.0 / median(9, || 1.0 / many.measure(cpu));
-            Rate { kept, weights: kept.name(), one_row_gb_s: one_row / 1e9, many_rows_gflop_s: many_rows / 1e9 }
+            Rate {
+                kept,
+                weights: kept.name(),
+                one_row_gb_s: large.bytes() as f64 / one / 1e9,
+                many_rows_gflop_s: many_rows / 1e9,
+                product_us: 1e6 * (in_pieces - one).max(0.0) / pieces as f64,
+            }
         });
         let products = products.collect();
         let [block, latent, mixture] = blocks(cpu);
@@ -178,7 +196,13 @@ impl Rates {
         let attention = (load.kv_bytes / self.read_gb_s).max(load.attention_flop / self.attention_gflop_s) / 1e9;
         let activations = load.activations / self.activations_g_s / 1e9;
         let blocks = costs.blocks;
-        let calls = (blocks.grouped + blocks.latent) as f64 * self.block_us
+        // Most matrices are kept as the most bytes are.
+        let most = load.products.iter().max_by(|a, b| a.1.total_cmp(&b.1)).map(|product| product.0);
+        let rate = self.products.iter().find(|rate| Some(rate.kept) == most);
+        let product_us = rate.map_or(0.0, |rate| rate.product_us);
+        let products = PRODUCTS * (blocks.grouped + blocks.latent) + blocks.latent;
+        let calls = products as f64 * product_us
+            + (blocks.grouped + blocks.latent) as f64 * self.block_us
             + blocks.latent as f64 * self.latent_us
             + blocks.mixtures as f64 * self.mixture_us;
         load.products.iter().map(product).sum::<f64>() + attention + activations + calls / 1e6
