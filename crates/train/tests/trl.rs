@@ -138,12 +138,16 @@ fn advantages_and_losses_are_those_of_trl() {
         seen.push(case);
     }
     let has = |wanted: &dyn Fn(&Case<'_>) -> bool| seen.iter().any(wanted);
-    for loss in [Loss::Grpo, Loss::Bnpo, Loss::DrGrpo, Loss::Dapo] {
+    for loss in [Loss::Grpo, Loss::Bnpo, Loss::DrGrpo, Loss::Dapo, Loss::Cispo] {
         let of = |case: &Case<'_>| case.objective.loss == loss;
+        assert!(has(&|case| of(case) && case.objective.importance == Importance::Sequence), "{loss:?}");
+        assert!(has(&|case| of(case) && case.objective.penalty.is_some_and(|penalty| penalty.corrected)), "{loss:?}");
+        assert!(has(&|case| of(case) && case.mask_truncated), "{loss:?}");
         assert!(has(&|case| of(case) && case.parts == 1) && has(&|case| of(case) && case.parts == 2), "{loss:?}");
     }
-    for corrected in [false, true] {
-        assert!(has(&|case| case.objective.penalty.is_some_and(|penalty| penalty.corrected == corrected)));
+    for importance in [Importance::Token, Importance::Sequence] {
+        let plain = |case: &Case<'_>| case.objective.penalty.is_some_and(|penalty| !penalty.corrected);
+        assert!(has(&|case| case.objective.importance == importance && plain(case)), "{importance:?}");
     }
     assert!(has(&|case| case.scale() == Scale::Batch));
 }
