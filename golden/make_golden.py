@@ -412,6 +412,17 @@ SETTINGS = [dict(loss_type=t, scale_rewards=s, epsilon=0.2, epsilon_high=0.28) f
 SETTINGS += [dict(loss_type=t, scale_rewards="none", epsilon=0.1, epsilon_high=0.3, micro_batches=2) for t in ("grpo", "bnpo", "dr_grpo", "dapo")]
 SETTINGS += [dict(loss_type="dapo", scale_rewards="batch", epsilon=0.2, epsilon_high=0.28)]
 SETTINGS += [dict(loss_type="dr_grpo", scale_rewards="none", epsilon=0.2, epsilon_high=0.2, beta=0.04, use_bias_correction_kl=b) for b in (False, True)]
+SETTINGS += [dict(loss_type="bnpo", scale_rewards="none", epsilon=0.2, epsilon_high=0.28, micro_batches=4)]
+SETTINGS += [dict(loss_type="cispo", scale_rewards=s, epsilon=0.2, epsilon_high=1.2, micro_batches=m) for s, m in (("group", 1), ("none", 2))]
+SEQUENCE = dict(scale_rewards="none", epsilon=0.02, importance_sampling_level="sequence")
+SETTINGS += [dict(loss_type=t, epsilon_high=1.03 if t == "cispo" else 0.03, micro_batches=m, **SEQUENCE)
+             for t in ("grpo", "bnpo", "dr_grpo", "dapo", "cispo") for m in (1, 2)]
+SETTINGS += [dict(loss_type=t, scale_rewards="none", epsilon=0.2, epsilon_high=1.2 if t == "cispo" else 0.28, beta=0.04, use_bias_correction_kl=True)
+             for t in ("grpo", "bnpo", "dapo", "cispo")]
+SETTINGS += [dict(loss_type=t, epsilon_high=0.03, beta=0.04, use_bias_correction_kl=b, **SEQUENCE) for t in ("grpo", "dapo") for b in (False, True)]
+TRUNCATED = dict(scale_rewards="group", mask_truncated_completions=True, micro_batches=2)
+SETTINGS += [dict(loss_type=t, epsilon=0.1, epsilon_high=1.1 if t == "cispo" else 0.1, **TRUNCATED) for t in ("grpo", "bnpo", "dr_grpo", "dapo", "cispo")]
+SETTINGS += [TRUNCATED | SEQUENCE | dict(loss_type="grpo", epsilon_high=0.03, beta=0.04, use_bias_correction_kl=True)]
 
 
 def make_losses(root):
@@ -424,7 +435,8 @@ def make_losses(root):
 
     rng = generator("losses")
     shape = (GROUPS * GENERATIONS, LONGEST)
-    mask = (torch.arange(LONGEST) < torch.tensor(LENGTHS)[:, None]).int()
+    lengths = torch.tensor(LENGTHS)[:, None]
+    mask = (torch.arange(LONGEST) < lengths).int()
     old = -torch.rand(shape, generator=rng) * 4
     ref = old + 0.2 * torch.randn(shape, generator=rng)
     # The logps of successive updates over one batch of rollouts: at first the ratio is 1 everywhere, then it drifts past both clips.
@@ -441,8 +453,10 @@ def make_losses(root):
         config = GRPOConfig(
             output_dir=work, use_cpu=True, bf16=False, report_to=[], per_device_train_batch_size=GROUPS * GENERATIONS // micro, gradient_accumulation_steps=micro,
             steps_per_generation=micro, num_iterations=len(updates), num_generations=GENERATIONS, max_completion_length=LONGEST, **setting)
+        # Completions end by themselves, but for those that fill their limit.
+        completion = lambda t, n: [7] * n if n == LONGEST else [7] * (n - 1) + [t.eos_token_ids[0]]
         scripted_rollouts = lambda prompts, t: dict(
-            prompt_ids=[[5, 6]] * len(prompts), completion_ids=[[7] * n for n in LENGTHS], logprobs=[[0.0] * n for n in LENGTHS])
+            prompt_ids=[[5, 6]] * len(prompts), completion_ids=[completion(t, n) for n in LENGTHS], logprobs=[[0.0] * n for n in LENGTHS])
         t = Scripted(model=str(source), args=config, train_dataset=Dataset.from_list([dict(prompt="a")] * GROUPS),
                      reward_funcs=lambda completions, **kw: REWARDS, rollout_func=scripted_rollouts)
         t.model.train()
@@ -455,7 +469,8 @@ def make_losses(root):
             t, micro = trainer(root / "models" / "llama-chat", work, dict(setting))
             t.scripted, t.scripted_ref = old, ref
             batch = t._generate_and_score_completions([dict(prompt="a")] * GROUPS * GENERATIONS)
-            assert torch.equal(batch["completion_mask"], mask) and torch.equal(batch["old_per_token_logps"], old)
+            kept = mask * (lengths < LONGEST) if setting.get("mask_truncated_completions") else mask
+            assert torch.equal(batch["completion_mask"], kept) and torch.equal(batch["old_per_token_logps"], old)
             results = []
             for logps in updates:
                 loss, grads = 0.0, []

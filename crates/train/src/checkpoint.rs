@@ -4,15 +4,14 @@
 //! a name that nothing reads, synced, and renamed, so that it is there whole or not at all.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use flate2::Crc;
 use minke_model::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::files::{failed, hidden, make_directory, rename, sync_names, write_whole};
+use crate::files::{failed, hidden, make_directory, read_floats, rename, sync_names, write_floats, write_whole};
 use crate::report::StageReport;
 
 /// The version of the format that is written; others are refused.
@@ -81,6 +80,9 @@ pub struct State {
     pub wall_s: f64,
     /// Seconds spent measuring what stages came to.
     pub measuring_s: f64,
+    /// CRC-32 of the weights that the stage is held to, where it has begun and is held to any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<u32>,
     /// Reports of the stages that are over.
     pub reports: Vec<StageReport>,
 }
@@ -161,7 +163,7 @@ pub fn save(run: &Path, state: &State, arenas: Arenas<'_>) -> Result<PathBuf> {
     let mut written = BTreeMap::new();
     for (name, values) in arenas.each() {
         let file = partial.join(file_name(name));
-        let crc32 = write_floats(&file, values).map_err(|e| failed("write", &file, e))?;
+        let crc32 = write_floats(&file, values)?;
         written.insert(name.to_string(), Arena { length: values.len(), crc32 });
     }
     let manifest = Manifest { version: VERSION, crc32: checksum(state), state: state.clone(), arenas: written };
@@ -205,11 +207,7 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
         let Some(arena) = manifest.arenas.get(*name) else {
             return Err(damaged(&state_path, format!("has no arena {name}")));
         };
-        let (read, crc32) = read_floats(&file, arena.length).map_err(|what| damaged(&file, what))?;
-        if crc32 != arena.crc32 {
-            return Err(damaged(&file, "is damaged: its checksum is another".into()));
-        }
-        *values = read;
+        *values = read_floats(&file, arena.length, arena.crc32).map_err(|what| damaged(&file, what))?;
     }
     let [values, m, v] = arenas.map(|(_, values)| values);
     if m.len() != values.len() || v.len() != values.len() {
@@ -317,47 +315,10 @@ fn checksum(state: &State) -> u32 {
     crc.sum()
 }
 
-/// Numbers that are turned into bytes at a time.
-const CHUNK: usize = 1 << 14;
-
-fn write_floats(path: &Path, values: &[f32]) -> std::io::Result<u32> {
-    let mut file = BufWriter::new(File::create(path)?);
-    let (mut crc, mut bytes) = (Crc::new(), Vec::with_capacity(4 * CHUNK));
-    for chunk in values.chunks(CHUNK) {
-        bytes.clear();
-        bytes.extend(chunk.iter().flat_map(|x| x.to_le_bytes()));
-        crc.update(&bytes);
-        file.write_all(&bytes)?;
-    }
-    file.into_inner()?.sync_all()?;
-    Ok(crc.sum())
-}
-
-fn read_floats(path: &Path, length: usize) -> std::result::Result<(Vec<f32>, u32), String> {
-    let open = || {
-        let file = File::open(path)?;
-        let bytes = file.metadata()?.len();
-        Ok::<_, std::io::Error>((file, bytes))
-    };
-    let (file, found) = open().map_err(|e| format!("can't be read: {e}"))?;
-    // Before any memory is asked for: the length comes from a file too.
-    if length.checked_mul(4).map(|n| n as u64) != Some(found) {
-        return Err(format!("is damaged: it has {found} bytes, but should have {length} numbers of 4"));
-    }
-    let mut file = BufReader::new(file);
-    let (mut crc, mut values, mut bytes) = (Crc::new(), Vec::with_capacity(length), vec![0; 4 * CHUNK]);
-    while values.len() < length {
-        let bytes = &mut bytes[..4 * CHUNK.min(length - values.len())];
-        file.read_exact(bytes).map_err(|e| format!("can't be read: {e}"))?;
-        crc.update(bytes);
-        values.extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
-    }
-    Ok((values, crc.sum()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::CHUNK;
 
     fn state(total_steps: u64) -> State {
         State {
@@ -372,6 +333,7 @@ mod tests {
             metrics_lines: 120,
             wall_s: 0.1 + 0.2,
             measuring_s: 7.0,
+            reference: None,
             reports: vec![StageReport::example()],
         }
     }

@@ -1,12 +1,12 @@
 //! Group-relative policy optimisation (arXiv 2402.03300): one step of a `grpo` stage.
 //!
 //! Prompts are drawn, a group of completions is sampled for each, rewards become advantages within the group, and the
-//! model is moved. What is left out: a reference model and its KL term, and a critic. What is kept that others lose: the
-//! log-probabilities that were recorded at sampling are those that the trainer computes, bit for bit, and each step
-//! checks it before its first update.
+//! model is moved; a penalty may hold it to the model as it was when the stage began. What is left out: a critic. What is
+//! kept that others lose: the log-probabilities that were recorded at sampling are those that the trainer computes, bit
+//! for bit, and each step checks it before its first update.
 
 use minke_kernels::random::Random;
-use minke_model::{Error, Result};
+use minke_model::{Error, Result, Transformer};
 
 use crate::advantages::advantages;
 use crate::generate::{Ask, Drawing, Generator};
@@ -71,52 +71,58 @@ pub fn sample(
     Ok((rollouts, sampled.entropy))
 }
 
-/// Learns from a step's rollouts: `stage.updates` updates, a leaf of the gradient for each group.
+/// Learns from a step's rollouts: `stage.updates` updates, a leaf of the gradient for each group. `reference` is the model
+/// that the stage is held to, where its objective has a penalty.
 ///
-/// A group whose rewards were all equal has nothing to say and is passed over.
+/// A group that has nothing to say is passed over: one whose rewards were all equal, unless there is a penalty, or whose
+/// completions are all left out.
 ///
 /// # Errors
 /// When a log-probability is not, to the bit, the one that was recorded at sampling.
 pub fn learn(
     learner: &mut Learner<'_>,
+    reference: Option<&Transformer>,
     rollouts: Vec<Rollout>,
     entropy: f64,
     stage: &Grpo,
     alpha: f32,
     update: &learner::Step,
 ) -> Result<Step> {
-    let group = stage.samples as usize;
-    let mut metrics = RolloutMetrics::of(&rollouts, group);
+    let mut metrics = RolloutMetrics::of(&rollouts, stage.samples as usize);
     metrics.entropy = entropy;
+    let inverse_temperature = 1.0 / stage.temperature;
+    let mut groups = groups(&rollouts, stage);
+    let mut tokens: u64 = rollouts.iter().map(|rollout| rollout.tokens.len() as u64).sum();
     let totals = Totals {
         completions: rollouts.len(),
-        tokens: rollouts.iter().map(|rollout| rollout.tokens.len()).sum(),
+        tokens: groups.iter().map(|group| group.old.len()).sum(),
         max_completion_length: stage.max_new_tokens as usize,
+        parts: stage.prompts as usize,
     };
+    groups.retain(|group| !group.examples.is_empty());
+    match reference {
+        Some(reference) => {
+            for group in &mut groups {
+                group.reference = learner.log_probs_under(reference, &group.examples, inverse_temperature);
+            }
+        }
+        None => groups.retain(|group| group.advantages.iter().any(|advantage| *advantage != 0.0)),
+    }
     // The balance loss is a mean over the step's sequences.
     let alpha = alpha / totals.completions as f32;
-    let mut tokens = totals.tokens as u64;
-    let (mut loss, mut gradient_norm, mut clipped) = (0.0, 0.0, (0, 0));
+    let (mut loss, mut divergence, mut gradient_norm, mut clipped) = (0.0, 0.0, 0.0, (0, 0));
     for pass in 0..stage.updates {
-        for members in rollouts.chunks(group).filter(|members| members.iter().any(|r| r.advantage != 0.0)) {
-            let examples: Vec<Example> = members.iter().map(example).collect();
-            tokens += examples.iter().map(|example| example.tokens.len() as u64).sum::<u64>();
-            let lengths: Vec<usize> = members.iter().map(|rollout| rollout.tokens.len()).collect();
-            let advantages: Vec<f32> = members.iter().map(|rollout| rollout.advantage).collect();
-            let old: Vec<f32> = members.iter().flat_map(|rollout| rollout.log_probs.iter().copied()).collect();
-            learner.leaf(&examples, 1.0 / stage.temperature, alpha, |log_probs| {
+        for group in &groups {
+            tokens += group.examples.iter().map(|example| example.tokens.len() as u64).sum::<u64>();
+            learner.leaf(&group.examples, inverse_temperature, alpha, |log_probs| {
                 let new: Vec<f32> = log_probs.iter().map(|row| row.log_prob).collect();
                 if pass == 0 {
-                    check(&new, &old, members)?;
+                    check(&new, &group.old, group.prompt)?;
                 }
-                let losses = token_losses(
-                    stage.loss,
-                    stage.clip,
-                    totals,
-                    Tokens { lengths: &lengths, advantages: &advantages, log_probs: &new, old_log_probs: &old },
-                );
+                let losses = token_losses(&stage.objective, totals, group.tokens(&new));
                 if pass == 0 {
                     loss += losses.loss;
+                    divergence += losses.divergence;
                 }
                 clipped = (clipped.0 + losses.clipped_low, clipped.1 + losses.clipped_high);
                 Ok::<_, Error>(losses.gradient)
@@ -126,7 +132,49 @@ pub fn learn(
     }
     let seen = (totals.tokens * stage.updates as usize).max(1) as f64;
     (metrics.clipped_low, metrics.clipped_high) = (clipped.0 as f64 / seen, clipped.1 as f64 / seen);
+    metrics.kl = reference.map(|_| divergence / totals.tokens.max(1) as f64);
     Ok(Step { rollouts, metrics, loss, gradient_norm, tokens })
+}
+
+/// The completions of one prompt that are learnt from.
+struct Group<'r> {
+    prompt: &'r str,
+    examples: Vec<Example>,
+    lengths: Vec<usize>,
+    advantages: Vec<f32>,
+    /// Log-probability of each token when it was sampled.
+    old: Vec<f32>,
+    /// Log-probability of each token under the reference, if there is one.
+    reference: Vec<f32>,
+}
+
+/// The groups of a step, without the completions that the stage leaves out.
+fn groups<'r>(rollouts: &'r [Rollout], stage: &Grpo) -> Vec<Group<'r>> {
+    let group = |members: &'r [Rollout]| {
+        let kept: Vec<&Rollout> = members.iter().filter(|r| r.finished || !stage.mask_truncated).collect();
+        Group {
+            prompt: &members[0].item.prompt,
+            examples: kept.iter().map(|rollout| example(rollout)).collect(),
+            lengths: kept.iter().map(|rollout| rollout.tokens.len()).collect(),
+            advantages: kept.iter().map(|rollout| rollout.advantage).collect(),
+            old: kept.iter().flat_map(|rollout| rollout.log_probs.iter().copied()).collect(),
+            reference: Vec::new(),
+        }
+    };
+    rollouts.chunks(stage.samples as usize).map(group).collect()
+}
+
+impl Group<'_> {
+    /// Its tokens, whose log-probabilities are now `new`.
+    fn tokens<'t>(&'t self, new: &'t [f32]) -> Tokens<'t> {
+        Tokens {
+            lengths: &self.lengths,
+            advantages: &self.advantages,
+            log_probs: new,
+            old_log_probs: &self.old,
+            reference_log_probs: &self.reference,
+        }
+    }
 }
 
 fn example(rollout: &Rollout) -> Example {
@@ -135,12 +183,12 @@ fn example(rollout: &Rollout) -> Example {
 }
 
 /// What was sampled is what is trained.
-fn check(new: &[f32], old: &[f32], members: &[Rollout]) -> Result<()> {
+fn check(new: &[f32], old: &[f32], prompt: &str) -> Result<()> {
     assert_eq!(new.len(), old.len(), "log-probabilities of other tokens");
     let Some(at) = (0..new.len()).find(|&i| new[i].to_bits() != old[i].to_bits()) else { return Ok(()) };
     Err(Error::new(format!(
-        "the trainer's log-probability of token {at} in the group of {} is {:e}, but {:e} was recorded when it was sampled; \
-         this is a defect of minke: please report it with the recipe and the seed",
-        members[0].item.prompt, new[at], old[at]
+        "the trainer's log-probability of token {at} in the group of {prompt} is {:e}, but {:e} was recorded when it was \
+         sampled; this is a defect of minke: please report it with the recipe and the seed",
+        new[at], old[at]
     )))
 }

@@ -1,5 +1,6 @@
 //! A model that learns: its values, gradients and optimiser state, and the weights that the engine reads.
 
+use minke_kernels::cpu::Scratch;
 use minke_kernels::elementwise::{add, gather_rows};
 use minke_kernels::kv::{KvPages, PAGE_POSITIONS};
 use minke_kernels::log_prob::{LogProb, log_prob, log_prob_backward};
@@ -42,6 +43,7 @@ pub struct Step {
 /// A model that learns. All of its state is in four numbers a parameter and a counter, so that a checkpoint can hold it.
 pub struct Learner<'a> {
     cpu: &'a Cpu,
+    dtype: Dtype,
     transformer: Transformer,
     /// The parameters, in f32, laid out as [`Parameters`] says.
     pub values: Vec<f32>,
@@ -75,14 +77,65 @@ pub fn initial_values(config: &Config, seed: u64, deviation: f32) -> Vec<f32> {
     values
 }
 
+fn build(cpu: &Cpu, config: &Config, dtype: Dtype, values: &[f32]) -> Transformer {
+    let built = Transformer::new(cpu, config, dtype.into(), Source::Arena(values));
+    built.unwrap_or_else(|error| unreachable!("an arena has every tensor: {error}"))
+}
+
+/// A forward pass over examples, as far as the activations don't hold it.
+struct Pass<'c> {
+    batch: Batch,
+    /// The rows that predict the learnt tokens,
+    rows: Vec<u32>,
+    /// and those tokens.
+    targets: Vec<u32>,
+    /// Hidden states of those rows: rows by hidden_size.
+    hidden: Scratch<'c>,
+    log_probs: Vec<LogProb>,
+}
+
+impl<'c> Pass<'c> {
+    fn forward(
+        cpu: &'c Cpu,
+        transformer: &Transformer,
+        kv: &mut KvPages,
+        a: &mut Activations,
+        examples: &[Example],
+        inverse_temperature: f32,
+    ) -> Pass<'c> {
+        // The last token of a sequence predicts nothing.
+        let (mut batch, mut rows, mut targets) = (Batch::default(), Vec::new(), Vec::new());
+        let mut pages = 0;
+        for example in examples {
+            let inputs = &example.tokens[..example.tokens.len() - 1];
+            let more = inputs.len().div_ceil(PAGE_POSITIONS) as u32;
+            let first = batch.tokens.len() as u32;
+            rows.extend(first + example.prompt as u32 - 1..first + inputs.len() as u32);
+            targets.extend_from_slice(&example.tokens[example.prompt..]);
+            batch.push(inputs, 0, (pages..pages + more).collect());
+            pages += more;
+        }
+        kv.grow(pages as usize);
+        transformer.forward(cpu, &batch, kv, a);
+
+        let hidden_size = transformer.config().hidden_size;
+        let mut hidden = cpu.scratch(rows.len() * hidden_size);
+        gather_rows(cpu, &a.hidden, hidden_size, &rows, &mut hidden);
+        let mut log_probs = vec![LogProb::default(); rows.len()];
+        let view = View::new(&hidden, rows.len(), hidden_size);
+        log_prob(cpu, transformer.head(), view, &targets, inverse_temperature, &mut log_probs);
+        Pass { batch, rows, targets, hidden, log_probs }
+    }
+}
+
 impl<'a> Learner<'a> {
     /// A model with these values, and nothing learnt yet; products of the forward pass read them as `dtype`.
     pub fn new(cpu: &'a Cpu, config: &Config, dtype: Dtype, values: Vec<f32>) -> Learner<'a> {
-        let built = Transformer::new(cpu, config, dtype.into(), Source::Arena(&values));
-        let transformer = built.unwrap_or_else(|error| unreachable!("an arena has every tensor: {error}"));
+        let transformer = build(cpu, config, dtype, &values);
         let len = values.len();
         Learner {
             cpu,
+            dtype,
             kv: KvPages::new(transformer.kv_layout(), 0),
             transformer,
             values,
@@ -114,6 +167,11 @@ impl<'a> Learner<'a> {
         &self.transformer
     }
 
+    /// The same model with other values, which stay as they are.
+    pub fn with(&self, values: &[f32]) -> Transformer {
+        build(self.cpu, self.transformer.config(), self.dtype, values)
+    }
+
     /// The machine.
     pub fn cpu(&self) -> &'a Cpu {
         self.cpu
@@ -136,27 +194,9 @@ impl<'a> Learner<'a> {
         let Learner { cpu, transformer, values, kv, activations: a, .. } = self;
         let hidden_size = transformer.config().hidden_size;
         let vocab_size = transformer.config().vocab_size;
-
-        // The last token of a sequence predicts nothing. `rows` predict the learnt tokens.
-        let (mut batch, mut rows, mut targets) = (Batch::default(), Vec::new(), Vec::new());
-        let mut pages = 0;
-        for example in examples {
-            let inputs = &example.tokens[..example.tokens.len() - 1];
-            let more = inputs.len().div_ceil(PAGE_POSITIONS) as u32;
-            let first = batch.tokens.len() as u32;
-            rows.extend(first + example.prompt as u32 - 1..first + inputs.len() as u32);
-            targets.extend_from_slice(&example.tokens[example.prompt..]);
-            batch.push(inputs, 0, (pages..pages + more).collect());
-            pages += more;
-        }
-        kv.grow(pages as usize);
-        transformer.forward(cpu, &batch, kv, a);
-
-        let mut hidden = cpu.scratch(rows.len() * hidden_size);
-        gather_rows(cpu, &a.hidden, hidden_size, &rows, &mut hidden);
+        let Pass { batch, rows, targets, hidden, log_probs } =
+            Pass::forward(cpu, transformer, kv, a, examples, inverse_temperature);
         let hidden = View::new(&hidden, rows.len(), hidden_size);
-        let mut log_probs = vec![LogProb::default(); rows.len()];
-        log_prob(cpu, transformer.head(), hidden, &targets, inverse_temperature, &mut log_probs);
 
         let d_log_prob = weigh(&log_probs)?;
         let mut gradient = self.tree.leaf();
@@ -191,6 +231,13 @@ impl<'a> Learner<'a> {
         }
         self.tree.add(gradient, |x, y| add(cpu, x, y));
         Ok(())
+    }
+
+    /// Log-probabilities of the learnt tokens of `examples`, in order, under a model made by [`Learner::with`].
+    pub fn log_probs_under(&mut self, other: &Transformer, examples: &[Example], inverse_temperature: f32) -> Vec<f32> {
+        let Learner { cpu, kv, activations, .. } = self;
+        let pass = Pass::forward(cpu, other, kv, activations, examples, inverse_temperature);
+        pass.log_probs.iter().map(|row| row.log_prob).collect()
     }
 
     /// Ends a step: moves the parameters by the leaves' gradients, and returns the gradient's norm before clipping.

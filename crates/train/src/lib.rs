@@ -16,6 +16,7 @@ pub mod loss;
 pub mod metrics;
 pub mod progress;
 pub mod recipe;
+pub mod reference;
 pub mod report;
 pub mod rollouts;
 pub mod run;

@@ -78,11 +78,15 @@ pub struct RolloutMetrics {
     pub clipped_low: f64,
     /// Fraction of tokens stopped by the clip above.
     pub clipped_high: f64,
+    /// Mean of the tokens' estimated Kullback–Leibler divergence from the reference, in nats and before the first update;
+    /// where the stage has a reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
 }
 
 impl RolloutMetrics {
-    /// What can be told from the rollouts themselves, in groups of `group` neighbours; entropy and clipped fractions
-    /// are the trainer's to fill in.
+    /// What can be told from the rollouts themselves, in groups of `group` neighbours; the rest is the trainer's
+    /// to fill in.
     ///
     /// # Panics
     /// Without rollouts.
@@ -99,6 +103,7 @@ impl RolloutMetrics {
             entropy: 0.0,
             clipped_low: 0.0,
             clipped_high: 0.0,
+            kl: None,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! A run: a recipe carried out in a directory, from random or published weights to a report.
 //!
 //! ```text
-//! recipe.toml  run.json  metrics.jsonl  rollouts/  checkpoints/STEP/  stages/N/  model/  report.md  report.json  curves.svg
+//! recipe.toml  run.json  metrics.jsonl  rollouts/  checkpoints/STEP/  reference/  stages/N/  model/
+//! report.md  report.json  curves.svg
 //! control/     the same, for the model that it is compared with
 //! ```
 
@@ -32,6 +33,8 @@ const TRAINING: f64 = 0.9;
 
 /// Values, gradients and two moments as f32, and weights packed for products.
 const BYTES_PER_PARAMETER: u128 = 18;
+/// Of a reference, only the weights packed for products.
+const BYTES_PER_REFERENCE: u128 = 2;
 
 /// The version of `run.json`.
 const VERSION: u32 = 1;
@@ -198,8 +201,10 @@ fn read_choices(path: &Path) -> Result<Choices> {
 }
 
 /// That a model can be trained in so many bytes of memory.
-fn check_memory(config: &Config, memory: Option<u64>) -> Result<()> {
-    let (parameters, bytes) = (config.parameters(), config.parameters() * BYTES_PER_PARAMETER);
+fn check_memory(config: &Config, recipe: &Recipe, memory: Option<u64>) -> Result<()> {
+    let held = recipe.stages.iter().any(Stage::has_reference);
+    let parameters = config.parameters();
+    let bytes = parameters * (BYTES_PER_PARAMETER + if held { BYTES_PER_REFERENCE } else { 0 });
     if memory.is_some_and(|memory| bytes > u128::from(memory)) {
         return Err(Error::new(format!(
             "training a model of {parameters} parameters takes {} GB of memory at least, more than this machine has; \
@@ -256,7 +261,7 @@ impl<'a> Setup<'a> {
             }
             (Source::Scratch(_), None) => unreachable!("a recipe from scratch has a configuration"),
         };
-        check_memory(&config, options.memory)?;
+        check_memory(&config, recipe, options.memory)?;
         // A tokenizer without the tags is found out before anything has begun.
         Generator::new(&*task, &tokenizer)?;
         let values = beginning(recipe, &config, seed, options)?;
@@ -317,6 +322,7 @@ impl<'a> Setup<'a> {
             metrics_lines: 0,
             wall_s: 0.0,
             measuring_s: 0.0,
+            reference: None,
             reports: Vec::new(),
         };
         if let Some(budget_s) = budget_s {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use minke_kernels::optimizer::AdamW;
 use minke_kernels::random::Random;
 use minke_model::dequantize::DataType;
-use minke_model::{Result, Tokenizer, huggingface};
+use minke_model::{Error, Result, Tokenizer, Transformer, huggingface};
 
 use crate::checkpoint::{self, Arenas, State};
 use crate::corpus::Corpus;
@@ -19,7 +19,7 @@ use crate::recipe::{Eval, Learning, Stage};
 use crate::report::{Results, StageReport};
 use crate::rollouts::{self, Rollout};
 use crate::tasks::{Task, held_out_items};
-use crate::{grpo, sft};
+use crate::{grpo, reference, sft};
 
 /// What a training goes by, the same from its start to its end.
 pub struct Plan<'a> {
@@ -48,6 +48,8 @@ pub struct Trial<'a> {
     metrics: MetricsFile,
     /// The demonstrations of the stage under way, if it learns from any.
     corpus: Option<Corpus>,
+    /// The model as it was when the stage under way began, if the stage is held to it.
+    reference: Option<Transformer>,
     /// Seconds that a step of each kind of stage took lately.
     pace: [f64; 2],
     /// Steps that the last checkpoint keeps.
@@ -83,10 +85,11 @@ struct At {
 pub fn cost(task: &dyn Task, tokenizer: &Tokenizer, mut learner: Learner<'_>, stage: &Stage, seed: u32) -> Result<f64> {
     let mut generator = Generator::new(task, tokenizer)?;
     let mut corpus = None;
+    let reference = stage.has_reference().then(|| learner.with(&learner.values));
     let (mut start, mut tries) = (Instant::now(), 0);
     while tries < TRIES.0 || start.elapsed().as_secs_f64() < TRIES.1 {
         let at = At { seed, index: tries, steps: u32::MAX, number: u64::from(tries) + 1 };
-        advance(&mut learner, &mut generator, &mut corpus, task, tokenizer, stage, at)?;
+        advance(&mut learner, reference.as_ref(), &mut generator, &mut corpus, task, tokenizer, stage, at)?;
         if tries == 0 {
             start = Instant::now();
         }
@@ -98,6 +101,7 @@ pub fn cost(task: &dyn Task, tokenizer: &Tokenizer, mut learner: Learner<'_>, st
 /// Takes one step of a stage.
 fn advance(
     learner: &mut Learner<'_>,
+    reference: Option<&Transformer>,
     generator: &mut Generator<'_>,
     corpus: &mut Option<Corpus>,
     task: &dyn Task,
@@ -117,7 +121,7 @@ fn advance(
         Stage::Grpo(grpo) => {
             let problems = grpo::problems(task, grpo, at.seed, at.number);
             let (sampled, entropy) = grpo::sample(generator, learner, &problems, grpo, at.seed, at.number)?;
-            let done = grpo::learn(learner, sampled, entropy, grpo, alpha, &update)?;
+            let done = grpo::learn(learner, reference, sampled, entropy, grpo, alpha, &update)?;
             let (loss, gradient_norm, tokens) = (done.loss, done.gradient_norm, done.tokens);
             Ok(Stepped { loss, gradient_norm, tokens, rollouts: Some(done) })
         }
@@ -133,7 +137,7 @@ impl<'a> Trial<'a> {
         let metrics = MetricsFile::open(&plan.directory.join("metrics.jsonl"), state.metrics_lines)?;
         let generator = Generator::new(plan.task, plan.tokenizer)?;
         let saved = state.total_steps;
-        Ok(Trial { plan, learner, generator, state, metrics, corpus: None, pace: [0.0; 2], saved })
+        Ok(Trial { plan, learner, generator, state, metrics, corpus: None, reference: None, pace: [0.0; 2], saved })
     }
 
     /// How far it has come.
@@ -178,9 +182,11 @@ impl<'a> Trial<'a> {
             // A stage begins with an optimiser that remembers nothing.
             self.learner.reset_optimizer();
         }
+        self.hold(stage)?;
         let at = At { seed: self.seed(), index, steps, number: self.state.total_steps + 1 };
         let Plan { task, tokenizer, .. } = self.plan;
-        let done = advance(&mut self.learner, &mut self.generator, &mut self.corpus, task, tokenizer, stage, at)?;
+        let (learner, reference) = (&mut self.learner, self.reference.as_ref());
+        let done = advance(learner, reference, &mut self.generator, &mut self.corpus, task, tokenizer, stage, at)?;
         if let Some(step) = &done.rollouts {
             rollouts::write(&self.plan.directory, at.number, &step.rollouts)?;
         }
@@ -214,6 +220,28 @@ impl<'a> Trial<'a> {
             seconds: (self.state.wall_s, self.left_s()),
             sample,
         });
+        Ok(())
+    }
+
+    /// Before a step: the model as it was when the stage began is there, if the stage is held to it.
+    fn hold(&mut self, stage: &Stage) -> Result<()> {
+        if !stage.has_reference() {
+            return Ok(());
+        }
+        let (run, number, values) = (&self.plan.directory, self.state.stage + 1, &self.learner.values);
+        if self.state.step == 0 {
+            // On disk before any checkpoint that counts on it.
+            self.state.reference = Some(reference::write(run, number, values)?);
+            self.reference = Some(self.learner.with(values));
+        } else if self.reference.is_none() {
+            let crc32 = self.state.reference.ok_or_else(|| {
+                Error::new(format!(
+                    "the checkpoint lacks the reference of stage {number}; start anew elsewhere (--out)"
+                ))
+            })?;
+            let values = reference::read(run, number, values.len(), crc32)?;
+            self.reference = Some(self.learner.with(&values));
+        }
         Ok(())
     }
 
@@ -251,6 +279,8 @@ impl<'a> Trial<'a> {
             watch(&Progress::Measured(report));
         }
         self.corpus = None;
+        self.reference = None;
+        self.state.reference = None;
         self.state.stage += 1;
         self.state.step = 0;
         self.state.measuring_s += start.elapsed().as_secs_f64();

@@ -7,12 +7,16 @@ use minke_kernels::random::Random;
 use minke_kernels::{Cpu, Isa};
 use minke_train::progress::Progress;
 use minke_train::run::{Choices, Ending, Options, run};
-use minke_train::{Result, rollouts};
+use minke_train::{Result, checkpoint, metrics, rollouts};
 
 const RECIPE: &str = include_str!("../../../recipes/tiny.toml");
 
-/// Runs in `directory`, stopping after as many steps as `stop_after` says.
+/// Runs the smallest recipe in `directory`, stopping after as many steps as `stop_after` says.
 fn tiny(cpu: &Cpu, directory: &Path, resume: bool, stop_after: Option<u32>) -> Result<Ending> {
+    carry_out(cpu, RECIPE, directory, resume, stop_after)
+}
+
+fn carry_out(cpu: &Cpu, recipe: &str, directory: &Path, resume: bool, stop_after: Option<u32>) -> Result<Ending> {
     let options = Options {
         begin: (!resume).then(Choices::default),
         accept: false,
@@ -23,7 +27,7 @@ fn tiny(cpu: &Cpu, directory: &Path, resume: bool, stop_after: Option<u32>) -> R
     };
     let stop = AtomicBool::new(false);
     let mut steps = 0;
-    run(cpu, "tiny", RECIPE, &options, &stop, &mut |progress| {
+    run(cpu, "tiny", recipe, &options, &stop, &mut |progress| {
         steps += u32::from(matches!(progress, Progress::Step { .. }));
         stop.store(stop_after.is_some_and(|after| steps >= after), Ordering::Relaxed);
     })
@@ -71,6 +75,59 @@ fn interrupted_runs_end_with_the_same_bits() {
             assert_eq!(outcome(pieces.path()), expected, "{isa:?}: round {round}, {stops} stops");
         }
     }
+}
+
+/// A run that is held to the model its stage began with goes on with that very model, from whatever checkpoint is left.
+#[test]
+fn a_reference_survives_interruption() {
+    let held = "loss = \"cispo\"\nimportance = \"sequence\"\nkl = 0.5\nmask_truncated = true\nupdates = 2";
+    let recipe = RECIPE.replacen("loss = \"dr_grpo\"", held, 1);
+    let recipe = recipe.replacen("steps = 4", "steps = 8", 1).replacen("lr = 1e-3", "lr = 1e-2", 1);
+    assert!(recipe.contains("kl = 0.5") && recipe.contains("steps = 8") && recipe.contains("lr = 1e-2"));
+    let cpu = Cpu::new(Isa::choose(None).unwrap(), 2);
+    let whole = tempfile::tempdir().unwrap();
+    assert!(finished(carry_out(&cpu, &recipe, whole.path(), false, None)));
+    let expected = outcome(whole.path());
+    let steps = metrics::read(&whole.path().join("metrics.jsonl")).unwrap();
+    let kl: Vec<f64> = steps.iter().filter_map(|step| step.rollouts.as_ref()?.kl).collect();
+    assert_eq!(kl.len(), 8);
+    // At first the reference is the model itself, to the bit; from then on it stays behind.
+    assert_eq!(kl[0], 0.0);
+    assert!(kl[1..].iter().any(|kl| *kl > 0.0), "{kl:?}");
+
+    let free = tempfile::tempdir().unwrap();
+    let recipe_without = recipe.replacen("kl = 0.5\n", "", 1);
+    assert!(finished(carry_out(&cpu, &recipe_without, free.path(), false, None)));
+    assert_ne!(outcome(free.path()).first(), expected.first(), "the penalty moves nothing");
+
+    let mut random = Random::new(8, [0; 3]);
+    for round in 0..4 {
+        let pieces = tempfile::tempdir().unwrap();
+        let (mut resume, mut lost) = (false, 0);
+        while !finished(carry_out(&cpu, &recipe, pieces.path(), resume, Some(2 + random.below(4)))) {
+            resume = true;
+            // As if it had been killed before its last checkpoint was there.
+            let checkpoints = checkpoint::list(pieces.path()).unwrap();
+            if let [.., _, (_, newest)] = &checkpoints[..]
+                && lost < 3
+            {
+                std::fs::remove_dir_all(newest).unwrap();
+                lost += 1;
+            }
+        }
+        assert!(lost > 0);
+        assert_eq!(outcome(pieces.path()), expected, "round {round}, {lost} checkpoints lost");
+    }
+
+    // Another reference is not gone on with.
+    let spoilt = tempfile::tempdir().unwrap();
+    assert!(!finished(carry_out(&cpu, &recipe, spoilt.path(), false, Some(9))));
+    let file = spoilt.path().join("reference/2.f32");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let error = carry_out(&cpu, &recipe, spoilt.path(), true, None).err().unwrap().to_string();
+    assert!(error.contains("2.f32 is damaged: its checksum is another; put back"), "{error}");
 }
 
 #[test]

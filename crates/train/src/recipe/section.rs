@@ -83,6 +83,11 @@ impl Section {
         self.need(key, self.number(key, range)?)
     }
 
+    /// True or false.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>> {
+        self.read(key, |value| value.as_bool().ok_or_else(|| self.wrong(key, value, "true or false")))
+    }
+
     /// A piece of text.
     pub fn text(&self, key: &str) -> Result<Option<&str>> {
         self.read(key, |value| value.as_str().ok_or_else(|| self.wrong(key, value, "text in quotes")))

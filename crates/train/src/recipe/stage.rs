@@ -6,7 +6,7 @@ use toml::Table;
 
 use super::section::Section;
 use crate::advantages::Scale;
-use crate::loss::{Clip, Loss};
+use crate::loss::{Clip, Importance, Loss, Objective, Penalty};
 use crate::progress::StageKind;
 use crate::tasks::{Style, Task};
 
@@ -60,12 +60,12 @@ pub struct Grpo {
     pub temperature: f32,
     /// Levels that problems are drawn from, each equally likely.
     pub levels: Vec<u32>,
-    /// How tokens are averaged.
-    pub loss: Loss,
+    /// What is minimised.
+    pub objective: Objective,
     /// What advantages are divided by.
     pub scale: Scale,
-    /// How far a token's ratio may go.
-    pub clip: Clip,
+    /// Leave completions that ran into their limit out of the loss; they count in their group's advantages all the same.
+    pub mask_truncated: bool,
     /// Updates on each step's rollouts.
     pub updates: u32,
     /// The optimiser's settings.
@@ -131,6 +131,14 @@ impl Stage {
         }
     }
 
+    /// Whether a penalty holds it to the model as it was when the stage began.
+    pub fn has_reference(&self) -> bool {
+        match self {
+            Self::Sft(_) => false,
+            Self::Grpo(grpo) => grpo.objective.penalty.is_some(),
+        }
+    }
+
     pub(super) fn read(name: &str, table: Table, task: &dyn Task) -> Result<Stage> {
         let kind = [("sft", StageKind::Sft), ("grpo", StageKind::Grpo)];
         // Which keys are known depends on the kind, which is therefore read by itself.
@@ -181,11 +189,10 @@ fn mixture(stage: &str, table: Table) -> Result<Vec<Share>> {
 
 impl Grpo {
     fn read(name: &str, table: Table, task: &dyn Task) -> Result<Grpo> {
-        let own = ["kind", "steps", "prompts", "samples", "max_new_tokens", "temperature", "level", "loss", "updates"];
-        let clip = ["scale_rewards", "epsilon", "epsilon_high"];
-        let section = Section::new(name, table, [&own[..], &clip, &LEARNING].concat())?;
+        let own = ["kind", "steps", "prompts", "samples", "max_new_tokens", "temperature", "level", "updates"];
+        let rewards = ["scale_rewards", "mask_truncated"];
+        let section = Section::new(name, table, [&own[..], &OBJECTIVE, &rewards, &LEARNING].concat())?;
         let steps = section.need_whole("steps", STEPS)?;
-        let epsilon = section.number("epsilon", 0.0..=1.0)?.unwrap_or(0.2) as f32;
         let prompts = section.need_whole("prompts", 1..=65_536)?;
         let samples = section.need_whole("samples", 2..=65_536)?;
         let rollouts = u64::from(prompts) * u64::from(samples);
@@ -201,20 +208,52 @@ impl Grpo {
             max_new_tokens: section.need_whole("max_new_tokens", 1..=1_048_576)?,
             temperature: section.number("temperature", 0.01..=100.0)?.unwrap_or(1.0) as f32,
             levels: section.need("level", section.wholes("level", task.levels())?)?,
-            loss: section
-                .word("loss", &[("grpo", Loss::Grpo), ("dr_grpo", Loss::DrGrpo), ("dapo", Loss::Dapo)])?
-                .unwrap_or(Loss::DrGrpo),
+            objective: read_objective(&section)?,
             scale: section
                 .word("scale_rewards", &[("group", Scale::Group), ("batch", Scale::Batch), ("none", Scale::None)])?
                 .unwrap_or(Scale::None),
-            clip: Clip {
-                epsilon,
-                epsilon_high: section.number("epsilon_high", 0.0..=100.0)?.map_or(epsilon, |x| x as f32),
-            },
+            mask_truncated: section.flag("mask_truncated")?.unwrap_or(false),
             updates: section.whole("updates", 1..=64)?.unwrap_or(1),
             learning: Learning::read(&section, steps)?,
         })
     }
+}
+
+/// Keys of [`Objective`].
+const OBJECTIVE: [&str; 6] = ["loss", "importance", "epsilon", "epsilon_high", "kl", "kl_correction"];
+/// Where CISPO's ratios are capped unless the recipe says otherwise, as in ScaleRL (arXiv 2510.13786).
+const CISPO_CAP: f32 = 5.0;
+
+fn read_objective(section: &Section) -> Result<Objective> {
+    let losses = [
+        ("grpo", Loss::Grpo),
+        ("bnpo", Loss::Bnpo),
+        ("dr_grpo", Loss::DrGrpo),
+        ("dapo", Loss::Dapo),
+        ("cispo", Loss::Cispo),
+    ];
+    let loss = section.word("loss", &losses)?.unwrap_or(Loss::DrGrpo);
+    let importances = [("token", Importance::Token), ("sequence", Importance::Sequence)];
+    if loss == Loss::Cispo && section.has("epsilon") {
+        return Err(
+            section.error("epsilon means nothing to cispo, which caps ratios from above alone; give epsilon_high")
+        );
+    }
+    let epsilon = section.number("epsilon", 0.0..=1.0)?.unwrap_or(0.2) as f32;
+    // A cap below 1 would hold back tokens that have not moved.
+    let (least, high) = if loss == Loss::Cispo { (1.0, CISPO_CAP) } else { (0.0, epsilon) };
+    let epsilon_high = section.number("epsilon_high", least..=100.0)?.map_or(high, |x| x as f32);
+    let weight = section.number("kl", 0.0..=100.0)?.unwrap_or(0.0) as f32;
+    let corrected = section.flag("kl_correction")?;
+    if corrected.is_some() && weight == 0.0 {
+        return Err(section.error("kl_correction is of no use without kl, the weight of the penalty that it corrects"));
+    }
+    Ok(Objective {
+        loss,
+        importance: section.word("importance", &importances)?.unwrap_or(Importance::Token),
+        clip: Clip { epsilon, epsilon_high },
+        penalty: (weight > 0.0).then_some(Penalty { weight, corrected: corrected.unwrap_or(true) }),
+    })
 }
 
 /// Keys of [`Learning`], which every stage has.

@@ -1,7 +1,7 @@
 //! The recipes that come with minke are read; broken ones each get their sentence.
 
 use super::*;
-use crate::loss::Loss;
+use crate::loss::{Clip, Importance, Loss, Objective, Penalty};
 use crate::tasks::Style;
 
 fn path(name: &str) -> std::path::PathBuf {
@@ -37,12 +37,33 @@ fn a_recipe_says_what_it_says() {
     assert_eq!((sft.steps, sft.batch, sft.examples, &sft.levels[..]), (6, 8, 64, &[2, 3][..]));
     assert_eq!(sft.mixture[0], Share { style: Style::Direct, share: 0.4 });
     assert_eq!((sft.learning.rate, sft.learning.schedule), (3e-3, Schedule::Linear));
-    assert_eq!((grpo.loss, grpo.prompts, grpo.samples, &grpo.levels[..]), (Loss::DrGrpo, 4, 4, &[2][..]));
-    assert_eq!((grpo.clip.epsilon, grpo.clip.epsilon_high, grpo.updates), (0.2, 0.2, 1));
+    assert_eq!((grpo.prompts, grpo.samples, &grpo.levels[..]), (4, 4, &[2][..]));
+    let clip = Clip { epsilon: 0.2, epsilon_high: 0.2 };
+    let objective = Objective { loss: Loss::DrGrpo, importance: Importance::Token, clip, penalty: None };
+    assert_eq!((grpo.objective, grpo.updates, grpo.mask_truncated), (objective, 1, false));
     assert_eq!(recipe.task.build().name(), "chain_sum");
     assert_eq!(recipe.eval.levels(&*recipe.task.build()), 2..=3);
     assert_eq!(recipe.checkpoint_bytes, 1 << 30);
     assert_eq!(recipe.scratch_config().unwrap().unwrap().vocab_size, 4 + 15);
+}
+
+#[test]
+fn objectives_are_read() {
+    let read = |to: &str| {
+        let recipe = Recipe::parse("tiny", &tiny().replacen("loss = \"dr_grpo\"", to, 1)).unwrap();
+        let Stage::Grpo(grpo) = recipe.stages[1].clone() else { panic!("a grpo stage") };
+        (grpo.objective, grpo.mask_truncated)
+    };
+    let clip = Clip { epsilon: 3e-4, epsilon_high: 4e-4 };
+    let gspo = Objective { loss: Loss::Grpo, importance: Importance::Sequence, clip, penalty: None };
+    let text = "loss = \"grpo\"\nimportance = \"sequence\"\nepsilon = 3e-4\nepsilon_high = 4e-4";
+    assert_eq!(read(text), (gspo, false));
+    let (cispo, masked) = read("loss = \"cispo\"\nmask_truncated = true\nkl = 0.001");
+    assert_eq!((cispo.loss, cispo.importance, cispo.clip.epsilon_high), (Loss::Cispo, Importance::Token, 5.0));
+    assert_eq!((cispo.penalty, masked), (Some(Penalty { weight: 0.001, corrected: true }), true));
+    let (bnpo, _) = read("loss = \"bnpo\"\nkl = 1\nkl_correction = false");
+    assert_eq!((bnpo.loss, bnpo.penalty), (Loss::Bnpo, Some(Penalty { weight: 1.0, corrected: false })));
+    assert_eq!(read("kl = 0").0.penalty, None);
 }
 
 #[test]
@@ -120,7 +141,25 @@ fn broken_recipes_get_one_sentence() {
             "stage 1 has an unknown key \"loss\"; it can be kind, steps, batch, \
           examples, level, mixture, lr, warmup, schedule, weight_decay, beta1, beta2, clip_norm, balance, bias_rate",
         ),
-        ("\"dr_grpo\"", "\"ppo\"", "stage 2: loss is \"ppo\"; it can be grpo, dr_grpo, dapo"),
+        ("\"dr_grpo\"", "\"ppo\"", "stage 2: loss is \"ppo\"; it can be grpo, bnpo, dr_grpo, dapo, cispo"),
+        (
+            "\"dr_grpo\"",
+            "\"dr_grpo\"\nimportance = \"word\"",
+            "stage 2: importance is \"word\"; it can be token, sequence",
+        ),
+        (
+            "\"dr_grpo\"",
+            "\"cispo\"\nepsilon = 0.2",
+            "stage 2: epsilon means nothing to cispo, which caps ratios from above alone; give epsilon_high",
+        ),
+        ("\"dr_grpo\"", "\"cispo\"\nepsilon_high = 0.28", "stage 2: epsilon_high is 0.28, which is not from 1 to 100"),
+        ("\"dr_grpo\"", "\"dr_grpo\"\nkl = -1", "stage 2: kl is -1, which is not from 0 to 100"),
+        (
+            "\"dr_grpo\"",
+            "\"dr_grpo\"\nkl_correction = false",
+            "stage 2: kl_correction is of no use without kl, the weight of the penalty that it corrects",
+        ),
+        ("\"dr_grpo\"", "\"dr_grpo\"\nmask_truncated = 1", "stage 2: mask_truncated is 1, which is not true or false"),
         ("level = 2\nloss", "level = 1\nloss", "stage 2: level is 1, which is not from 2 to 10"),
         ("level = [2, 3]", "level = [2, 30]", "stage 1: level is 30, which is not from 2 to 10"),
         ("direct = 0.4", "direct = 0.5", "stage 1 mixture: the shares add up to 1.100, not to 1"),
