@@ -8,7 +8,7 @@ programs run one after the other, in the other order every second round. Nothing
 """
 import argparse, os, subprocess
 
-from common import ROOT, build, spread, timed, where, write
+from common import ROOT, beside, build, show, timed, where, write
 
 
 def main():
@@ -37,16 +37,8 @@ def main():
         for gguf in a.gguf:
             both = [("candle", theirs), ("minke", ours)]
             rounds[gguf].append({name: run(gguf) for name, run in (both if i % 2 == 0 else both[::-1])})
-    table = {}
-    print(f"{'':34}{'candle':>12}{'minke':>12}   ratio (of the same round)")
-    for gguf, figures in rounds.items():
-        for test in ("pp512", "tg128"):
-            ours, theirs = ([r[name][test] for r in figures] for name in ("minke", "candle"))
-            row = {"candle": spread(theirs), "minke": spread(ours), "ratio": spread([x / y for x, y in zip(ours, theirs)])}
-            name, ratio = f"{os.path.basename(gguf)} {test}", row["ratio"]
-            table[name] = row
-            print(f"{name:34}{row['candle']['median']:12.1f}{row['minke']['median']:12.1f}   "
-                  f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})")
+    table = beside("candle", rounds)
+    show("candle", table)
     write(a.out, where() | {"candle": "0.11.1", "threads": a.threads, "table": table, "rounds": rounds})
 
 

@@ -69,6 +69,31 @@ def spread(values):
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
+def beside(peer, rounds):
+    """Of each file and test, how the peer and minke did and the ratio of the two in the same round.
+
+    `rounds` has for each file its rounds, {program: {test: rate}}."""
+    rows = {}
+    for path, figures in rounds.items():
+        for test in figures[0]["minke"] if figures else []:
+            ours, theirs = ([r[name][test] for r in figures] for name in ("minke", peer))
+            rows[f"{os.path.basename(path)} {test}"] = {
+                peer: spread(theirs),
+                "minke": spread(ours),
+                "ratio": spread([x / y for x, y in zip(ours, theirs)]),
+            }
+    return rows
+
+
+def show(peer, table):
+    """Prints what `beside` has made."""
+    print(f"{'':34}{peer:>12}{'minke':>12}   ratio (of the same round)")
+    for name, row in table.items():
+        ratio = row["ratio"]
+        print(f"{name:34}{row[peer]['median']:12.1f}{row['minke']['median']:12.1f}   "
+              f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})")
+
+
 def write(path, result):
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with open(path, "w") as f:

@@ -10,7 +10,7 @@ replies a second. Nothing else should be running.
 """
 import argparse, os, subprocess, sys, time
 
-from common import ROOT, build, run, spread, timed, where, write
+from common import ROOT, beside, build, run, show, timed, where, write
 
 SEQUENCES = 32
 PROMPT = "Once upon a time"
@@ -81,27 +81,9 @@ def main():
             builds.add(figures["llama.cpp"].pop("build"))
             rounds[gguf].append(figures)
         # Kept after every round: what is interrupted is not lost.
-        write(a.out, where() | settings | {"llamacpp": sorted(builds), "table": table(rounds), "rounds": rounds})
+        write(a.out, where() | settings | {"llamacpp": sorted(builds), "table": beside("llama.cpp", rounds), "rounds": rounds})
         print(f"round {i + 1} of {a.rounds}", file=sys.stderr)
-    print(f"{'':34}{'llama.cpp':>12}{'minke':>12}   ratio (of the same round)")
-    for name, row in table(rounds).items():
-        ratio = row["ratio"]
-        print(f"{name:34}{row['llama.cpp']['median']:12.1f}{row['minke']['median']:12.1f}   "
-              f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})")
-
-
-def table(rounds):
-    """Of each file and test, how each program did and the ratio of the two in the same round."""
-    rows = {}
-    for gguf, figures in rounds.items():
-        for test in figures[0]["minke"] if figures else []:
-            ours, theirs = ([r[name][test] for r in figures] for name in ("minke", "llama.cpp"))
-            rows[f"{os.path.basename(gguf)} {test}"] = {
-                "llama.cpp": spread(theirs),
-                "minke": spread(ours),
-                "ratio": spread([x / y for x, y in zip(ours, theirs)]),
-            }
-    return rows
+    show("llama.cpp", beside("llama.cpp", rounds))
 
 
 if __name__ == "__main__":
