@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::arch::{Left, PANEL, PART, QuantizedLeft};
+use crate::arch::{Left, PANEL, PART};
 use crate::cpu::Cpu;
 use crate::left::Lefts;
 use crate::matrix::{Matrix, Panels, pack_panel};
@@ -206,14 +206,10 @@ unsafe fn run_task(cpu: &Cpu, task: &Task<'_>, lefts: &Lefts<'_>, out: *mut f32,
         for start in (0..k.max(1)).step_by(inner) {
             let depth = inner.min(k - start);
             let add = mode == Mode::Add || start > 0;
-            let block = match (lefts.bf16(*index, rows.start, start), lefts.quantized(*index, rows.start, start)) {
-                (Some((data, stride)), _) => LeftBlock::Bf16 { rows: rows.len(), depth, data, stride },
-                (_, Some(left)) => LeftBlock::Quantized { rows: rows.len(), blocks: depth / quantized::BLOCK, left },
-                _ => LeftBlock::f32(a, start, depth, &mut scratch.left),
-            };
-            if let (&LeftBlock::Quantized { rows, blocks, left }, Some((w, first))) = (&block, job.b.matrix())
+            if let (Some(left), Some((w, first))) = (lefts.quantized(*index, rows.start, start), job.b.matrix())
                 && let Panels::Quantized(strips) = &w.panels
             {
+                let (rows, blocks) = (rows.len(), depth / quantized::BLOCK);
                 let columns = (panels.end * PANEL).min(n) - panels.start * PANEL;
                 let strip = strips.strip((first + panels.start) * PANEL / STRIP, start);
                 // SAFETY: the strips from `strip` on hold `columns`, and have the `blocks` that the left operand was cut to; the
@@ -224,6 +220,10 @@ unsafe fn run_task(cpu: &Cpu, task: &Task<'_>, lefts: &Lefts<'_>, out: *mut f32,
                 }
                 continue;
             }
+            let block = match lefts.bf16(*index, rows.start, start) {
+                Some((data, stride)) => LeftBlock::Bf16 { rows: rows.len(), depth, data, stride },
+                None => LeftBlock::f32(a, start, depth, &mut scratch.left),
+            };
             for panel in panels.clone() {
                 let columns = PANEL.min(n - panel * PANEL);
                 // SAFETY: `panel` starts below n, so this is inside the region, as are its `columns`.
@@ -236,11 +236,10 @@ unsafe fn run_task(cpu: &Cpu, task: &Task<'_>, lefts: &Lefts<'_>, out: *mut f32,
     });
 }
 
-/// Some rows and inner steps of a left operand, in the form that the kernel reads.
+/// Some rows and inner steps of a left operand that meets panels, in the form that the kernel reads.
 enum LeftBlock {
     F32 { rows: usize, depth: usize, left: Left },
     Bf16 { rows: usize, depth: usize, data: *const u16, stride: usize },
-    Quantized { rows: usize, blocks: usize, left: QuantizedLeft },
 }
 
 impl LeftBlock {
