@@ -20,7 +20,7 @@ use crate::budget;
 use crate::files::failed;
 use crate::tasks::chain_sum::{ChainSum, Scratchpad};
 use crate::tasks::countdown::Countdown;
-use crate::tasks::{SPECIALS, Task};
+use crate::tasks::{SPECIALS, Task, built_in, built_in_names};
 use section::Section;
 
 /// The version of the format that is read.
@@ -74,6 +74,8 @@ pub enum TaskRecipe {
     ChainSum(ChainSum),
     /// See [`Countdown`].
     Countdown(Countdown),
+    /// A built-in task without settings, by its name.
+    BuiltIn(&'static str),
 }
 
 /// What a run may be compared with, trained for the same time.
@@ -243,12 +245,7 @@ impl Eval {
 
 impl TaskRecipe {
     fn read(table: Table) -> Result<TaskRecipe> {
-        #[derive(Clone, Copy)]
-        enum Name {
-            ChainSum,
-            Countdown,
-        }
-        let names = [("chain_sum", Name::ChainSum), ("countdown", Name::Countdown)];
+        let names: Vec<(&str, &str)> = built_in_names().map(|name| (name, name)).collect();
         let section = Section::new("task", table, ["name", "digits", "scratchpad", "tries"])?;
         let name = section.need("name", section.word("name", &names)?)?;
         let foreign = |keys: &[&str]| match keys.iter().find(|key| section.has(key)) {
@@ -256,7 +253,7 @@ impl TaskRecipe {
             None => Ok(()),
         };
         match name {
-            Name::ChainSum => {
+            "chain_sum" => {
                 foreign(&["tries"])?;
                 let digits = match section.wholes("digits", 1..=4)?.as_deref() {
                     None => 1..=2,
@@ -268,9 +265,13 @@ impl TaskRecipe {
                 let scratchpad = section.word("scratchpad", &styles)?.unwrap_or(Scratchpad::Plain);
                 Ok(Self::ChainSum(ChainSum { digits, scratchpad }))
             }
-            Name::Countdown => {
+            "countdown" => {
                 foreign(&["digits", "scratchpad"])?;
                 Ok(Self::Countdown(Countdown { tries: section.whole("tries", 1..=9)?.unwrap_or(9) }))
+            }
+            name => {
+                foreign(&["digits", "scratchpad", "tries"])?;
+                Ok(Self::BuiltIn(name))
             }
         }
     }
@@ -280,6 +281,7 @@ impl TaskRecipe {
         match self {
             Self::ChainSum(task) => Box::new(task.clone()),
             Self::Countdown(task) => Box::new(task.clone()),
+            Self::BuiltIn(name) => built_in(name).expect("a name of the list that it was chosen from"),
         }
     }
 }
