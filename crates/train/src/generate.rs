@@ -93,7 +93,7 @@ impl<'a> Generator<'a> {
     /// Completes every ask.
     ///
     /// # Errors
-    /// When a prompt does not fit the model, or the model's logits are not numbers.
+    /// When a prompt does not fit the model, the model's logits are not numbers, or the task can't be worked with any more.
     pub fn complete(
         &mut self,
         cpu: &Cpu,
@@ -101,6 +101,7 @@ impl<'a> Generator<'a> {
         asks: &[Ask<'_>],
         drawing: Drawing,
     ) -> Result<Sampled> {
+        self.task.health()?;
         let mut decoder = TransformerDecoder::new(cpu, transformer);
         if let Some(predictor) = self.predictor {
             decoder = decoder.predicting(predictor, Costs::ROW);
@@ -154,6 +155,7 @@ impl<'a> Generator<'a> {
                 advantage: 0.0,
             });
         }
+        self.task.health()?;
         Ok(Sampled { rollouts, entropy: entropy / count.max(1) as f64 })
     }
 

@@ -6,13 +6,16 @@ mod brackets;
 mod built_in;
 mod calendar;
 pub mod chain_sum;
+pub mod checker;
 pub mod countdown;
 mod equation;
 mod expression;
+pub mod external;
 mod fractions;
 mod gcd;
 mod knights;
 mod letters;
+pub mod lines;
 pub mod procedural;
 mod product;
 mod remainder;
@@ -24,6 +27,7 @@ mod truth_table;
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use minke_kernels::random::{Random, fnv1a};
 use serde::{Deserialize, Serialize};
@@ -71,6 +75,11 @@ pub trait Task: Send + Sync {
         item.prompt.clone()
     }
 
+    /// Whether it has demonstrations to learn from.
+    fn demonstrates(&self) -> bool {
+        true
+    }
+
     /// A right completion of `item`, from `<think>` to `<end>`, to learn from.
     fn demonstration(&self, item: &Item, style: Style, random: &mut Random) -> String;
 
@@ -79,6 +88,24 @@ pub trait Task: Send + Sync {
     /// # Errors
     /// The reason, in a few words.
     fn check(&self, item: &Item, answer: &str) -> Result<(), String>;
+
+    /// Keeps what it is told from outside in a file of its run from now on, and goes by what the file has already. Tasks that
+    /// are told nothing have nothing to keep.
+    ///
+    /// # Errors
+    /// What the file system says, or what is wrong with the file.
+    fn remember(&self, _path: &Path) -> crate::Result<()> {
+        Ok(())
+    }
+
+    /// Whether problems and verdicts are to be believed, which is asked after they were given and before they are used; what
+    /// is to be remembered of them is on disk then.
+    ///
+    /// # Errors
+    /// Why they are not, if the task is a program that can't be worked with any more.
+    fn health(&self) -> crate::Result<()> {
+        Ok(())
+    }
 
     /// Reward for `completion`, all that follows the prompt (a prefilled `<think></think>` too): 1 for a right answer
     /// in the right form, 0 for anything else.

@@ -16,7 +16,12 @@ fn tiny() -> String {
 fn every_recipe_here_is_read() {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(path("")).unwrap() {
-        let recipe = Recipe::read(&entry.unwrap().path()).unwrap();
+        let path = entry.unwrap().path();
+        // Programs that are tasks of recipes lie beside them.
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let recipe = Recipe::read(&path).unwrap();
         let config = recipe.scratch_config().unwrap().unwrap();
         // These are for tests, and for a day that is lived in minutes.
         if !["tiny", "day", "day-direct"].contains(&recipe.name.as_str()) {
@@ -108,6 +113,34 @@ fn broken_recipes_get_one_sentence() {
         ),
         ("\"chain_sum\"", "\"countdown\"", "task: digits is a key of another task"),
         ("\"chain_sum\"", "\"gcd\"", "task: digits is a key of another task"),
+        ("name = \"chain_sum\"", "", "task: give a name, or a file, or a command"),
+        ("name = \"chain_sum\"", "name = \"gcd\"\nfile = \"a\"", "task: give either a name, or a file, or a command"),
+        ("name = \"chain_sum\"", "command = []", "task: digits is a key of another task"),
+        (
+            "name = \"chain_sum\"\ndigits = 1",
+            "command = \"a\"",
+            "task: command is \"a\", which is not a list of texts in quotes",
+        ),
+        (
+            "name = \"chain_sum\"\ndigits = 1",
+            "command = [\"a\"]\ntimeout_s = 0",
+            "task: timeout_s is 0, which is not from 1 to 3600",
+        ),
+        (
+            "name = \"chain_sum\"\ndigits = 1",
+            "command = [\"no-such-program\", \"x\"]",
+            "the task's program no-such-program x can't be started: No such file or directory (os error 2)",
+        ),
+        (
+            "name = \"chain_sum\"\ndigits = 1",
+            "file = \"no/such.jsonl\"",
+            "could not read no/such.jsonl: No such file or directory (os error 2)",
+        ),
+        (
+            "name = \"chain_sum\"\ndigits = 1",
+            "file = \"a\"\nchecker = \"fuzzy\"",
+            "task: checker is \"fuzzy\"; it can be number, exact, regex, choice",
+        ),
         ("digits = 1", "digits = [2, 1]", "task: digits is a number, or the fewest and the most as [1, 2]"),
         ("digits = 1", "digits = 9", "task: digits is 9, which is not from 1 to 4"),
         ("digits = 1", "digits = []", "task: digits is empty"),

@@ -19,8 +19,10 @@ use super::sequence::Sequence;
 use super::sorting::Sorting;
 use super::truth_table::TruthTable;
 
+type Build = fn() -> Box<dyn Task>;
+
 /// One line a task.
-const BUILT_IN: [(&str, fn() -> Box<dyn Task>); 17] = [
+const BUILT_IN: [(&str, Build); 17] = [
     ("chain_sum", || Box::new(ChainSum { digits: 1..=2, scratchpad: Scratchpad::Plain })),
     ("countdown", || Box::new(Countdown { tries: 9 })),
     ("product", || Box::new(Product)),
