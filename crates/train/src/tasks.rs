@@ -1,6 +1,8 @@
 //! Tasks: prompt and reward together. What a completion must look like, and which problems are held out, is the same
 //! for every built-in task and is decided here.
 
+#[cfg(test)]
+mod adversarial;
 mod bases;
 mod brackets;
 mod built_in;
