@@ -40,6 +40,8 @@ pub struct Recipe {
     pub model: Source,
     /// How weights are stored for products.
     pub dtype: Dtype,
+    /// Whether activations are computed again going backward, rather than kept.
+    pub recompute: bool,
     /// Standard deviation of random weights.
     pub deviation: f32,
     /// What is learnt.
@@ -150,7 +152,7 @@ impl Recipe {
             }
         }
         let task = TaskRecipe::read(all.need_table("task")?)?;
-        let (model, dtype, deviation) = read_model(all.need_table("model")?)?;
+        let (model, dtype, recompute, deviation) = read_model(all.need_table("model")?)?;
         let built = task.build();
         let stages = all.tables("stage")?;
         if stages.is_empty() {
@@ -168,6 +170,7 @@ impl Recipe {
             seed: all.whole("seed", 0..=u32::MAX)?.unwrap_or(1),
             model,
             dtype,
+            recompute,
             deviation,
             stages,
             budget_s: budget.text("time")?.map(budget::parse).transpose()?,
@@ -304,8 +307,8 @@ fn read_format(table: Table) -> Result<Settings> {
     Ok(Settings { system: said("system")?, instruction, think, lenient: section.flag("lenient")?.unwrap_or(false) })
 }
 
-fn read_model(table: Table) -> Result<(Source, Dtype, f32)> {
-    let section = Section::new("model", table, ["reference", "scratch", "dtype", "deviation"])?;
+fn read_model(table: Table) -> Result<(Source, Dtype, bool, f32)> {
+    let section = Section::new("model", table, ["reference", "scratch", "dtype", "recompute", "deviation"])?;
     let dtype = section.word("dtype", &[("f32", Dtype::F32), ("bf16", Dtype::Bf16)])?.unwrap_or(Dtype::F32);
     let deviation = section.number("deviation", 1e-6..=1.0)?.unwrap_or(0.02) as f32;
     let source = match (section.text("reference")?, section.table("scratch")?) {
@@ -319,7 +322,7 @@ fn read_model(table: Table) -> Result<(Source, Dtype, f32)> {
         },
         _ => return Err(section.error("give either reference or [model.scratch]")),
     };
-    Ok((source, dtype, deviation))
+    Ok((source, dtype, section.flag("recompute")?.unwrap_or(false), deviation))
 }
 
 /// The parser's complaint as one sentence with its line.

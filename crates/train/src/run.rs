@@ -321,7 +321,7 @@ impl<'a> Setup<'a> {
             if !accept {
                 saved.state.domain.check(&self.domain)?;
             }
-            let mut learner = Learner::new(cpu, &self.config, recipe.dtype, values);
+            let mut learner = Learner::new(cpu, &self.config, recipe.dtype, recipe.recompute, values);
             learner.restore(saved.values, saved.m, saved.v, saved.state.updates);
             let trial = Trial::new(plan, learner, saved.state)?;
             watch(&Progress::Begun);
@@ -353,7 +353,8 @@ impl<'a> Setup<'a> {
             state.plan = budget::fit(&costs, budget_s as f64 * TRAINING);
             state.measuring_s = start.elapsed().as_secs_f64();
         }
-        let mut trial = Trial::new(plan, Learner::new(cpu, &self.config, recipe.dtype, values), state)?;
+        let mut trial =
+            Trial::new(plan, Learner::new(cpu, &self.config, recipe.dtype, recipe.recompute, values), state)?;
         // What was resolved by the clock is on disk before the first step.
         trial.save()?;
         Ok(trial)
@@ -361,7 +362,8 @@ impl<'a> Setup<'a> {
 
     /// Seconds that a step of a stage takes, tried on a copy that is thrown away.
     fn cost(&self, stage: &Stage, values: &[f32]) -> Result<f64> {
-        let learner = Learner::new(self.cpu, &self.config, self.recipe.dtype, values.to_vec());
+        let (recipe, values) = (self.recipe, values.to_vec());
+        let learner = Learner::new(self.cpu, &self.config, recipe.dtype, recipe.recompute, values);
         cost(&*self.task, &self.format, learner, stage, self.seed)
     }
 
