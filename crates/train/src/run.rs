@@ -6,6 +6,8 @@
 //! control/     the same, for the model that it is compared with
 //! ```
 
+mod replay;
+
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,8 @@ use crate::recipe::{Control, Recipe, Sft, Share, Source, Stage};
 use crate::report::{self, Report, Shown};
 use crate::tasks::{Style, Task, held_out_items};
 use crate::trial::{Plan, Trial, cost};
+
+pub use replay::replay;
 
 /// Part of a budget that goes into training; the rest is for measuring and writing.
 const TRAINING: f64 = 0.9;

@@ -61,7 +61,7 @@ pub struct Trial<'a> {
 const TRIES: (u32, f64) = (4, 1.5);
 
 /// What one step came to.
-struct Stepped {
+pub(crate) struct Stepped {
     loss: f64,
     gradient_norm: f32,
     tokens: u64,
@@ -70,13 +70,13 @@ struct Stepped {
 
 /// Where in a training a step is.
 #[derive(Clone, Copy)]
-struct At {
-    seed: u32,
+pub(crate) struct At {
+    pub seed: u32,
     /// In its stage, from 0, and the stage's steps.
-    index: u32,
-    steps: u32,
+    pub index: u32,
+    pub steps: u32,
     /// In the run, from 1.
-    number: u64,
+    pub number: u64,
 }
 
 /// Seconds that a step of `stage` takes: the mean of some steps of a learner that is thrown away, after one uncounted.
@@ -100,7 +100,7 @@ pub fn cost(task: &dyn Task, format: &Format, mut learner: Learner<'_>, stage: &
 }
 
 /// Takes one step of a stage.
-fn advance(
+pub(crate) fn advance(
     learner: &mut Learner<'_>,
     reference: Option<&Transformer>,
     generator: &mut Generator<'_>,
