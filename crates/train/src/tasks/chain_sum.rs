@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use minke_kernels::random::Random;
 use minke_model::error::quoted;
 
-use super::{Item, Split, Style, Task, complete, split_of};
+use super::{Demonstration, Item, Split, Style, Task, split_of};
 
 /// Sums of `level` numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl ChainSum {
 }
 
 impl Task for ChainSum {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "chain_sum"
     }
 
@@ -85,9 +85,14 @@ impl Task for ChainSum {
         Some(Item { level, prompt: prompt.into(), numbers, target })
     }
 
-    fn demonstration(&self, item: &Item, style: Style, random: &mut Random) -> String {
+    fn question(&self, item: &Item) -> String {
+        format!("What is {}?", item.prompt.trim_end_matches('='))
+    }
+
+    fn demonstration(&self, item: &Item, style: Style, random: &mut Random) -> Demonstration {
+        let answer = item.target.to_string();
         let mistaken = match style {
-            Style::Direct => return complete("", &item.target.to_string()),
+            Style::Direct => return Demonstration { thought: String::new(), answer },
             Style::Think => None,
             Style::Backtrack => Some(1 + random.below(item.numbers.len() as u32 - 1) as usize),
         };
@@ -102,7 +107,7 @@ impl Task for ChainSum {
             steps.push(self.step(total, number, sum));
             total = sum;
         }
-        complete(&steps.join(";"), &total.to_string())
+        Demonstration { thought: steps.join(";"), answer }
     }
 
     fn check(&self, item: &Item, answer: &str) -> Result<(), String> {
@@ -127,7 +132,7 @@ fn mistake(sum: u32, random: &mut Random) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{hostile, keeps_its_promises};
+    use super::super::tests::{bare, hostile, keeps_its_promises, score, written};
     use super::*;
 
     const PLAIN: ChainSum = ChainSum { digits: 1..=2, scratchpad: Scratchpad::Plain };
@@ -139,7 +144,7 @@ mod tests {
     #[test]
     fn thoughts_are_written_as_documented() {
         let mut random = Random::new(3, [0; 3]);
-        let mut text = |task: &ChainSum, style| task.demonstration(&item(), style, &mut random);
+        let mut text = |task: &ChainSum, style| written(&task.demonstration(&item(), style, &mut random));
         assert_eq!(text(&PLAIN, Style::Direct), "<think></think>168<end>");
         assert_eq!(text(&PLAIN, Style::Think), "<think>37+85=122;122+46=168</think>168<end>");
         let reversed = ChainSum { scratchpad: Scratchpad::Reversed, ..PLAIN };
@@ -164,8 +169,8 @@ mod tests {
 
     #[test]
     fn the_verifier_says_why() {
-        let score = PLAIN.score(&item(), "<think>anything</think>168<end>");
-        assert_eq!((score.reward, score.reason.as_str()), (1.0, "answer 168 is right"));
+        let given = score(&PLAIN, &item(), "<think>anything</think>168<end>");
+        assert_eq!((given.reward, given.reason.as_str()), (1.0, "answer 168 is right"));
         for (answer, reason) in [
             ("12", "answer \"12\" is not 168"),
             ("0", "answer \"0\" is not 168"),
@@ -181,8 +186,8 @@ mod tests {
             ("122+46", "answer \"122+46\" is not a plain whole number"),
             ("168;168", "answer \"168;168\" is not a plain whole number"),
         ] {
-            let score = PLAIN.score(&item(), &format!("<think>x</think>{answer}<end>"));
-            assert_eq!((score.reward, score.reason.as_str()), (0.0, reason));
+            let given = score(&PLAIN, &item(), &format!("<think>x</think>{answer}<end>"));
+            assert_eq!((given.reward, given.reason.as_str()), (0.0, reason));
         }
     }
 
@@ -190,12 +195,13 @@ mod tests {
     fn only_the_right_answer_in_the_right_form_scores() {
         let mut random = Random::new(4, [0; 3]);
         let (mut right, mut wrong) = (0, 0);
+        let format = bare(&PLAIN);
         for _ in 0..100_000 {
             let text = hostile("<think>37+85=122;122+46=168</think>168<end>", PLAIN.alphabet(), &mut random);
             let thought = text.strip_prefix("<think>").and_then(|t| t.strip_suffix("</think>168<end>"));
             let expected =
                 thought.is_some_and(|t| !["<think>", "</think>", "<end>", "<pad>"].iter().any(|s| t.contains(s)));
-            assert_eq!(PLAIN.score(&item(), &text).reward == 1.0, expected, "{text}");
+            assert_eq!(format.score(&PLAIN, &item(), &text, true).reward == 1.0, expected, "{text}");
             *(if expected { &mut right } else { &mut wrong }) += 1;
         }
         assert!(right > 1000 && wrong > 1000, "{right} right, {wrong} wrong: too easy to be a test");
