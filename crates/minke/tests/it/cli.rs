@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{Place, printed, replaced, repository, tiny, tiny_from};
 
-const SUBCOMMANDS: [&[&str]; 35] = [
+const SUBCOMMANDS: [&[&str]; 36] = [
     &["chat"],
     &["train"],
     &["replay"],
