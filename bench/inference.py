@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
 """minke beside llama.cpp on the same files, pair by pair: prefill, decode, decode at depth, many sequences, one short reply.
 
-usage: bench/inference.py GGUF… --llamacpp DIR [--rounds 5] [--threads 2] [--depths 0,1024] [--isa ISA] [--out FILE]
+usage: bench/inference.py GGUF… --llamacpp DIR [--rounds 5] [--threads 2] [--depths 0,1024] [--sequences 32] [--isa ISA]
+       [--out FILE]
 
 In each round, for each file, both programs run one after the other, in the other order every second round. llama.cpp's
-figures are llama-bench's (`-p 512 -n 128 -d DEPTH`) and, for 32 sequences, llama-batched-bench's generation alone; minke's are
-those of `minke bench` for the same tests. `oneshot` is the time of a whole process that loads the model and says 16 tokens, in
+figures are llama-bench's (`-p 512 -n 128 -d DEPTH`) and, for many sequences (0 leaves them out), llama-batched-bench's generation
+alone; minke's are those of `minke bench` for the same tests. `oneshot` is the time of a whole process that loads the model and says 16 tokens, in
 replies a second. Nothing else should be running.
 """
 import argparse, os, subprocess, sys, time
 
 from common import ROOT, beside, build, run, show, timed, where, write
 
-SEQUENCES = 32
 PROMPT = "Once upon a time"
 
 
@@ -24,9 +24,10 @@ def ours(minke, gguf, a, env):
                        "--json"], env=env)
         for test in one["tests"]:
             results[test["test"].replace("tg128 x1", "tg128")] = test["tok_s"]
-    [many] = timed([minke, "bench", gguf, "--prefill", "1", "--decode", "128", "--sequences", str(SEQUENCES), "--repetitions", "1",
-                    "--json"], env=env)
-    results[f"tg128 x{SEQUENCES}"] = many["tests"][-1]["tok_s"]
+    if a.sequences:
+        [many] = timed([minke, "bench", gguf, "--prefill", "1", "--decode", "128", "--sequences", str(a.sequences), "--repetitions",
+                        "1", "--json"], env=env)
+        results[f"tg128 x{a.sequences}"] = many["tests"][-1]["tok_s"]
     results["oneshot"] = oneshot([minke, "chat", gguf, PROMPT, "--temperature", "0", "--max-tokens", "16"], env)
     return results
 
@@ -40,9 +41,10 @@ def theirs(llamacpp, gguf, a):
         for row in rows:
             results[name("pp512" if row["n_prompt"] else "tg128")] = row["avg_ts"]
             results["build"] = row["build_commit"]
-    [many] = timed([os.path.join(llamacpp, "llama-batched-bench"), "-m", gguf, "-t", str(a.threads), "-c", "8192", "-npp", "16",
-                    "-ntg", "128", "-npl", str(SEQUENCES), "--output-format", "jsonl"])
-    results[f"tg128 x{SEQUENCES}"] = many["speed_tg"]
+    if a.sequences:
+        [many] = timed([os.path.join(llamacpp, "llama-batched-bench"), "-m", gguf, "-t", str(a.threads), "-c", "8192", "-npp", "16",
+                        "-ntg", "128", "-npl", str(a.sequences), "--output-format", "jsonl"])
+        results[f"tg128 x{a.sequences}"] = many["speed_tg"]
     results["oneshot"] = oneshot([os.path.join(llamacpp, "llama-completion"), "-m", gguf, "-t", str(a.threads), "-n", "16",
                                   "-no-cnv", "-p", PROMPT, "--temp", "0"], None)
     return results
@@ -65,6 +67,7 @@ def main():
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--depths", type=lambda text: [int(d) for d in text.split(",")], default=[0, 1024])
+    p.add_argument("--sequences", type=int, default=32)
     p.add_argument("--isa", help="MINKE_ISA for minke; llama.cpp keeps what it was built for")
     p.add_argument("--out", default=os.path.join(ROOT, "bench/results/inference.json"))
     a = p.parse_args()

@@ -43,13 +43,13 @@ impl Case {
         let mut spans = Vec::new();
         for s in 0..sequences {
             let pages = free.split_off(free.len() - each);
-            let past = Span { rows: 0..positions, start: 0, pages: pages.clone() };
+            let past = Span { rows: 0..positions, start: 0, pages: pages.clone(), past: None };
             for layer in 0..layout.layers {
                 let keys = View::new(&keys, positions, kv_heads * key_width);
                 let values = View::new(&values, positions, kv_heads * value_width);
                 kv.write(cpu, layer, std::slice::from_ref(&past), keys, values);
             }
-            spans.push(Span { rows: s * rows..(s + 1) * rows, start, pages });
+            spans.push(Span { rows: s * rows..(s + 1) * rows, start, pages, past: None });
         }
         let q = (0..sequences * rows * heads * key_width).map(|_| random.normal()).collect();
         let out = vec![0.0; sequences * rows * heads * value_width];

@@ -120,6 +120,20 @@ pub struct Span {
     pub start: usize,
     /// The sequence's pages from position 0, enough for `start + rows.len()` positions.
     pub pages: Vec<u32>,
+    /// Where the past is computed in the same batch, so that gradients can go back through it: the index of the span that
+    /// is all of it. Several spans may go on from one; whole pages of it are theirs too, and [`KvPages::write`] writes the
+    /// rest, the start of their own first page.
+    pub past: Option<usize>,
+}
+
+impl Span {
+    /// Rows of `past`, in a batch of `spans`, that are on the first page of this span's own.
+    fn rest_of_past(&self, spans: &[Span]) -> Option<Range<usize>> {
+        let past = &spans[self.past?];
+        assert_eq!((past.start, past.rows.len()), (0, self.start), "the past is all of another span");
+        let count = self.start % PAGE;
+        (count > 0).then(|| past.rows.end - count..past.rows.end)
+    }
 }
 
 /// Pages of keys and values, numbered from 0.
@@ -302,6 +316,10 @@ impl KvPages {
         );
         let mut parts = Vec::new();
         for span in spans {
+            if let Some(rows) = span.rest_of_past(spans) {
+                let page = span.pages[span.start / PAGE];
+                parts.push(Part { page, row: rows.start, slot: 0, count: rows.len() });
+            }
             let mut row = span.rows.start;
             while row < span.rows.end {
                 let position = span.start + row - span.rows.start;

@@ -13,6 +13,7 @@ pub mod lab;
 pub mod models;
 pub mod pull;
 pub mod quantize;
+pub mod replay;
 pub mod runs;
 pub mod serve;
 pub mod supervise;
@@ -39,6 +40,8 @@ pub enum Command {
     Chat(chat::Chat),
     /// Teach a model to reason, from a recipe to a report
     Train(train::Train),
+    /// Sample a rollout of a run again: thoughts, reward, advantage
+    Replay(replay::Replay),
     /// The web app and an OpenAI-compatible API
     Serve(serve::Serve),
     /// List the models in the store

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Chat(arguments) => cli::chat::run(&arguments),
         Command::Train(arguments) => cli::train::run(&arguments),
+        Command::Replay(arguments) => cli::replay::run(&arguments),
         Command::Models(arguments) => cli::models::run(&arguments),
         Command::Pull(arguments) => cli::pull::run(&arguments),
         Command::Quantize(arguments) => cli::quantize::run(&arguments),

@@ -215,7 +215,7 @@ fn attention_rate(cpu: &Cpu) -> f64 {
     let layout = KvLayout { layers: 1, kv_heads, key_width: width, value_width: width, dtype: KvDtype::Bf16 };
     let pages = ROWS.div_ceil(PAGE_POSITIONS);
     let mut kv = KvPages::new(layout, pages);
-    let spans = [Span { rows: 0..ROWS, start: 0, pages: (0..pages as u32).collect() }];
+    let spans = [Span { rows: 0..ROWS, start: 0, pages: (0..pages as u32).collect(), past: None }];
     let numbers: Vec<f32> = (0..ROWS * heads * width).map(|i| (i % 17) as f32 / 16.0 - 0.5).collect();
     let narrow = View::new(&numbers[..ROWS * kv_heads * width], ROWS, kv_heads * width);
     kv.write(cpu, 0, &spans, narrow, narrow);

@@ -54,12 +54,27 @@ pub(crate) struct Layer {
     feed_forward: FeedForwardWeights,
 }
 
+/// What backward needs of a pass, as far as it is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Keep {
+    /// Backward never comes.
+    #[default]
+    Nothing,
+    /// What went into each layer: backward computes the rest of a layer again (arXiv 1604.06174).
+    Inputs,
+    /// Everything.
+    All,
+}
+
 /// What a forward pass leaves behind; reused from pass to pass.
 #[derive(Default)]
 pub struct Activations {
-    /// For training every layer's are kept; for inference all layers use the same.
-    keep: bool,
+    keep: Keep,
+    /// Every layer's, where all is kept; otherwise all layers use the same.
     layers: Vec<LayerActivations>,
+    /// The residual stream before each layer, where only that is kept.
+    inputs: Vec<Buffer>,
+    loads: Vec<Vec<u64>>,
     /// The residual stream; after a pass, what went into the final norm.
     x: Buffer,
     inv_rms: Buffer,
@@ -88,7 +103,13 @@ impl Activations {
 
     /// Keeps what backward needs.
     pub fn training() -> Activations {
-        Activations { keep: true, ..Activations::default() }
+        Activations { keep: Keep::All, ..Activations::default() }
+    }
+
+    /// Keeps what backward needs to compute the rest again: the same gradients to the bit, for a fraction of the memory and
+    /// the time of another forward pass.
+    pub fn recomputing() -> Activations {
+        Activations { keep: Keep::Inputs, ..Activations::default() }
     }
 
     /// The hidden states of the last pass, after the final norm, rows by hidden_size.
@@ -96,9 +117,9 @@ impl Activations {
         View::new(&self.hidden, self.hidden.len() / config.hidden_size, config.hidden_size)
     }
 
-    /// For each mixture of experts, how many of the last pass's tokens chose each expert.
-    pub fn loads(&self) -> impl Iterator<Item = Vec<u64>> + '_ {
-        self.layers.iter().map(|a| a.feed_forward.loads().collect::<Vec<u64>>()).filter(|loads| !loads.is_empty())
+    /// For each mixture of experts, how many of the last pass's tokens chose each expert; of passes to learn from.
+    pub fn loads(&self) -> &[Vec<u64>] {
+        &self.loads
     }
 }
 
@@ -225,15 +246,25 @@ impl Transformer {
     /// A row's result depends on its own sequence up to that row alone.
     pub fn forward(&self, cpu: &Cpu, batch: &Batch, kv: &mut KvPages, a: &mut Activations) {
         let (rows, hidden) = (batch.tokens.len(), self.config.hidden_size);
-        let Activations { keep, layers, x, inv_rms, hidden: out } = a;
-        layers.resize_with(if *keep { self.layers.len() } else { 1 }, LayerActivations::default);
+        let Activations { keep, layers, inputs, loads, x, inv_rms, hidden: out } = a;
+        layers.resize_with(if *keep == Keep::All { self.layers.len() } else { 1 }, LayerActivations::default);
+        inputs.resize_with(if *keep == Keep::Inputs { self.layers.len() } else { 0 }, Buffer::default);
+        loads.clear();
         x.resize(rows * hidden);
         gather(cpu, self.embedding(), &batch.tokens, x);
         let positions = batch.positions();
         for (index, layer) in self.layers.iter().enumerate() {
             let pass = Pass { cpu, layer: index, spans: &batch.spans, positions: &positions, rope: &self.rope };
-            let a = &mut layers[if *keep { index } else { 0 }];
-            layer.forward(&pass, kv, *keep, self.config.norm_eps, a, x);
+            if let Some(input) = inputs.get_mut(index) {
+                input.resize(x.len());
+                input.copy_from_slice(x);
+            }
+            let a = &mut layers[if *keep == Keep::All { index } else { 0 }];
+            layer.forward(&pass, kv, *keep == Keep::All, self.config.norm_eps, a, x);
+            if *keep != Keep::Nothing {
+                let chosen: Vec<u64> = a.feed_forward.loads().collect();
+                loads.extend((!chosen.is_empty()).then_some(chosen));
+            }
         }
         inv_rms.resize(rows);
         out.resize(rows * hidden);
@@ -256,25 +287,34 @@ impl Transformer {
         cpu: &Cpu,
         values: &[f32],
         batch: &Batch,
-        kv: &KvPages,
-        a: &Activations,
+        kv: &mut KvPages,
+        a: &mut Activations,
         d_hidden: &[f32],
         alpha: f32,
         gradient: &mut [f32],
     ) -> f32 {
         let (rows, hidden) = (batch.tokens.len(), self.config.hidden_size);
-        assert!(a.keep && a.layers.len() == self.layers.len(), "backward needs what a training pass kept");
+        let Activations { keep, layers, inputs, x, inv_rms, .. } = a;
+        assert!(layers.len().max(inputs.len()) == self.layers.len(), "backward needs what a training pass kept");
         let positions = batch.positions();
         let sequences: Vec<_> = batch.spans.iter().map(|span| span.rows.clone()).collect();
         let mut d_x = cpu.scratch(rows * hidden);
-        let x = View::new(&a.x, rows, hidden);
         let d_norm = self.norm.gradient(gradient);
-        rms_norm_backward(cpu, x, &self.norm.values, &a.inv_rms, d_hidden, &mut d_x, hidden, false, d_norm);
+        let x = View::new(x, rows, hidden);
+        rms_norm_backward(cpu, x, &self.norm.values, inv_rms, d_hidden, &mut d_x, hidden, false, d_norm);
+        let mut again = cpu.scratch(if *keep == Keep::Inputs { rows * hidden } else { 0 });
         let mut d_normed = cpu.scratch(rows * hidden);
         let mut loss = 0.0;
         for (index, layer) in self.layers.iter().enumerate().rev() {
             let pass = Pass { cpu, layer: index, spans: &batch.spans, positions: &positions, rope: &self.rope };
-            let a = &a.layers[index];
+            let a = match keep {
+                Keep::All => &layers[index],
+                Keep::Nothing | Keep::Inputs => {
+                    again.copy_from_slice(&inputs[index]);
+                    layer.forward(&pass, kv, true, self.config.norm_eps, &mut layers[0], &mut again);
+                    &layers[0]
+                }
+            };
             let d_x_view = View::new(&d_x, rows, hidden);
             let normed = View::new(&a.feed_forward_normed, rows, hidden);
             loss += layer.feed_forward.backward(

@@ -60,14 +60,13 @@ impl Golden {
         out
     }
 
-    /// Mean next-token cross-entropy of one sequence, and its gradient.
-    fn gradient(&self, cpu: &Cpu, tokens: &[u32]) -> (f64, Vec<f32>) {
+    /// Mean next-token cross-entropy of one sequence, and its gradient, from what `a` keeps.
+    fn gradient(&self, cpu: &Cpu, tokens: &[u32], mut a: Activations) -> (f64, Vec<f32>) {
         let (transformer, config) = (&self.transformer, self.transformer.config());
         let (inputs, targets) = (&tokens[..tokens.len() - 1], &tokens[1..]);
         let mut kv = KvPages::new(transformer.kv_layout(), tokens.len().div_ceil(PAGE_POSITIONS));
         let mut batch = Batch::default();
         batch.push(inputs, 0, pages(0, inputs.len()));
-        let mut a = Activations::training();
         transformer.forward(cpu, &batch, &mut kv, &mut a);
         let hidden = a.hidden(config);
         let mut out = vec![LogProb { log_prob: 0.0, lse: 0.0, entropy: 0.0 }; inputs.len()];
@@ -83,7 +82,7 @@ impl Golden {
         let d_head = &mut gradient[head];
         let packed = transformer.head();
         log_prob_backward(cpu, packed, rows, hidden, targets, &lse, &d_log_prob, 1.0, &mut d_hidden, d_head);
-        transformer.backward(cpu, &self.values, &batch, &kv, &a, &d_hidden, 0.0, &mut gradient);
+        transformer.backward(cpu, &self.values, &batch, &mut kv, &mut a, &d_hidden, 0.0, &mut gradient);
         (loss, gradient)
     }
 }
@@ -160,7 +159,7 @@ fn bf16_logits_are_near() {
 #[test]
 fn gradients_are_those_of_autograd() {
     for_all(Dtype::F32, |isa, cpu, golden| {
-        let (loss, gradient) = golden.gradient(cpu, &golden.tokens[0]);
+        let (loss, gradient) = golden.gradient(cpu, &golden.tokens[0], Activations::training());
         let theirs = golden.about["loss"][0].as_f64().unwrap();
         assert!((loss - theirs).abs() < 1e-5, "{}: loss {loss} instead of {theirs}", golden.name);
         let mut worst = (0.0, String::new());
@@ -184,7 +183,7 @@ fn gradients_are_those_of_autograd() {
 #[test]
 fn bf16_gradients_are_near() {
     for_all(Dtype::Bf16, |isa, cpu, golden| {
-        let (_, gradient) = golden.gradient(cpu, &golden.tokens[0]);
+        let (_, gradient) = golden.gradient(cpu, &golden.tokens[0], Activations::training());
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for parameter in golden.transformer.parameters() {
             if let Some(expected) = golden.expected(&format!("grad.{}", parameter.name)) {
@@ -242,13 +241,16 @@ fn a_row_depends_on_its_own_sequence_alone() {
 }
 
 #[test]
-fn gradients_do_not_depend_on_threads() {
+fn gradients_depend_neither_on_threads_nor_on_what_is_kept() {
     for dtype in [Dtype::F32, Dtype::Bf16] {
         for_all(dtype, |isa, cpu, golden| {
             let tokens = &golden.tokens[0];
-            let (a, b) = (golden.gradient(&Cpu::new(isa, 1), tokens), golden.gradient(cpu, tokens));
-            assert_eq!(a.0.to_bits(), b.0.to_bits());
-            assert_eq!(bits(&a.1), bits(&b.1), "{} {isa:?}", golden.name);
+            let a = golden.gradient(&Cpu::new(isa, 1), tokens, Activations::training());
+            for keep in [Activations::training(), Activations::recomputing()] {
+                let b = golden.gradient(cpu, tokens, keep);
+                assert_eq!(a.0.to_bits(), b.0.to_bits());
+                assert_eq!(bits(&a.1), bits(&b.1), "{} {isa:?}", golden.name);
+            }
         });
     }
 }

@@ -52,7 +52,7 @@ fn main() -> Result<(), String> {
     let steps: usize = std::env::args().nth(3).and_then(|n| n.parse().ok()).unwrap_or(6);
     let config = config(&name).ok_or(usage)?;
     let cpu = Cpu::detect()?;
-    let mut learner = Learner::new(&cpu, &config, dtype, initial_values(&config, 1, 0.02));
+    let mut learner = Learner::new(&cpu, &config, dtype, false, initial_values(&config, 1, 0.02));
     let (batch, length, leaf) = SHAPE;
     let adamw = AdamW { learning_rate: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
     let update = Step { adamw, clip: f32::INFINITY, bias_rate: 0.0 };

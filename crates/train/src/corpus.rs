@@ -4,7 +4,7 @@
 use minke_kernels::random::Random;
 
 use crate::recipe::{Sft, Share};
-use crate::tasks::{Item, Split, Style, Task};
+use crate::tasks::{Demonstration, Item, Split, Style, Task};
 
 /// One demonstration.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,8 +13,8 @@ pub struct Example {
     pub item: Item,
     /// How the completion thinks.
     pub style: Style,
-    /// What should follow the prompt, from `<think>` to `<end>`.
-    pub completion: String,
+    /// What should follow the prompt.
+    pub shown: Demonstration,
 }
 
 /// Demonstrations, in the order they were drawn.
@@ -37,8 +37,8 @@ impl Corpus {
             let level = sft.levels[random.below(sft.levels.len() as u32) as usize];
             let item = task.sample(Split::Train, level, &mut random);
             let style = next_style(&sft.mixture, &mut given);
-            let completion = task.demonstration(&item, style, &mut random);
-            Example { item, style, completion }
+            let shown = task.demonstration(&item, style, &mut random);
+            Example { item, style, shown }
         });
         Corpus { examples: examples.collect(), seed }
     }
@@ -99,7 +99,7 @@ mod tests {
                 let expected = share.share * (i + 1) as f64;
                 assert!((f64::from(*counts.get(&share.style).unwrap_or(&0)) - expected).abs() <= 1.0, "after {i}");
             }
-            assert_eq!(task.score(&example.item, &example.completion).reward, 1.0);
+            assert_eq!(task.check(&example.item, &example.shown.answer), Ok(()));
         }
         assert_eq!(counts, HashMap::from([(Style::Direct, 400), (Style::Think, 450), (Style::Backtrack, 150)]));
     }

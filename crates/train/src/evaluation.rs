@@ -11,6 +11,8 @@ pub struct Outcome {
     pub greedy: bool,
     /// The greedy completion ended by itself.
     pub finished: bool,
+    /// It was right for a lenient reader, whatever its form.
+    pub lenient: bool,
     /// Tokens of the greedy completion's thought.
     pub thought_tokens: usize,
     /// Completions sampled besides.
@@ -30,6 +32,10 @@ pub struct Evaluation {
     pub accuracy: f64,
     /// and its interval.
     pub interval: Interval,
+    /// Fraction of items whose greedy completion has the right answer where a lenient reader looks for it. Where this is much
+    /// more than `accuracy`, the model knows better than it writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lenient: Option<f64>,
     /// Mean length of the greedy thoughts, in tokens.
     pub thought_tokens: f64,
     /// Fraction of greedy completions that ran into their limit.
@@ -81,6 +87,7 @@ impl Evaluation {
             items,
             accuracy,
             interval: wilson(accuracy, items),
+            lenient: Some(mean(&|o| f64::from(u8::from(o.lenient)))),
             thought_tokens: mean(&|o| o.thought_tokens as f64),
             truncated: mean(&|o| f64::from(u8::from(!o.finished))),
             sampled,
@@ -94,10 +101,18 @@ mod tests {
 
     #[test]
     fn outcomes_are_summed_up() {
-        let outcome = |greedy, right| Outcome { greedy, finished: greedy, thought_tokens: 10, samples: 4, right };
+        let outcome = |greedy, right| Outcome {
+            greedy,
+            finished: greedy,
+            lenient: right > 0,
+            thought_tokens: 10,
+            samples: 4,
+            right,
+        };
         let outcomes = [outcome(true, 4), outcome(true, 1), outcome(false, 1), outcome(false, 0)];
         let evaluation = Evaluation::of(3, &outcomes);
         assert_eq!((evaluation.items, evaluation.accuracy, evaluation.truncated), (4, 0.5, 0.5));
+        assert_eq!(evaluation.lenient, Some(0.75));
         let sampled = evaluation.sampled.as_ref().unwrap();
         assert_eq!((sampled.k, sampled.pass_at_1, sampled.pass_at_k), (4, 0.375, 0.75));
         assert!(evaluation.interval.low < 0.5 && evaluation.interval.high > 0.5);

@@ -5,11 +5,12 @@ use minke_engine::{
     TransformerDecoder,
 };
 use minke_kernels::Cpu;
-use minke_model::{Error, Predictor, Result, Tokenizer, Transformer};
+use minke_model::{Error, Predictor, Result, Transformer};
 
 use crate::evaluation::{Evaluation, Outcome};
+use crate::format::Format;
 use crate::rollouts::Rollout;
-use crate::tasks::{END, END_THINK, Item, THINK, Task};
+use crate::tasks::{Item, Task};
 
 /// Memory for keys and values.
 const KV_BYTES: usize = 1 << 30;
@@ -21,10 +22,7 @@ const CHUNK: usize = 128;
 /// Asks a model for completions of a task's problems.
 pub struct Generator<'a> {
     task: &'a dyn Task,
-    tokenizer: &'a Tokenizer,
-    think: u32,
-    end_think: u32,
-    end: u32,
+    format: &'a Format,
     engine: Option<Engine>,
     drafter: Option<Box<dyn Drafter + 'a>>,
     predictor: Option<&'a Predictor>,
@@ -59,30 +57,9 @@ pub struct Sampled {
 }
 
 impl<'a> Generator<'a> {
-    /// For a model with this tokenizer.
-    ///
-    /// # Errors
-    /// When the tokenizer has no single token for a tag that completions are made of.
-    pub fn new(task: &'a dyn Task, tokenizer: &'a Tokenizer) -> Result<Generator<'a>> {
-        let id = |tag: &str| {
-            let lacks = || {
-                Error::new(format!(
-                    "the model's tokenizer has no token {tag}, but completions need {THINK}, {END_THINK} and {END}; \
-                     choose another model, or train from scratch"
-                ))
-            };
-            tokenizer.token_id(tag).ok_or_else(lacks)
-        };
-        Ok(Generator {
-            task,
-            tokenizer,
-            think: id(THINK)?,
-            end_think: id(END_THINK)?,
-            end: id(END)?,
-            engine: None,
-            drafter: None,
-            predictor: None,
-        })
+    /// For a model that reads and writes in this format.
+    pub fn new(task: &'a dyn Task, format: &'a Format) -> Generator<'a> {
+        Generator { task, format, engine: None, drafter: None, predictor: None }
     }
 
     /// Has tokens guessed from now on, by a drafter or the model's own block, or not; they are the same.
@@ -114,14 +91,14 @@ impl<'a> Generator<'a> {
         for (i, ask) in asks.iter().enumerate() {
             requests.push(Request {
                 id: RequestId(i as u64),
-                prompt: self.tokenizer.encode(&ask.item.prompt, true)?,
+                prompt: self.format.prompt(self.task, ask.item)?,
                 sampling: Sampling {
                     temperature: drawing.temperature,
                     seed: Seed { seed: u64::from(drawing.seed), stream: ask.stream },
                     ..Sampling::default()
                 },
                 limit: drawing.limit,
-                stop: vec![self.end],
+                stop: self.format.ends().to_vec(),
                 thought: None,
             });
         }
@@ -138,18 +115,19 @@ impl<'a> Generator<'a> {
             entropy += outcome.tokens.iter().map(|token| f64::from(token.entropy)).sum::<f64>();
             count += outcome.tokens.len();
             let tokens: Vec<u32> = outcome.tokens.iter().map(|token| token.id).collect();
-            let text = self.tokenizer.decode(&tokens, false)?;
-            let score = self.task.score(ask.item, &text);
+            let text = self.format.text(&tokens)?;
+            let finished = outcome.reason == Reason::Stop;
+            let score = self.format.score(self.task, ask.item, &text, finished);
             rollouts.push(Rollout {
                 prompt: ask.stream[1],
                 sample: ask.stream[2],
                 item: ask.item.clone(),
                 text,
                 prompt_tokens,
-                thought_tokens: self.thought_tokens(&tokens),
+                thought_tokens: self.format.thought_tokens(&tokens)?,
                 log_probs: outcome.tokens.iter().map(|token| token.log_prob).collect(),
                 tokens,
-                finished: outcome.reason == Reason::Stop,
+                finished,
                 reward: score.reward,
                 reason: score.reason,
                 advantage: 0.0,
@@ -157,13 +135,6 @@ impl<'a> Generator<'a> {
         }
         self.task.health()?;
         Ok(Sampled { rollouts, entropy: entropy / count.max(1) as f64 })
-    }
-
-    /// Tokens between the first `<think>` and the first `</think>` after it, or the end.
-    fn thought_tokens(&self, tokens: &[u32]) -> usize {
-        let Some(open) = tokens.iter().position(|&id| id == self.think) else { return 0 };
-        let thought = &tokens[open + 1..];
-        thought.iter().position(|&id| id == self.end_think).unwrap_or(thought.len())
     }
 
     /// Held-out results on `items` of one level: greedy, and `samples` drawn of each. `heed` hears now and then how many
@@ -196,10 +167,12 @@ impl<'a> Generator<'a> {
                 greedy: rollout.reward > 0.0,
                 finished: rollout.finished,
                 thought_tokens: rollout.thought_tokens,
+                lenient: self.format.is_right_leniently(self.task, &rollout.item, &rollout.text),
                 samples: samples as usize,
                 right: drawn[i * samples as usize..][..samples as usize].iter().filter(|r| r.reward > 0.0).count(),
             }));
         }
+        self.task.health()?;
         Ok(Some(Evaluation::of(level, &outcomes)))
     }
 

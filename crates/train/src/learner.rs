@@ -23,6 +23,11 @@ pub struct Example {
 }
 
 impl Example {
+    /// The prompt.
+    fn given(&self) -> &[u32] {
+        &self.tokens[..self.prompt]
+    }
+
     /// Tokens that are learnt.
     pub fn learnt(&self) -> usize {
         self.tokens.len() - self.prompt
@@ -106,14 +111,34 @@ impl<'c> Pass<'c> {
         // The last token of a sequence predicts nothing.
         let (mut batch, mut rows, mut targets) = (Batch::default(), Vec::new(), Vec::new());
         let mut pages = 0;
-        for example in examples {
-            let inputs = &example.tokens[..example.tokens.len() - 1];
-            let more = inputs.len().div_ceil(PAGE_POSITIONS) as u32;
-            let first = batch.tokens.len() as u32;
-            rows.extend(first + example.prompt as u32 - 1..first + inputs.len() as u32);
-            targets.extend_from_slice(&example.tokens[example.prompt..]);
-            batch.push(inputs, 0, (pages..pages + more).collect());
-            pages += more;
+        let mut more = |positions: usize| {
+            let first = pages;
+            pages += positions.div_ceil(PAGE_POSITIONS) as u32;
+            first..pages
+        };
+        for group in examples.chunk_by(|a, b| a.given() == b.given()) {
+            let prompt = group[0].given();
+            // A prompt goes through the model once, whoever goes on from it.
+            let past = (group.len() > 1).then(|| {
+                batch.push(prompt, 0, more(prompt.len()).collect());
+                (batch.spans.len() - 1, batch.tokens.len() as u32 - 1)
+            });
+            for example in group {
+                let inputs = &example.tokens[..example.tokens.len() - 1];
+                targets.extend_from_slice(&example.tokens[example.prompt..]);
+                let first = batch.tokens.len() as u32;
+                let Some((past, last)) = past else {
+                    rows.extend(first + prompt.len() as u32 - 1..first + inputs.len() as u32);
+                    batch.push(inputs, 0, more(inputs.len()).collect());
+                    continue;
+                };
+                let own = &inputs[prompt.len()..];
+                rows.push(last);
+                rows.extend(first..first + own.len() as u32);
+                if !own.is_empty() {
+                    batch.go_on(past, own, more(prompt.len() % PAGE_POSITIONS + own.len()));
+                }
+            }
         }
         kv.grow(pages as usize);
         transformer.forward(cpu, &batch, kv, a);
@@ -129,8 +154,9 @@ impl<'c> Pass<'c> {
 }
 
 impl<'a> Learner<'a> {
-    /// A model with these values, and nothing learnt yet; products of the forward pass read them as `dtype`.
-    pub fn new(cpu: &'a Cpu, config: &Config, dtype: Dtype, values: Vec<f32>) -> Learner<'a> {
+    /// A model with these values, and nothing learnt yet; products of the forward pass read them as `dtype`. With
+    /// `recompute`, activations are computed again going backward rather than kept, which changes no bit.
+    pub fn new(cpu: &'a Cpu, config: &Config, dtype: Dtype, recompute: bool, values: Vec<f32>) -> Learner<'a> {
         let transformer = build(cpu, config, dtype, &values);
         let len = values.len();
         Learner {
@@ -144,7 +170,7 @@ impl<'a> Learner<'a> {
             updates: 0,
             tree: GradientTree::new(len),
             loads: Vec::new(),
-            activations: Activations::training(),
+            activations: if recompute { Activations::recomputing() } else { Activations::training() },
         }
     }
 
@@ -219,12 +245,14 @@ impl<'a> Learner<'a> {
         );
         let mut d_hidden = cpu.scratch(a.hidden.len());
         d_hidden.fill(0.0);
+        // The last row of a shared prompt predicts a token of every completion.
         for (d_row, &row) in d_rows.chunks_exact(hidden_size).zip(&rows) {
-            d_hidden[row as usize * hidden_size..][..hidden_size].copy_from_slice(d_row);
+            let d_hidden = &mut d_hidden[row as usize * hidden_size..][..hidden_size];
+            d_hidden.iter_mut().zip(d_row).for_each(|(sum, d)| *sum += d);
         }
         transformer.backward(cpu, values, &batch, kv, a, &d_hidden, alpha, &mut gradient);
 
-        self.loads.resize_with(a.loads().count(), Vec::new);
+        self.loads.resize_with(a.loads().len(), Vec::new);
         for (total, loads) in self.loads.iter_mut().zip(a.loads()) {
             total.resize(loads.len(), 0);
             total.iter_mut().zip(loads).for_each(|(total, load)| *total += load);
@@ -263,5 +291,69 @@ impl<'a> Learner<'a> {
         self.tree.recycle(gradient);
         self.transformer.refresh(cpu, &self.values);
         norm
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use minke_kernels::Isa;
+    use minke_model::families::config_from_json;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Log-probabilities of the examples' learnt tokens, and the gradient of a weighted sum of them, in leaves of `leaf`
+    /// examples.
+    fn learn(cpu: &Cpu, config: &Config, examples: &[Example], leaf: usize) -> (Vec<u32>, Vec<f32>) {
+        let mut learner = Learner::new(cpu, config, Dtype::F32, leaf > 1, initial_values(config, 3, 0.2));
+        let mut bits = Vec::new();
+        for leaf in examples.chunks(leaf) {
+            let done: Result<(), Infallible> = learner.leaf(leaf, 1.0, 0.0, |log_probs| {
+                let weights = (bits.len()..bits.len() + log_probs.len()).map(|i| 0.3 - (i % 7) as f32 * 0.1).collect();
+                bits.extend(log_probs.iter().map(|row| row.log_prob.to_bits()));
+                Ok(weights)
+            });
+            done.unwrap();
+        }
+        (bits, learner.tree.take(|x, y| add(cpu, x, y)).unwrap())
+    }
+
+    /// A group's prompt goes through the model once: no log-probability changes by a bit, and the gradient is that of each
+    /// completion alone, to rounding.
+    #[test]
+    fn a_shared_prompt_changes_nothing() {
+        let llama = json!({
+            "model_type": "llama", "vocab_size": 40, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "tie_word_embeddings": true,
+        });
+        let deepseek = json!({
+            "model_type": "deepseek_v3", "vocab_size": 40, "hidden_size": 32, "intermediate_size": 64,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "kv_lora_rank": 16, "qk_nope_head_dim": 8,
+            "qk_rope_head_dim": 8, "v_head_dim": 8, "first_k_dense_replace": 1, "n_routed_experts": 4,
+            "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 16, "n_group": 1, "topk_group": 1,
+            "norm_topk_prob": true, "routed_scaling_factor": 1.0, "max_position_embeddings": 128,
+        });
+        for json in [llama, deepseek] {
+            let config = config_from_json(&json).unwrap();
+            let mut random = Random::new(5, [0; 3]);
+            let mut tokens = |count: usize| (0..count).map(|_| random.below(40)).collect::<Vec<u32>>();
+            let mut examples = Vec::new();
+            for (prompt, completions) in [(37, vec![1, 30, 9]), (32, vec![2, 2]), (5, vec![60]), (1, vec![3, 40])] {
+                let given = tokens(prompt);
+                let all = completions.into_iter().map(|count| [&*given, &*tokens(count)].concat());
+                examples.extend(all.map(|tokens| Example { tokens, prompt }));
+            }
+            for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+                let cpu = Cpu::new(isa, 2);
+                let (together, gradient) = learn(&cpu, &config, &examples, examples.len());
+                let (alone, sum) = learn(&cpu, &config, &examples, 1);
+                assert!(together == alone, "{}: a log-probability is another", isa.name());
+                let largest = sum.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+                let off = gradient.iter().zip(&sum).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
+                assert!(off < 2e-5 * largest, "{}: gradients differ by {off}, the largest is {largest}", isa.name());
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ pub mod corpus;
 mod curves;
 pub mod evaluation;
 mod files;
+pub mod format;
 pub mod generate;
 pub mod gradient;
 pub mod grpo;

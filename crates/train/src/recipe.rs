@@ -20,7 +20,8 @@ pub use task::TaskRecipe;
 
 use crate::budget;
 use crate::files::failed;
-use crate::tasks::{SPECIALS, Task};
+use crate::format::{SPECIALS, Settings};
+use crate::tasks::Task;
 use section::Section;
 
 /// The version of the format that is read.
@@ -39,10 +40,14 @@ pub struct Recipe {
     pub model: Source,
     /// How weights are stored for products.
     pub dtype: Dtype,
+    /// Whether activations are computed again going backward, rather than kept.
+    pub recompute: bool,
     /// Standard deviation of random weights.
     pub deviation: f32,
     /// What is learnt.
     pub task: TaskRecipe,
+    /// How a published model is spoken to and judged, where the recipe says so.
+    pub format: Option<Settings>,
     /// In which stages.
     pub stages: Vec<Stage>,
     /// Seconds that it may take, unless the command line gives another time.
@@ -127,7 +132,7 @@ impl Recipe {
         let all = Section::new(
             "recipe",
             table,
-            ["version", "seed", "model", "task", "stage", "budget", "eval", "control", "checkpoint"],
+            ["version", "seed", "model", "task", "format", "stage", "budget", "eval", "control", "checkpoint"],
         )?;
         match all.need_whole("version", 0..=u32::MAX)? {
             VERSION => {}
@@ -138,7 +143,7 @@ impl Recipe {
             }
         }
         let task = TaskRecipe::read(all.need_table("task")?)?;
-        let (model, dtype, deviation) = read_model(all.need_table("model")?)?;
+        let (model, dtype, recompute, deviation) = read_model(all.need_table("model")?)?;
         let built = task.build();
         let stages = all.tables("stage")?;
         if stages.is_empty() {
@@ -156,6 +161,7 @@ impl Recipe {
             seed: all.whole("seed", 0..=u32::MAX)?.unwrap_or(1),
             model,
             dtype,
+            recompute,
             deviation,
             stages,
             budget_s: budget.text("time")?.map(budget::parse).transpose()?,
@@ -163,6 +169,7 @@ impl Recipe {
             control: control.word("kind", &kinds)?.unwrap_or(Control::Direct),
             checkpoint_every: checkpoint.whole("every", 1..=10_000_000)?.unwrap_or(20),
             checkpoint_bytes: u64::from(checkpoint.whole("disk_mb", 1..=1 << 30)?.unwrap_or(1024)) << 20,
+            format: all.table("format")?.map(read_format).transpose()?,
             task,
         };
         recipe.check_lengths(&*built)?;
@@ -191,9 +198,8 @@ impl Recipe {
         }
     }
 
-    /// That prompts and completions fit in the context of a model made from scratch.
-    fn check_lengths(&self, task: &dyn Task) -> Result<()> {
-        let Some(config) = self.scratch_config()? else { return Ok(()) };
+    /// Whatever asks the model for completions, by name: the hardest level it asks at, and the longest completion.
+    pub fn longest(&self, task: &dyn Task) -> impl Iterator<Item = (String, u32, u32)> {
         let eval = ("eval".to_string(), *self.eval.levels(task).end(), self.eval.max_new_tokens);
         let stages = self.stages.iter().enumerate().filter_map(|(i, stage)| match stage {
             Stage::Sft(_) => None,
@@ -201,7 +207,13 @@ impl Recipe {
                 Some((format!("stage {}", i + 1), grpo.levels.iter().copied().max()?, grpo.max_new_tokens))
             }
         });
-        for (name, level, new) in stages.chain([eval]) {
+        stages.chain([eval])
+    }
+
+    /// That prompts and completions fit in the context of a model made from scratch.
+    fn check_lengths(&self, task: &dyn Task) -> Result<()> {
+        let Some(config) = self.scratch_config()? else { return Ok(()) };
+        for (name, level, new) in self.longest(task) {
             let (prompt, room) = (task.prompt_length(level), config.max_positions);
             if prompt + new as usize > room {
                 return Err(Error::new(format!(
@@ -232,8 +244,19 @@ impl Eval {
     }
 }
 
-fn read_model(table: Table) -> Result<(Source, Dtype, f32)> {
-    let section = Section::new("model", table, ["reference", "scratch", "dtype", "deviation"])?;
+fn read_format(table: Table) -> Result<Settings> {
+    let section = Section::new("format", table, ["system", "instruction", "think", "lenient"])?;
+    let think = section.flag("think")?.unwrap_or(true);
+    let said = |key| Ok(section.text(key)?.filter(|text| !text.is_empty()).map(str::to_string));
+    let instruction = match section.has("instruction") {
+        true => said("instruction")?,
+        false => Settings::default().instruction.filter(|_| think),
+    };
+    Ok(Settings { system: said("system")?, instruction, think, lenient: section.flag("lenient")?.unwrap_or(false) })
+}
+
+fn read_model(table: Table) -> Result<(Source, Dtype, bool, f32)> {
+    let section = Section::new("model", table, ["reference", "scratch", "dtype", "recompute", "deviation"])?;
     let dtype = section.word("dtype", &[("f32", Dtype::F32), ("bf16", Dtype::Bf16)])?.unwrap_or(Dtype::F32);
     let deviation = section.number("deviation", 1e-6..=1.0)?.unwrap_or(0.02) as f32;
     let source = match (section.text("reference")?, section.table("scratch")?) {
@@ -247,7 +270,7 @@ fn read_model(table: Table) -> Result<(Source, Dtype, f32)> {
         },
         _ => return Err(section.error("give either reference or [model.scratch]")),
     };
-    Ok((source, dtype, deviation))
+    Ok((source, dtype, section.flag("recompute")?.unwrap_or(false), deviation))
 }
 
 /// The parser's complaint as one sentence with its line.

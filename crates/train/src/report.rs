@@ -247,7 +247,8 @@ mod tests {
     impl StageReport {
         /// A stage for tests.
         pub(crate) fn example() -> StageReport {
-            let outcome = |greedy| Outcome { greedy, finished: true, thought_tokens: 12, samples: 8, right: 3 };
+            let outcome =
+                |greedy| Outcome { greedy, finished: true, lenient: true, thought_tokens: 12, samples: 8, right: 3 };
             let think = Evaluation::of(3, &[outcome(true), outcome(true), outcome(false), outcome(true)]);
             let above = Some(Evaluation { level: 4, ..think.clone() });
             let results = Results { think, above };

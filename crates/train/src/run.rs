@@ -6,6 +6,8 @@
 //! control/     the same, for the model that it is compared with
 //! ```
 
+mod replay;
+
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -19,14 +21,16 @@ use serde::{Deserialize, Serialize};
 use crate::budget;
 use crate::checkpoint::{self, Domain, State};
 use crate::files::{failed, make_directory, write_whole};
-use crate::generate::Generator;
+use crate::format::{END, Format, SPECIALS};
 use crate::learner::{Learner, initial_values};
 use crate::metrics;
 use crate::progress::{Progress, Watch};
 use crate::recipe::{Control, Recipe, Sft, Share, Source, Stage};
 use crate::report::{self, Report, Shown};
-use crate::tasks::{SPECIALS, Style, Task};
+use crate::tasks::{Style, Task, held_out_items};
 use crate::trial::{Plan, Trial, cost};
+
+pub use replay::replay;
 
 /// Part of a budget that goes into training; the rest is for measuring and writing.
 const TRAINING: f64 = 0.9;
@@ -80,7 +84,7 @@ struct Setup<'a> {
     cpu: &'a Cpu,
     recipe: &'a Recipe,
     task: Box<dyn Task>,
-    tokenizer: Tokenizer,
+    format: Format,
     config: Config,
     domain: Domain,
     seed: u32,
@@ -107,7 +111,7 @@ pub fn run(
     let (setup, values) = Setup::new(cpu, &recipe, choices.seed.unwrap_or(recipe.seed), options)?;
     // Only now: what can't begin leaves no directory behind.
     let _lock = claim(directory, options.begin.is_some().then_some((text, &choices)))?;
-    setup.task.remember(&directory.join("task.jsonl"))?;
+    setup.task.remember(&directory.join("task.jsonl"), true)?;
 
     let budget_s = choices.budget_s.or(recipe.budget_s);
     let mut trial = setup.trial(directory, &recipe.stages, values, options.accept, budget_s, watch)?;
@@ -216,6 +220,24 @@ fn check_memory(config: &Config, recipe: &Recipe, memory: Option<u64>) -> Result
     Ok(())
 }
 
+/// That prompts and completions fit in the model's context: of every level, as many problems as say how long they get.
+fn check_lengths(task: &dyn Task, format: &Format, recipe: &Recipe, context: usize) -> Result<()> {
+    const PROBLEMS: usize = 64;
+    for (name, level, new) in recipe.longest(task) {
+        let mut longest = 0;
+        for item in held_out_items(task, level, PROBLEMS) {
+            longest = longest.max(format.prompt(task, &item)?.len());
+        }
+        if longest + new as usize > context {
+            return Err(Error::new(format!(
+                "{name}: prompts of {longest} tokens and max_new_tokens of {new} don't fit in the {context} that the \
+                 model can read; give less of either"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn open(reference: &str, options: &Options<'_>) -> Result<ModelFiles> {
     ModelFiles::open(&(options.find)(reference)?).map_err(|error| error.at(reference))
 }
@@ -250,25 +272,26 @@ impl<'a> Setup<'a> {
     /// The setup, and the values that training starts from.
     fn new(cpu: &'a Cpu, recipe: &'a Recipe, seed: u32, options: &Options<'_>) -> Result<(Setup<'a>, Vec<f32>)> {
         let task = recipe.task.build();
-        let (config, tokenizer) = match (&recipe.model, recipe.scratch_config()?) {
+        let (config, tokenizer, template) = match (&recipe.model, recipe.scratch_config()?) {
             (_, Some(config)) => {
                 let alphabet: Vec<char> = task.alphabet().chars().collect();
-                let tokenizer = Tokenizer::characters(&alphabet, &SPECIALS)?.with_ends(None, &[crate::tasks::END])?;
-                (config, tokenizer)
+                let tokenizer = Tokenizer::characters(&alphabet, &SPECIALS)?.with_ends(None, &[END])?;
+                (config, tokenizer, None)
             }
             (Source::Reference(reference), None) => {
                 let files = open(reference, options)?;
-                (files.config().clone(), files.tokenizer()?)
+                (files.config().clone(), files.tokenizer()?, files.chat_template()?)
             }
             (Source::Scratch(_), None) => unreachable!("a recipe from scratch has a configuration"),
         };
         check_memory(&config, recipe, options.memory)?;
-        // A tokenizer without the tags is found out before anything has begun.
-        Generator::new(&*task, &tokenizer)?;
+        // What the model can't read or write is found out before anything has begun.
+        let format = Format::new(tokenizer, template, recipe.format.clone())?;
+        check_lengths(&*task, &format, recipe, config.max_positions)?;
         let values = beginning(recipe, &config, seed, options)?;
         let domain =
             Domain { binary: options.binary.clone(), isa: cpu.isa().name().into(), dtype: recipe.dtype.name().into() };
-        Ok((Setup { cpu, recipe, task, tokenizer, config, domain, seed }, values))
+        Ok((Setup { cpu, recipe, task, format, config, domain, seed }, values))
     }
 
     /// A training in `directory`: where it was left, or at its start with the steps that fit the budget.
@@ -285,7 +308,7 @@ impl<'a> Setup<'a> {
         let (cpu, recipe) = (self.cpu, self.recipe);
         let plan = Plan {
             task: &*self.task,
-            tokenizer: &self.tokenizer,
+            format: &self.format,
             stages,
             eval: recipe.eval,
             checkpoint_every: recipe.checkpoint_every,
@@ -303,7 +326,7 @@ impl<'a> Setup<'a> {
             if !accept {
                 saved.state.domain.check(&self.domain)?;
             }
-            let mut learner = Learner::new(cpu, &self.config, recipe.dtype, values);
+            let mut learner = Learner::new(cpu, &self.config, recipe.dtype, recipe.recompute, values);
             learner.restore(saved.values, saved.m, saved.v, saved.state.updates);
             let trial = Trial::new(plan, learner, saved.state)?;
             watch(&Progress::Begun);
@@ -335,7 +358,8 @@ impl<'a> Setup<'a> {
             state.plan = budget::fit(&costs, budget_s as f64 * TRAINING);
             state.measuring_s = start.elapsed().as_secs_f64();
         }
-        let mut trial = Trial::new(plan, Learner::new(cpu, &self.config, recipe.dtype, values), state)?;
+        let mut trial =
+            Trial::new(plan, Learner::new(cpu, &self.config, recipe.dtype, recipe.recompute, values), state)?;
         // What was resolved by the clock is on disk before the first step.
         trial.save()?;
         Ok(trial)
@@ -343,8 +367,9 @@ impl<'a> Setup<'a> {
 
     /// Seconds that a step of a stage takes, tried on a copy that is thrown away.
     fn cost(&self, stage: &Stage, values: &[f32]) -> Result<f64> {
-        let learner = Learner::new(self.cpu, &self.config, self.recipe.dtype, values.to_vec());
-        cost(&*self.task, &self.tokenizer, learner, stage, self.seed)
+        let (recipe, values) = (self.recipe, values.to_vec());
+        let learner = Learner::new(self.cpu, &self.config, recipe.dtype, recipe.recompute, values);
+        cost(&*self.task, &self.format, learner, stage, self.seed)
     }
 
     fn report(&self, trial: &Trial<'_>) -> Result<Report> {

@@ -3,11 +3,13 @@
 use std::convert::Infallible;
 use std::result;
 
-use minke_model::{Result, Tokenizer};
+use minke_model::Result;
 
 use crate::corpus::Corpus;
+use crate::format::Format;
 use crate::learner::{Example, Learner, Step};
 use crate::recipe::Sft;
+use crate::tasks::Task;
 
 /// Sequences of a leaf: enough rows for full products, few enough that their activations stay in the cache.
 const LEAF: usize = 32;
@@ -29,7 +31,8 @@ pub struct Learnt {
 /// When a demonstration cannot be written in the model's tokens.
 pub fn step(
     learner: &mut Learner<'_>,
-    tokenizer: &Tokenizer,
+    task: &dyn Task,
+    format: &Format,
     corpus: &Corpus,
     stage: &Sft,
     index: u32,
@@ -38,9 +41,9 @@ pub fn step(
 ) -> Result<Learnt> {
     let mut examples = Vec::with_capacity(stage.batch as usize);
     for demonstration in corpus.batch(index, stage.batch) {
-        let mut tokens = tokenizer.encode(&demonstration.item.prompt, true)?;
+        let mut tokens = format.prompt(task, &demonstration.item)?;
         let prompt = tokens.len();
-        tokens.extend(tokenizer.encode(&demonstration.completion, false)?);
+        tokens.extend(format.completion(&demonstration.shown)?);
         examples.push(Example { tokens, prompt });
     }
     let learnt: usize = examples.iter().map(Example::learnt).sum();

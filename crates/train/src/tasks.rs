@@ -1,5 +1,5 @@
-//! Tasks: prompt and reward together. What a completion must look like, and which problems are held out, is the same
-//! for every built-in task and is decided here.
+//! Tasks: prompt and reward together. Which problems are held out is the same for every built-in task and is decided
+//! here; what a completion looks like is [`crate::format`]'s.
 
 #[cfg(test)]
 mod adversarial;
@@ -37,23 +37,12 @@ use serde_json::{Value, json};
 
 pub use built_in::{built_in, built_in_names};
 
-/// Opens a completion's thought.
-pub const THINK: &str = "<think>";
-/// Closes the thought; the answer follows.
-pub const END_THINK: &str = "</think>";
-/// Ends the completion.
-pub const END: &str = "<end>";
-/// Fills a batch up; never sampled by a model that has learnt anything.
-pub const PAD: &str = "<pad>";
-/// The strings that are one token each in the tokenizer of a model made from scratch.
-pub const SPECIALS: [&str; 4] = [THINK, END_THINK, END, PAD];
-
 /// A kind of problem with a checkable answer.
 pub trait Task: Send + Sync {
     /// The name that recipes and reports call it by.
     fn name(&self) -> &str;
 
-    /// Every character, besides [`SPECIALS`], of its prompts and demonstrations.
+    /// Every character of its prompts and demonstrations.
     fn alphabet(&self) -> &str;
 
     /// The levels it has, easiest first.
@@ -72,7 +61,7 @@ pub trait Task: Send + Sync {
     /// that may pose it.
     fn read(&self, prompt: &str) -> Option<Item>;
 
-    /// What a published model is asked, in a sentence or two; the prompt itself unless the task says otherwise.
+    /// What a published model is asked: the prompt, or a sentence or two where people would write them.
     fn question(&self, item: &Item) -> String {
         item.prompt.clone()
     }
@@ -82,21 +71,21 @@ pub trait Task: Send + Sync {
         true
     }
 
-    /// A right completion of `item`, from `<think>` to `<end>`, to learn from.
-    fn demonstration(&self, item: &Item, style: Style, random: &mut Random) -> String;
+    /// A thought and the right answer.
+    fn demonstration(&self, item: &Item, style: Style, random: &mut Random) -> Demonstration;
 
-    /// Whether `answer` (what stands between `</think>` and `<end>`) is right; if not, why not.
+    /// Whether `answer`, all that follows the thought, is right; if not, why not.
     ///
     /// # Errors
     /// The reason, in a few words.
     fn check(&self, item: &Item, answer: &str) -> Result<(), String>;
 
-    /// Keeps what it is told from outside in a file of its run from now on, and goes by what the file has already. Tasks that
-    /// are told nothing have nothing to keep.
+    /// Goes by what a file of its run has of what the task was told from outside and, if there is `more` to come, keeps that
+    /// there too. Tasks that are told nothing have nothing to keep.
     ///
     /// # Errors
     /// What the file system says, or what is wrong with the file.
-    fn remember(&self, _path: &Path) -> crate::Result<()> {
+    fn remember(&self, _path: &Path, _more: bool) -> crate::Result<()> {
         Ok(())
     }
 
@@ -107,19 +96,6 @@ pub trait Task: Send + Sync {
     /// Why they are not, if the task is a program that can't be worked with any more.
     fn health(&self) -> crate::Result<()> {
         Ok(())
-    }
-
-    /// Reward for `completion`, all that follows the prompt (a prefilled `<think></think>` too): 1 for a right answer
-    /// in the right form, 0 for anything else.
-    fn score(&self, item: &Item, completion: &str) -> Score {
-        let verdict = Completion::parse(completion).and_then(|parts| {
-            self.check(item, parts.answer)?;
-            Ok(parts.answer)
-        });
-        match verdict {
-            Ok(answer) => Score { reward: 1.0, reason: format!("answer {answer} is right") },
-            Err(reason) => Score { reward: 0.0, reason },
-        }
     }
 }
 
@@ -182,49 +158,13 @@ impl TryFrom<WrittenItem> for Item {
     }
 }
 
-/// A reward and why it was given.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Score {
-    /// 1 or 0.
-    pub reward: f32,
-    /// A few words.
-    pub reason: String,
-}
-
-/// The parts of a well-formed completion, `<think>THOUGHT</think>ANSWER<end>`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Completion<'a> {
-    /// Between the tags; may be empty.
-    pub thought: &'a str,
-    /// After the thought; never empty.
-    pub answer: &'a str,
-}
-
-impl<'a> Completion<'a> {
-    /// Splits `text`, which must be of that form exactly: one of each tag, nothing before and nothing after.
-    ///
-    /// # Errors
-    /// What is wrong with its form, in a few words.
-    pub fn parse(text: &'a str) -> Result<Completion<'a>, String> {
-        let Some(body) = text.strip_suffix(END) else {
-            let found = text.contains(END);
-            return Err(if found { format!("text after {END}") } else { format!("truncated: no {END}") });
-        };
-        let Some(body) = body.strip_prefix(THINK) else { return Err(format!("does not begin with {THINK}")) };
-        let Some((thought, answer)) = body.split_once(END_THINK) else { return Err(format!("no closing {END_THINK}")) };
-        for tag in SPECIALS {
-            if thought.contains(tag) {
-                return Err(format!("{tag} inside the thought"));
-            }
-            if answer.contains(tag) {
-                return Err(format!("{tag} inside the answer"));
-            }
-        }
-        if answer.is_empty() {
-            return Err("no answer".into());
-        }
-        Ok(Completion { thought, answer })
-    }
+/// A right completion, to learn from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demonstration {
+    /// What is thought; empty in [`Style::Direct`].
+    pub thought: String,
+    /// What is answered.
+    pub answer: String,
 }
 
 /// Up to `count` different held-out problems of a level, fewer where the level hasn't as many. They are the same for
@@ -241,11 +181,6 @@ pub fn held_out_items(task: &dyn Task, level: u32, count: usize) -> Vec<Item> {
         .collect()
 }
 
-/// A completion of this thought and answer.
-fn complete(thought: &str, answer: &str) -> String {
-    format!("{THINK}{thought}{END_THINK}{answer}{END}")
-}
-
 /// The side of the split that a problem is on, by the hash of what makes it that problem: one fifth is held out.
 fn split_of(essence: &[u8]) -> Split {
     let hash = fnv1a(essence.iter().copied());
@@ -255,8 +190,27 @@ fn split_of(essence: &[u8]) -> Split {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use minke_model::Tokenizer;
+
     use super::procedural::unordered;
     use super::*;
+    use crate::format::{END, END_THINK, Format, SPECIALS, Score, THINK};
+
+    /// How a model made from scratch for `task` writes.
+    pub fn bare(task: &dyn Task) -> Format {
+        let alphabet: Vec<char> = task.alphabet().chars().collect();
+        Format::new(Tokenizer::characters(&alphabet, &SPECIALS).unwrap(), None, None).unwrap()
+    }
+
+    /// What `text`, a completion of a model made from scratch, is worth.
+    pub fn score(task: &dyn Task, item: &Item, text: &str) -> Score {
+        bare(task).score(task, item, text, true)
+    }
+
+    /// A demonstration as such a model writes it.
+    pub fn written(Demonstration { thought, answer }: &Demonstration) -> String {
+        format!("{THINK}{thought}{END_THINK}{answer}{END}")
+    }
 
     /// Strings to trip a verifier with: a right completion changed at random places, and pieces of text thrown together.
     pub fn hostile(right: &str, alphabet: &str, random: &mut Random) -> String {
@@ -283,10 +237,7 @@ pub(crate) mod tests {
     /// What every task promises: its alphabet is enough, demonstrations score 1, prompts are as long as it says.
     pub fn keeps_its_promises(task: &dyn Task, essence: &dyn Fn(&Item) -> Vec<u8>) {
         let mut random = Random::new(1, [0; 3]);
-        let allowed = |text: &str| {
-            let bare = SPECIALS.iter().fold(text.to_string(), |text, tag| text.replace(tag, ""));
-            bare.chars().all(|c| task.alphabet().contains(c))
-        };
+        let (format, allowed) = (bare(task), |text: &str| text.chars().all(|c| task.alphabet().contains(c)));
         for level in task.levels() {
             let (mut longest, mut kept) = (0, HashSet::new());
             for _ in 0..300 {
@@ -296,15 +247,19 @@ pub(crate) mod tests {
                 let read = task.read(&item.prompt).unwrap();
                 assert!(read.level <= level && Item { level, ..read } == item, "{item:?}");
                 for style in [Style::Direct, Style::Think, Style::Backtrack] {
-                    let text = task.demonstration(&item, style, &mut random);
-                    let score = task.score(&item, &text);
+                    let shown = task.demonstration(&item, style, &mut random);
+                    let text = written(&shown);
+                    assert_eq!(format.text(&format.completion(&shown).unwrap()).unwrap(), text);
+                    let score = format.score(task, &item, &text, true);
                     assert_eq!(score.reward, 1.0, "{}{text}: {}", item.prompt, score.reason);
-                    assert!(allowed(&item.prompt) && allowed(&text), "{}{text}", item.prompt);
-                    let thought = Completion::parse(&text).unwrap().thought;
-                    assert_eq!(thought.is_empty(), style == Style::Direct, "{text}");
+                    assert!(
+                        [&item.prompt, &shown.thought, &shown.answer].into_iter().all(|text| allowed(text)),
+                        "{text}"
+                    );
+                    assert_eq!(shown.thought.is_empty(), style == Style::Direct, "{text}");
                     // Cut anywhere, it is worth nothing.
                     let cut = text.char_indices().nth(random.below(text.chars().count() as u32) as usize).unwrap().0;
-                    assert_eq!(task.score(&item, &text[..cut]).reward, 0.0, "{}", &text[..cut]);
+                    assert_eq!(format.score(task, &item, &text[..cut], true).reward, 0.0, "{}", &text[..cut]);
                 }
                 kept.insert(item.prompt);
             }
@@ -315,35 +270,6 @@ pub(crate) mod tests {
                 assert!(split_of(&essence(item)) == Split::HeldOut && !kept.contains(&item.prompt), "{}", item.prompt);
             }
             assert_eq!(held_out, held_out_items(task, level, 100));
-        }
-    }
-
-    #[test]
-    fn the_form_is_strict() {
-        let parts = Completion::parse("<think>a;b</think>12<end>");
-        assert_eq!(parts, Ok(Completion { thought: "a;b", answer: "12" }));
-        assert_eq!(Completion::parse("<think></think>1<end>"), Ok(Completion { thought: "", answer: "1" }));
-        for (text, reason) in [
-            ("", "truncated: no <end>"),
-            ("<end>", "does not begin with <think>"),
-            ("<think>1+1=2", "truncated: no <end>"),
-            ("<think>1+1=2</think>2", "truncated: no <end>"),
-            ("<think>1+1=2</think>2<end>;", "text after <end>"),
-            ("<think>1+1=2</think>2<end><pad>", "text after <end>"),
-            ("2<end>", "does not begin with <think>"),
-            (" <think></think>2<end>", "does not begin with <think>"),
-            ("1+1=2</think>2<end>", "does not begin with <think>"),
-            ("<think>1+1=2<end>", "no closing </think>"),
-            ("<think>1</think>2</think>2<end>", "</think> inside the answer"),
-            ("<think><think>1</think>2<end>", "<think> inside the thought"),
-            ("<think>1</think><think>2<end>", "<think> inside the answer"),
-            ("<think>1<end></think>2<end>", "<end> inside the thought"),
-            ("<think>1</think>2<end><end>", "<end> inside the answer"),
-            ("<think>1<pad></think>2<end>", "<pad> inside the thought"),
-            ("<think>1</think>2<pad><end>", "<pad> inside the answer"),
-            ("<think>1</think><end>", "no answer"),
-        ] {
-            assert_eq!(Completion::parse(text), Err(reason.to_string()), "{text}");
         }
     }
 

@@ -7,10 +7,11 @@ use std::time::Instant;
 use minke_kernels::optimizer::AdamW;
 use minke_kernels::random::Random;
 use minke_model::dequantize::DataType;
-use minke_model::{Error, Result, Tokenizer, Transformer, huggingface};
+use minke_model::{Error, Result, Transformer, huggingface};
 
 use crate::checkpoint::{self, Arenas, State};
 use crate::corpus::Corpus;
+use crate::format::Format;
 use crate::generate::{Drawing, Generator};
 use crate::learner::{self, Learner};
 use crate::metrics::MetricsFile;
@@ -25,8 +26,8 @@ use crate::{grpo, reference, sft};
 pub struct Plan<'a> {
     /// What is learnt.
     pub task: &'a dyn Task,
-    /// The model's tokens.
-    pub tokenizer: &'a Tokenizer,
+    /// How the model reads and writes.
+    pub format: &'a Format,
     /// In which stages; how many steps each has is in the state.
     pub stages: &'a [Stage],
     /// How results are measured.
@@ -60,7 +61,7 @@ pub struct Trial<'a> {
 const TRIES: (u32, f64) = (4, 1.5);
 
 /// What one step came to.
-struct Stepped {
+pub(crate) struct Stepped {
     loss: f64,
     gradient_norm: f32,
     tokens: u64,
@@ -69,27 +70,27 @@ struct Stepped {
 
 /// Where in a training a step is.
 #[derive(Clone, Copy)]
-struct At {
-    seed: u32,
+pub(crate) struct At {
+    pub seed: u32,
     /// In its stage, from 0, and the stage's steps.
-    index: u32,
-    steps: u32,
+    pub index: u32,
+    pub steps: u32,
     /// In the run, from 1.
-    number: u64,
+    pub number: u64,
 }
 
 /// Seconds that a step of `stage` takes: the mean of some steps of a learner that is thrown away, after one uncounted.
 ///
 /// # Errors
 /// Those of a step.
-pub fn cost(task: &dyn Task, tokenizer: &Tokenizer, mut learner: Learner<'_>, stage: &Stage, seed: u32) -> Result<f64> {
-    let mut generator = Generator::new(task, tokenizer)?;
+pub fn cost(task: &dyn Task, format: &Format, mut learner: Learner<'_>, stage: &Stage, seed: u32) -> Result<f64> {
+    let mut generator = Generator::new(task, format);
     let mut corpus = None;
     let reference = stage.has_reference().then(|| learner.with(&learner.values));
     let (mut start, mut tries) = (Instant::now(), 0);
     while tries < TRIES.0 || start.elapsed().as_secs_f64() < TRIES.1 {
         let at = At { seed, index: tries, steps: u32::MAX, number: u64::from(tries) + 1 };
-        advance(&mut learner, reference.as_ref(), &mut generator, &mut corpus, task, tokenizer, stage, at)?;
+        advance(&mut learner, reference.as_ref(), &mut generator, &mut corpus, task, format, stage, at)?;
         if tries == 0 {
             start = Instant::now();
         }
@@ -99,13 +100,13 @@ pub fn cost(task: &dyn Task, tokenizer: &Tokenizer, mut learner: Learner<'_>, st
 }
 
 /// Takes one step of a stage.
-fn advance(
+pub(crate) fn advance(
     learner: &mut Learner<'_>,
     reference: Option<&Transformer>,
     generator: &mut Generator<'_>,
     corpus: &mut Option<Corpus>,
     task: &dyn Task,
-    tokenizer: &Tokenizer,
+    format: &Format,
     stage: &Stage,
     at: At,
 ) -> Result<Stepped> {
@@ -115,7 +116,7 @@ fn advance(
         Stage::Sft(sft) => {
             let corpus = corpus.get_or_insert_with(|| Corpus::new(task, sft, u64::from(at.seed)));
             task.health()?;
-            let done = sft::step(learner, tokenizer, corpus, sft, at.index, alpha, &update)?;
+            let done = sft::step(learner, task, format, corpus, sft, at.index, alpha, &update)?;
             let sft::Learnt { loss, gradient_norm, tokens } = done;
             Ok(Stepped { loss, gradient_norm, tokens, rollouts: None })
         }
@@ -133,10 +134,10 @@ impl<'a> Trial<'a> {
     /// A training that stands at `state`, whose learner has that state's values.
     ///
     /// # Errors
-    /// When the tokenizer lacks a tag, or `metrics.jsonl` cannot be opened.
+    /// When `metrics.jsonl` cannot be opened.
     pub fn new(plan: Plan<'a>, learner: Learner<'a>, state: State) -> Result<Trial<'a>> {
         let metrics = MetricsFile::open(&plan.directory.join("metrics.jsonl"), state.metrics_lines)?;
-        let generator = Generator::new(plan.task, plan.tokenizer)?;
+        let generator = Generator::new(plan.task, plan.format);
         let saved = state.total_steps;
         Ok(Trial { plan, learner, generator, state, metrics, corpus: None, reference: None, pace: [0.0; 2], saved })
     }
@@ -185,9 +186,9 @@ impl<'a> Trial<'a> {
         }
         self.hold(stage)?;
         let at = At { seed: self.seed(), index, steps, number: self.state.total_steps + 1 };
-        let Plan { task, tokenizer, .. } = self.plan;
+        let Plan { task, format, .. } = self.plan;
         let (learner, reference) = (&mut self.learner, self.reference.as_ref());
-        let done = advance(learner, reference, &mut self.generator, &mut self.corpus, task, tokenizer, stage, at)?;
+        let done = advance(learner, reference, &mut self.generator, &mut self.corpus, task, format, stage, at)?;
         if let Some(step) = &done.rollouts {
             rollouts::write(&self.plan.directory, at.number, &step.rollouts)?;
         }
@@ -334,7 +335,8 @@ impl<'a> Trial<'a> {
         let tensors = transformer.parameters().iter().map(|parameter| {
             (parameter.name.clone(), parameter.shape.clone(), &self.learner.values[parameter.range()])
         });
-        huggingface::write(directory, transformer.config(), tensors, DataType::F32, self.plan.tokenizer, None)
+        let (tokenizer, template) = (self.plan.format.tokenizer(), self.plan.format.template());
+        huggingface::write(directory, transformer.config(), tensors, DataType::F32, tokenizer, template)
     }
 
     /// Writes a checkpoint.

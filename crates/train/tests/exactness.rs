@@ -23,7 +23,7 @@ fn carry_out(cpu: &Cpu, recipe: &str, directory: &Path, resume: bool, stop_after
         directory,
         binary: "test".into(),
         memory: None,
-        find: &|reference| panic!("no model is looked up, and {reference} was"),
+        find: &|reference| Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/models").join(reference)),
     };
     let stop = AtomicBool::new(false);
     let mut steps = 0;
@@ -128,6 +128,40 @@ fn a_reference_survives_interruption() {
     std::fs::write(&file, bytes).unwrap();
     let error = carry_out(&cpu, &recipe, spoilt.path(), true, None).err().unwrap().to_string();
     assert!(error.contains("2.f32 is damaged: its checksum is another; put back"), "{error}");
+}
+
+/// A published model, which reads and writes by its own chat template, is trained as exactly.
+#[test]
+fn a_published_model_ends_with_the_same_bits() {
+    let (before, after) = RECIPE.split_once("[model.scratch]").unwrap();
+    let after = &after[after.find("[task]").unwrap()..];
+    let recipe = format!("{before}reference = \"llama-chat\"\n{after}").replacen("steps = 6", "steps = 40", 1);
+    let cpu = Cpu::new(Isa::choose(None).unwrap(), 2);
+    let whole = tempfile::tempdir().unwrap();
+    assert!(finished(carry_out(&cpu, &recipe, whole.path(), false, None)));
+    let expected = outcome(whole.path());
+
+    let step = rollouts::read(whole.path(), 41).unwrap();
+    assert_eq!(step.len(), 16);
+    for rollout in &step {
+        let sum = rollout.item.prompt.trim_end_matches('=');
+        // <|im_start|>, a byte each, and <|im_end|>.
+        assert_eq!((rollout.prompt_tokens[0], rollout.prompt_tokens.iter().filter(|id| **id == 2).count()), (1, 1));
+        assert!(rollout.prompt_tokens.len() > "user What is ".len() + sum.len());
+    }
+    let losses: Vec<f64> = metrics::read(&whole.path().join("metrics.jsonl")).unwrap().iter().map(|m| m.loss).collect();
+    assert!(losses[39] < losses[0] - 0.3, "the demonstrations are learnt: {losses:?}");
+
+    let mut resume = false;
+    let pieces = tempfile::tempdir().unwrap();
+    while !finished(carry_out(&cpu, &recipe, pieces.path(), resume, Some(13))) {
+        resume = true;
+    }
+    assert!(resume);
+    assert_eq!(outcome(pieces.path()), expected);
+
+    let trained = minke_model::Checkpoint::open(&whole.path().join("model")).unwrap();
+    assert!(trained.chat_template().unwrap().is_some() && trained.tokenizer().unwrap().eos == [2]);
 }
 
 #[test]

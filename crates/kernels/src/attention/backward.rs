@@ -1,6 +1,7 @@
 //! Attention's gradients, from its weights computed again.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use super::block::{BLOCK, blocks, check_spans, group, product, row_major};
 use crate::arch::{Left, PAGE};
@@ -13,7 +14,7 @@ fn transposed(data: &[f32], stride: usize) -> Left {
     Left { data: data.as_ptr(), row: 1, column: stride }
 }
 
-/// Gradients of [`super::attention`] for whole sequences: every span starts at position 0.
+/// Gradients of [`super::attention`] for whole sequences: every span starts at position 0, or has its past among the spans.
 ///
 /// `d_qkv` is set: each row holds the gradients of its queries (heads * key_width), keys (kv_heads * key_width) and values
 /// (kv_heads * value_width), one behind the other. Weights are computed again from q, the pages and `lse`.
@@ -32,7 +33,7 @@ pub fn attention_backward(
 ) {
     let KvLayout { kv_heads, key_width, value_width, .. } = kv.layout();
     let (rows, group) = (check_spans(spans), group(heads, kv));
-    assert!(spans.iter().all(|span| span.start == 0), "backward takes whole sequences");
+    assert!(spans.iter().all(|span| span.start == 0 || span.past.is_some()), "backward takes whole sequences");
     assert_eq!(kv.layout().dtype, KvDtype::F32, "gradients need keys and values in f32");
     let (key_col, value_col) = (heads * key_width, (heads + kv_heads) * key_width);
     let stride = value_col + kv_heads * value_width;
@@ -44,14 +45,25 @@ pub fn attention_backward(
     let d_qkv = Shareable(d_qkv.as_mut_ptr());
     let value_stride = kv.layout().value_stride();
     let key_stride = key_width.next_multiple_of(16);
+    // What the queries of spans that go on from another ask of its keys and values: for each span and head, a row a
+    // position, the key's gradient and then the value's.
+    let width = key_width + value_width;
+    let ends = spans.iter().scan(0, |end, span| {
+        *end += kv_heads * span.start * width;
+        Some(*end)
+    });
+    let ends: Vec<usize> = ends.collect();
+    let mut asked = cpu.scratch(ends.last().copied().unwrap_or(0));
+    let asked = Shareable(asked.as_mut_ptr());
+    let asked_by = |i: usize, head: usize| ends[i] - (kv_heads - head) * spans[i].start * width;
     cpu.pool().run(spans.len() * kv_heads, &|task| {
         let (span, head) = (&spans[task / kv_heads], task % kv_heads);
-        let positions = span.rows.len();
+        let positions = span.start + span.rows.len();
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.unfold(kv, layer, span, head);
             let mut lse_block = [0.0; BLOCK];
             let mut delta = [0.0; BLOCK];
-            for block in blocks(positions, group) {
+            for block in blocks(span.rows.len(), group) {
                 let last = block.seen(span).1;
                 block.gather(q, (key_width, key_stride), span, head * group, &mut scratch.query);
                 block.gather(d_out, (value_width, value_stride), span, head * group, &mut scratch.gradient);
@@ -129,14 +141,42 @@ pub fn attention_backward(
             for position in 0..positions {
                 let (key, value) =
                     (&scratch.d_keys[position * key_stride..], &scratch.d_values[position * value_stride..]);
-                // SAFETY: inside the span's row of d_qkv, and no other task has this span and head.
+                // SAFETY: inside the span's row of d_qkv, or the span's and head's part of `asked`, which ends with the row of
+                // its last past position; and no other task has this span and head.
                 unsafe {
-                    let row = d_qkv.get().add((span.rows.start + position) * stride);
-                    std::ptr::copy_nonoverlapping(key.as_ptr(), row.add(key_col + head * key_width), key_width);
-                    std::ptr::copy_nonoverlapping(value.as_ptr(), row.add(value_col + head * value_width), value_width);
+                    let (to_key, to_value) = match position.checked_sub(span.start) {
+                        Some(own) => {
+                            let row = d_qkv.get().add((span.rows.start + own) * stride);
+                            (row.add(key_col + head * key_width), row.add(value_col + head * value_width))
+                        }
+                        None => {
+                            let row = asked.get().add(asked_by(task / kv_heads, head) + position * width);
+                            (row, row.add(key_width))
+                        }
+                    };
+                    std::ptr::copy_nonoverlapping(key.as_ptr(), to_key, key_width);
+                    std::ptr::copy_nonoverlapping(value.as_ptr(), to_value, value_width);
                 }
             }
         });
+    });
+    // In the order of the spans, so that the sum is the same for any number of threads.
+    let pasts: BTreeSet<usize> = spans.iter().filter_map(|span| span.past).collect();
+    let pasts: Vec<usize> = pasts.into_iter().collect();
+    cpu.pool().run(pasts.len() * kv_heads, &|task| {
+        let (past, head) = (pasts[task / kv_heads], task % kv_heads);
+        for (i, span) in spans.iter().enumerate().filter(|(_, span)| span.past == Some(past)) {
+            for position in 0..span.start {
+                // SAFETY: a row of this span's and head's part of `asked`, added to the past's own row, which is this task's
+                // as far as the head's key and value go.
+                unsafe {
+                    let from = asked.get().add(asked_by(i, head) + position * width);
+                    let row = d_qkv.get().add((spans[past].rows.start + position) * stride);
+                    (cpu.kernels.axpy)(key_width, 1.0, from, row.add(key_col + head * key_width));
+                    (cpu.kernels.axpy)(value_width, 1.0, from.add(key_width), row.add(value_col + head * value_width));
+                }
+            }
+        }
     });
 }
 
@@ -166,7 +206,7 @@ impl Scratch {
     fn unfold(&mut self, kv: &KvPages, layer: usize, span: &Span, head: usize) {
         let KvLayout { key_width, value_width, .. } = kv.layout();
         let (key_stride, value_stride) = (key_width.next_multiple_of(16), kv.layout().value_stride());
-        let pages = span.rows.len().div_ceil(PAGE);
+        let pages = (span.start + span.rows.len()).div_ceil(PAGE);
         self.scores.resize(BLOCK * PAGE, 0.0);
         self.d_scores.resize(BLOCK * PAGE, 0.0);
         for (buffer, len) in [

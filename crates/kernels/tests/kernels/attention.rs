@@ -1,5 +1,7 @@
 //! Attention over pages, forward against naive `f64` code and backward against its central differences.
 
+use std::ops::Range;
+
 use minke_kernels::attention::{attention, attention_backward};
 use minke_kernels::elementwise::round_to_bf16;
 use minke_kernels::kv::{KvDtype, KvLayout, KvPages, PAGE_POSITIONS, Span};
@@ -44,7 +46,7 @@ impl Batch {
         let (mut spans, mut row) = (Vec::new(), 0);
         for length in lengths {
             let pages = free.split_off(free.len() - pages_of(length));
-            spans.push(Span { rows: row..row + length.1, start: length.0, pages });
+            spans.push(Span { rows: row..row + length.1, start: length.0, pages, past: None });
             row += length.1;
         }
         let rows_of = |data: &mut Data, width: usize, size: f32| -> Vec<Vec<f32>> {
@@ -75,7 +77,7 @@ impl Batch {
         let (kw, vw) = (self.layout.kv_heads * self.layout.key_width, self.layout.kv_heads * self.layout.value_width);
         let keys = View::new(&self.keys[sequence][start * kw..(start + count) * kw], count, kw);
         let values = View::new(&self.values[sequence][start * vw..(start + count) * vw], count, vw);
-        let span = Span { rows: 0..count, start, pages: self.spans[sequence].pages.clone() };
+        let span = Span { rows: 0..count, start, pages: self.spans[sequence].pages.clone(), past: None };
         self.kv.write(cpu, LAYER, &[span], keys, values);
     }
 
@@ -231,6 +233,70 @@ pub fn backward(cpu: &Cpu) {
                 let d_v = part(widths[0] + widths[1], widths[2]);
                 assert_gradient(&format!("{what}, values"), &mut data, &batch.values[i], &d_v, |v| loss(&q64, &k64, v));
             }
+        }
+    }
+}
+
+/// Several sequences that go on from one, computed together, against each of them alone and whole: the same results to the
+/// bit, and gradients whose sum is the same.
+pub fn shared_past(cpu: &Cpu) {
+    let mut data = Data::new(52);
+    for shape in SHAPES {
+        for (past, own) in [(1, vec![3, 1]), (32, vec![40, 1, 7]), (37, vec![5, 27, 30]), (90, vec![70, 6])] {
+            let (heads, kv_heads, key_width, value_width) = shape;
+            let layout = KvLayout { layers: 2, kv_heads, key_width, value_width, dtype: KvDtype::F32 };
+            let widths = [heads * key_width, kv_heads * key_width, kv_heads * value_width, heads * value_width];
+            let rows = past + own.iter().sum::<usize>();
+            // q, keys, values and the output's gradient.
+            let all: Vec<Vec<f32>> = widths.iter().map(|width| data.normal(rows * width, 1.0)).collect();
+            let run = |spans: &[Span], rows: &[Range<usize>], given: bool| {
+                let pick = |i: usize| -> Vec<f32> {
+                    let width = widths[i];
+                    rows.iter().flat_map(|rows| all[i][rows.start * width..rows.end * width].iter().copied()).collect()
+                };
+                let [q, keys, values, mut d_out] = [0, 1, 2, 3].map(pick);
+                if !given {
+                    d_out[..past * widths[3]].fill(0.0);
+                }
+                let (count, pages) = (rows.iter().map(Range::len).sum::<usize>(), spans.iter().flat_map(|s| &s.pages));
+                let mut kv = KvPages::new(layout, 1 + *pages.max().unwrap() as usize);
+                kv.write(cpu, LAYER, spans, View::new(&keys, count, widths[1]), View::new(&values, count, widths[2]));
+                let (mut out, mut lse) = (vec![f32::NAN; count * widths[3]], vec![f32::NAN; count * heads]);
+                let (q, scale) = (View::new(&q, count, widths[0]), 1.0 / (key_width as f32).sqrt());
+                attention(cpu, &kv, LAYER, spans, heads, scale, q, &mut out, Some(&mut lse));
+                let mut d_qkv = vec![f32::NAN; count * (widths[0] + widths[1] + widths[2])];
+                attention_backward(cpu, &kv, LAYER, spans, heads, scale, q, &out, &lse, &d_out, &mut d_qkv);
+                (out, d_qkv)
+            };
+            let mut free = data.permutation(100);
+            let mut pages = |count: usize| free.split_off(free.len() - count);
+            let mut spans =
+                vec![Span { rows: 0..past, start: 0, pages: pages(past.div_ceil(PAGE_POSITIONS)), past: None }];
+            let whole = past / PAGE_POSITIONS;
+            for own in &own {
+                let own_pages = pages((past + own).div_ceil(PAGE_POSITIONS) - whole);
+                let shared = spans[0].pages[..whole].iter().copied();
+                let row = spans.last().unwrap().rows.end;
+                let pages = shared.chain(own_pages).collect();
+                spans.push(Span { rows: row..row + own, start: past, pages, past: Some(0) });
+            }
+            let (out, d_qkv) = run(&spans, &[0..rows], true);
+            let stride = d_qkv.len() / rows;
+            let mut sum = vec![0.0; past * stride];
+            for (i, span) in spans[1..].iter().enumerate() {
+                let pages = (0..(past + span.rows.len()).div_ceil(PAGE_POSITIONS) as u32).collect();
+                let alone = Span { rows: 0..past + span.rows.len(), start: 0, pages, past: None };
+                let (out_alone, d_alone) = run(&[alone], &[0..past, span.rows.clone()], i == 0);
+                let own = span.rows.start * widths[3]..span.rows.end * widths[3];
+                assert!(out[..past * widths[3]] == out_alone[..past * widths[3]], "{shape:?}: the past");
+                assert!(out[own] == out_alone[past * widths[3]..], "{shape:?}: what goes on from it");
+                let near = |x: &[f32]| x.iter().map(|&x| (f64::from(x), 1e-5)).collect::<Vec<_>>();
+                let own = &d_qkv[span.rows.start * stride..span.rows.end * stride];
+                assert_near(&format!("gradients of {shape:?}, its own"), own, near(&d_alone[past * stride..]));
+                sum.iter_mut().zip(&d_alone).for_each(|(sum, d)| *sum += d);
+            }
+            let what = format!("gradients of {shape:?}, the past's {past}");
+            assert_near(&what, &d_qkv[..past * stride], sum.iter().map(|&x| (f64::from(x), 1e-4)));
         }
     }
 }

@@ -23,7 +23,7 @@ use minke_kernels::{Cpu, Isa};
 /// One check of some kernels.
 type Check = (&'static str, fn(&Cpu));
 
-const CHECKS: [Check; 23] = [
+const CHECKS: [Check; 24] = [
     ("products in f32", products::f32_products),
     ("products in bf16", products::bf16_products),
     ("products of quantised weights", quantized::products),
@@ -32,6 +32,7 @@ const CHECKS: [Check; 23] = [
     ("several products at once", products::several_jobs),
     ("attention", attention::forward),
     ("attention backward", attention::backward),
+    ("attention that goes on from a shared past", attention::shared_past),
     ("RMSNorm", rowwise::rms_norm),
     ("RoPE", rowwise::rope),
     ("sums and biases", rowwise::sums),

@@ -340,7 +340,7 @@ fn sequences(cpu: &Cpu) {
             let first = data.size(0, span.rows.len() - 1);
             let count = data.pick(&[1, 3, 33]).min(span.rows.len() - first);
             let rows = span.rows.start + first..span.rows.start + first + count;
-            let alone = Span { rows: 0..count, start: span.start + first, pages: span.pages.clone() };
+            let alone = Span { rows: 0..count, start: span.start + first, pages: span.pages.clone(), past: None };
             let q = View::new(&batch.q[rows.start * q_width..rows.end * q_width], count, q_width);
             let (mut part, mut part_lse) = (vec![0.0; count * width], vec![0.0; count * heads]);
             let scale = batch.scale;

@@ -189,7 +189,7 @@ fn gradient(cpu: &Cpu, transformer: &Transformer, values: &[f32], tokens: &[u32]
     let mut d_hidden = Buffer::zeros(rows * hidden_size);
     let packed = transformer.head();
     log_prob_backward(cpu, packed, weight, hidden, targets, &lse, &d_log_prob, 1.0, &mut d_hidden, &mut gradient[head]);
-    transformer.backward(cpu, values, &batch, &kv, &activations, &d_hidden, 0.0, &mut gradient);
+    transformer.backward(cpu, values, &batch, &mut kv, &mut activations, &d_hidden, 0.0, &mut gradient);
     (loss, gradient)
 }
 

@@ -12,6 +12,7 @@ use minke_engine::Limits;
 use minke_kernels::log_prob::{LogProb, log_prob};
 use minke_kernels::math::exp;
 use minke_train::evaluation::{Evaluation, Sampled};
+use minke_train::format::Format;
 use minke_train::generate::{Drawing, Generator};
 use minke_train::intervals::Interval;
 use minke_train::tasks::chain_sum::{ChainSum, Scratchpad};
@@ -93,7 +94,7 @@ struct Measured(Evaluation);
 
 impl Show for Measured {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Evaluation { level, items, accuracy, interval, thought_tokens, truncated, sampled } = &self.0;
+        let Evaluation { level, items, accuracy, interval, lenient, thought_tokens, truncated, sampled } = &self.0;
         let line = |name: &str, part: f64, Interval { low, high }: &Interval| {
             format!("{name:<9} {:5.1} %  ({:.1}–{:.1}, 95 %)", 100.0 * part, 100.0 * low, 100.0 * high)
         };
@@ -103,7 +104,9 @@ impl Show for Measured {
             writeln!(out, "{}", line("pass@1", *pass_at_1, pass_at_1_interval))?;
             writeln!(out, "{}", line(&format!("pass@{k}"), *pass_at_k, pass_at_k_interval))?;
         }
-        writeln!(out, "{thought_tokens:.1} tokens of thought, {:.1} % cut off", 100.0 * truncated)
+        let lenient =
+            lenient.map_or(String::new(), |part| format!(", {:.1} % right for a lenient reader", 100.0 * part));
+        writeln!(out, "{thought_tokens:.1} tokens of thought, {:.1} % cut off{lenient}", 100.0 * truncated)
     }
 }
 
@@ -114,15 +117,14 @@ fn accuracy(arguments: &Eval, task: &dyn Task) -> Result<()> {
     }
     let cpu = load::cpu()?;
     let checkpoint = load::open(&arguments.model.model)?;
-    let tokenizer = checkpoint.tokenizer()?;
-    let generator = Generator::new(task, &tokenizer)?;
+    let format = Format::new(checkpoint.tokenizer()?, checkpoint.chat_template()?, None)?;
     let dtype = arguments.model.dtype.into();
     let transformer = load::transformer(&cpu, &checkpoint, dtype)?;
     let speculation = Speculation::load(&arguments.speculate.speculate, &cpu, dtype)?;
-    let speculation = speculation.fitted(&cpu, &checkpoint, dtype, &tokenizer)?;
+    let speculation = speculation.fitted(&cpu, &checkpoint, dtype, format.tokenizer())?;
     let items = held_out_items(task, arguments.level, arguments.items as usize);
     // A problem that the model can't read would only be found out after the others.
-    let longest = items.iter().map(|item| tokenizer.encode(&item.prompt, true).map(|prompt| prompt.len()));
+    let longest = items.iter().map(|item| format.prompt(task, item).map(|prompt| prompt.len()));
     let longest = longest.collect::<minke_model::Result<Vec<usize>>>()?.into_iter().max().unwrap_or(0);
     let room = transformer.context().saturating_sub(longest);
     if room == 0 {
@@ -137,7 +139,7 @@ fn accuracy(arguments: &Eval, task: &dyn Task) -> Result<()> {
         }
         true
     };
-    let mut generator = generator;
+    let mut generator = Generator::new(task, &format);
     let pages = Limits::within(1 << 30, transformer.kv_layout()).pages;
     generator.guess(speculation.drafter(&cpu, &transformer, pages), speculation.predictor());
     let evaluation = generator.evaluate(&cpu, &transformer, &items, arguments.samples, drawing, heed)?;

@@ -68,16 +68,13 @@ pub fn run(arguments: &Train) -> Result<()> {
     let cpu = load::cpu()?;
     let begin =
         (!resume).then_some(Choices { seed: arguments.seed, budget_s: arguments.budget, control: arguments.control });
-    let find = |reference: &str| {
-        store.find(reference).map_err(|error| minke_train::Error::new(format!("model.reference: {error:#}")))
-    };
     let options = Options {
         begin,
         accept: arguments.accept_difference,
         directory: &directory,
         binary: this_binary()?,
         memory: machine::memory(),
-        find: &find,
+        find: &find(&store),
     };
     let stop = interrupt::flag()?;
     let mut view = View::new(&cpu, &parsed, &directory);
@@ -95,6 +92,11 @@ pub fn run(arguments: &Train) -> Result<()> {
         }
         Ending::Stopped(step) => Err(Stopped { step, run: in_store(&store, &directory) }.into()),
     }
+}
+
+/// Finds the model that a recipe refers to.
+pub fn find(store: &Store) -> impl Fn(&str) -> minke_train::Result<PathBuf> + '_ {
+    |reference| store.find(reference).map_err(|error| minke_train::Error::new(format!("model.reference: {error:#}")))
 }
 
 /// The recipe's file, the run's directory, and whether the run is gone on with. A run of a lab lives where the lab keeps it,
@@ -158,7 +160,7 @@ fn in_store(store: &Store, directory: &Path) -> String {
 }
 
 /// This build of minke: its version, and the beginning of its file's SHA-256.
-fn this_binary() -> Result<String> {
+pub fn this_binary() -> Result<String> {
     let path = std::env::current_exe().context("this program's own file can't be found")?;
     Ok(format!("minke {} ({})", env!("CARGO_PKG_VERSION"), &digest(&path)?[..12]))
 }
@@ -223,11 +225,17 @@ fn row(out: &mut dyn Write, name: &str, evaluation: &Evaluation) -> io::Result<(
 /// One rollout, whole, the thought dimmed.
 fn show_rollout(out: &mut dyn Write, shown: &Shown) -> io::Result<()> {
     let Shown { title, prompt, completion, reward, reason } = shown;
-    let styled = is_styled(&io::stdout());
     writeln!(out, "\n{title}:")?;
+    show_completion(out, prompt, completion)?;
+    writeln!(out, "  reward {reward}: {reason}")
+}
+
+/// What a model read and wrote, the thought dimmed.
+pub fn show_completion(out: &mut dyn Write, prompt: &str, completion: &str) -> io::Result<()> {
+    let styled = is_styled(&io::stdout());
     let completion = printable(completion);
     let after = completion.find(crate::think::CLOSE).map_or(completion.len(), |at| at + crate::think::CLOSE.len());
     let (thought, answer) = completion.split_at(after);
     let thought = if styled { dim(thought) } else { thought.to_string() };
-    writeln!(out, "  {}{thought}{answer}\n  reward {reward}: {reason}", printable(prompt))
+    writeln!(out, "  {}{thought}{answer}", printable(prompt))
 }

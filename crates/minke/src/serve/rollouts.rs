@@ -25,7 +25,7 @@ const SAMPLES: usize = 64;
 /// Characters of a text that are shown.
 const TEXT: usize = 20_000;
 /// How a completion ends that ends by itself, where its model was made from scratch.
-const END: &str = minke_train::tasks::END;
+const END: &str = minke_train::format::END;
 
 /// Which step, and from which of its prompts on.
 #[derive(Deserialize)]

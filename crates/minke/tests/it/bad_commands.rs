@@ -44,6 +44,7 @@ fn words() -> Vec<Case> {
         typed("train a.toml --resume --budget 5m"),
         typed("train a.toml --resume --control"),
         typed("train a.toml --accept-difference"),
+        typed("replay tiny --step 0"),
         typed("chat"),
         typed("chat m --dtype f64"),
         typed("chat m --think maybe"),

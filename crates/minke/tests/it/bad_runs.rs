@@ -33,6 +33,8 @@ pub fn cases(finished: &Place) -> Vec<Case> {
         let bytes = change(finished.read(name));
         move |case: Case| case.file(name, bytes)
     };
+    let replayed =
+        |words: &[&str], what: &str| Case::new(what, &[&["replay", "run"], words].concat()).copy(&run, "run");
     let values = "run/checkpoints/000010/values.f32";
     let metrics = "run/metrics.jsonl";
     vec![
@@ -83,6 +85,12 @@ pub fn cases(finished: &Place) -> Vec<Case> {
             fs::remove_file(place.path(metrics)).unwrap();
             fs::create_dir(place.path(metrics)).unwrap();
         }),
+        replayed(&["--step", "3"], "of which a step is replayed that samples nothing"),
+        replayed(&["--step", "11"], "of which a step is replayed that it does not have"),
+        replayed(&["--step", "7", "--sample", "16"], "of which a rollout is replayed that it does not have"),
+        remove(replayed(&["--step", "7"], "without its run.json, replayed"), "run/run.json"),
+        replayed(&["--step", "7"], "without checkpoints, replayed")
+            .with(|place| fs::remove_dir_all(place.path("run/checkpoints")).unwrap()),
     ]
 }
 

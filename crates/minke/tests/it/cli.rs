@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use crate::{Place, printed, replaced, repository, tiny, tiny_from};
 
-const SUBCOMMANDS: [&[&str]; 35] = [
+const SUBCOMMANDS: [&[&str]; 36] = [
     &["chat"],
     &["train"],
+    &["replay"],
     &["serve"],
     &["models"],
     &["pull"],
@@ -355,6 +356,12 @@ fn a_recipe_becomes_a_model_that_can_be_talked_to() {
     let listed = place.json(&["models"]);
     assert_eq!(listed["models"][0]["name"], "tiny");
     assert_eq!(listed["models"][0]["family"], "deepseek_v3");
+
+    // Any rollout can be sampled again, and is what it was: steps 7 to 10 are the second stage's.
+    let again = place.json(&["replay", "tiny", "--step", "9", "--sample", "5"]);
+    assert_eq!((again["same"].as_bool(), again["rollout"]["prompt"].as_u64()), (Some(true), Some(1)));
+    let words = place.run(&["replay", run, "--step", "7", "--tokens"]);
+    assert!(words.starts_with("step 7, prompt 0, sample 0:\n") && words.contains("the same, to the bit"), "{words}");
 
     // Going on with what is finished prints it again; another run of the recipe has a place of its own.
     let again = place.json(&["train", "tiny", "--resume"]);

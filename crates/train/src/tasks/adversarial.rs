@@ -7,7 +7,8 @@ use minke_kernels::random::Random;
 use super::chain_sum::{ChainSum, Scratchpad};
 use super::checker::Checker;
 use super::lines::{Keys, Lines};
-use super::{Completion, Item, Split, Style, Task, built_in, built_in_names};
+use super::tests::{bare, written};
+use super::{Demonstration, Item, Split, Style, Task, built_in, built_in_names};
 
 const CORPUS: &str = include_str!("adversarial.jsonl");
 
@@ -52,18 +53,18 @@ fn filled(text: &str, task: &dyn Task, item: &Item, thought: &str, answer: &str,
 /// Scores all texts for some problems of a task; says how many it tried.
 fn none_is_rewarded(task: &dyn Task, skip_otherwise: bool) -> usize {
     let mut random = Random::new(11, [0; 3]);
-    let mut tried = 0;
+    let (format, mut tried) = (bare(task), 0);
     for level in [*task.levels().start(), *task.levels().end()] {
         for _ in 0..5 {
             let item = task.sample(Split::Train, level, &mut random);
-            let right = task.demonstration(&item, Style::Think, &mut random);
-            assert_eq!(task.score(&item, &right).reward, 1.0, "{right}");
-            let Completion { thought, answer } = Completion::parse(&right).unwrap();
+            let shown = task.demonstration(&item, Style::Think, &mut random);
+            let right = written(&shown);
+            assert_eq!(format.score(task, &item, &right, true).reward, 1.0, "{right}");
+            let Demonstration { thought, answer } = shown;
             // Another problem's answer, which is none of this one.
             let wrong = loop {
                 let other = task.sample(Split::Train, level, &mut random);
-                let text = task.demonstration(&other, Style::Direct, &mut random);
-                let other = Completion::parse(&text).unwrap().answer.to_string();
+                let other = task.demonstration(&other, Style::Direct, &mut random).answer;
                 if task.check(&item, &other).is_err() {
                     break other;
                 }
@@ -72,12 +73,12 @@ fn none_is_rewarded(task: &dyn Task, skip_otherwise: bool) -> usize {
                 if otherwise && skip_otherwise {
                     continue;
                 }
-                let completion = filled(&text, task, &item, thought, answer, &wrong);
+                let completion = filled(&text, task, &item, &thought, &answer, &wrong);
                 // With other digits, an answer without digits stays what it is; and a countdown may have parentheses.
                 if completion == right || task.name() == "countdown" && text.contains("({answer})<end>") {
                     continue;
                 }
-                let score = task.score(&item, &completion);
+                let score = format.score(task, &item, &completion, true);
                 assert_eq!(score.reward, 0.0, "{}: {} {text:?}: {completion}", task.name(), item.prompt);
                 assert!(!score.reason.is_empty() && score.reason.len() < 2000, "{text:?}: {}", score.reason);
                 tried += 1;

@@ -56,7 +56,7 @@ impl Procedural for Bases {
     }
 
     fn in_words(&self, Problem { number, base }: &Problem) -> String {
-        format!("Write the number {number} in base {base}. Answer with the digits alone.")
+        format!("Write the number {number} in base {base}.")
     }
 
     /// What goes wrong is the quotient or the remainder.

@@ -84,8 +84,7 @@ impl Procedural for ChainSum {
     }
 
     fn in_words(&self, problem: &Problem) -> String {
-        let terms: Vec<String> = problem.numbers.iter().map(u32::to_string).collect();
-        format!("What is {}? Answer with the number alone.", terms.join(" + "))
+        format!("What is {}?", self.prompt(problem).trim_end_matches('='))
     }
 
     fn steps(&self, problem: &Problem) -> Vec<Step> {
@@ -116,7 +115,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::procedural::tests::promises;
-    use super::super::tests::hostile;
+    use super::super::tests::{bare, hostile, score, written};
     use super::super::{Item, Style, Task};
     use super::*;
 
@@ -129,7 +128,7 @@ mod tests {
     #[test]
     fn thoughts_are_written_as_documented() {
         let mut random = Random::new(3, [0; 3]);
-        let mut text = |task: &ChainSum, style| task.demonstration(&item(), style, &mut random);
+        let mut text = |task: &ChainSum, style| written(&task.demonstration(&item(), style, &mut random));
         assert_eq!(text(&PLAIN, Style::Direct), "<think></think>168<end>");
         assert_eq!(text(&PLAIN, Style::Think), "<think>37+85=122;122+46=168</think>168<end>");
         let reversed = ChainSum { scratchpad: Scratchpad::Reversed, ..PLAIN };
@@ -157,8 +156,8 @@ mod tests {
 
     #[test]
     fn the_verifier_says_why() {
-        let score = PLAIN.score(&item(), "<think>anything</think>168<end>");
-        assert_eq!((score.reward, score.reason.as_str()), (1.0, "answer 168 is right"));
+        let given = score(&PLAIN, &item(), "<think>anything</think>168<end>");
+        assert_eq!((given.reward, given.reason.as_str()), (1.0, "answer 168 is right"));
         for (answer, reason) in [
             ("12", "answer \"12\" is not 168"),
             ("0", "answer \"0\" is not 168"),
@@ -174,8 +173,8 @@ mod tests {
             ("122+46", "answer \"122+46\" is not a plain whole number"),
             ("168;168", "answer \"168;168\" is not a plain whole number"),
         ] {
-            let score = PLAIN.score(&item(), &format!("<think>x</think>{answer}<end>"));
-            assert_eq!((score.reward, score.reason.as_str()), (0.0, reason));
+            let given = score(&PLAIN, &item(), &format!("<think>x</think>{answer}<end>"));
+            assert_eq!((given.reward, given.reason.as_str()), (0.0, reason));
         }
     }
 
@@ -183,12 +182,13 @@ mod tests {
     fn only_the_right_answer_in_the_right_form_scores() {
         let mut random = Random::new(4, [0; 3]);
         let (mut right, mut wrong) = (0, 0);
+        let format = bare(&PLAIN);
         for _ in 0..100_000 {
             let text = hostile("<think>37+85=122;122+46=168</think>168<end>", PLAIN.alphabet(), &mut random);
             let thought = text.strip_prefix("<think>").and_then(|t| t.strip_suffix("</think>168<end>"));
             let expected =
                 thought.is_some_and(|t| !["<think>", "</think>", "<end>", "<pad>"].iter().any(|s| t.contains(s)));
-            assert_eq!(PLAIN.score(&item(), &text).reward == 1.0, expected, "{text}");
+            assert_eq!(format.score(&PLAIN, &item(), &text, true).reward == 1.0, expected, "{text}");
             *(if expected { &mut right } else { &mut wrong }) += 1;
         }
         assert!(right > 1000 && wrong > 1000, "{right} right, {wrong} wrong: too easy to be a test");

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::expression::evaluate;
 use super::procedural::unordered;
-use super::{Item, Split, Style, Task, complete, split_of};
+use super::{Demonstration, Item, Split, Style, Task, split_of};
 
 /// Three numbers up to 5 + 5 × `level`, and a target up to 99 that can be reached with `+ - *`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,13 +180,13 @@ impl Task for Countdown {
         let Some(Problem { numbers, target }) = Problem::of(item) else { return item.prompt.clone() };
         let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
         format!(
-            "Make {target} of the numbers {}, each used exactly once, with +, -, * and parentheses. Answer with the \
-             expression alone, without spaces.",
+            "Make {target} of the numbers {}, each used once, with +, -, * and parentheses. Write the expression \
+             without spaces.",
             numbers.join(", ")
         )
     }
 
-    fn demonstration(&self, item: &Item, style: Style, random: &mut Random) -> String {
+    fn demonstration(&self, item: &Item, style: Style, random: &mut Random) -> Demonstration {
         let Problem { numbers, target } = Problem::of(item).expect("an item of this task");
         let mut tries = Try::all(&numbers);
         let found = loop {
@@ -206,7 +206,7 @@ impl Task for Countdown {
                 shown.join(";no,try ")
             }
         };
-        complete(&thought, &tries[found].expression(target))
+        Demonstration { thought, answer: tries[found].expression(target) }
     }
 
     fn check(&self, item: &Item, answer: &str) -> Result<(), String> {
@@ -229,7 +229,7 @@ impl Task for Countdown {
 mod tests {
     use std::collections::HashSet;
 
-    use super::super::tests::{hostile, keeps_its_promises};
+    use super::super::tests::{bare, hostile, keeps_its_promises, score, written};
     use super::*;
 
     const TASK: Countdown = Countdown { tries: 9 };
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn thoughts_are_written_as_documented() {
         let mut random = Random::new(5, [0; 3]);
-        let mut text = |style| TASK.demonstration(&item(), style, &mut random);
+        let mut text = |style| written(&TASK.demonstration(&item(), style, &mut random));
         assert_eq!(text(Style::Direct), "<think></think>3*7+12<end>");
         assert_eq!(text(Style::Think), "<think>3*7=21,21+12=33</think>3*7+12<end>");
         let lengths: HashSet<usize> = (0..300)
@@ -262,7 +262,7 @@ mod tests {
         let mut random = Random::new(6, [0; 3]);
         let task = Countdown { tries: 3 };
         let tries = |text: String| 1 + text.matches("no,try").count();
-        let longest = (0..200).map(|_| tries(task.demonstration(&item(), Style::Backtrack, &mut random))).max();
+        let longest = (0..200).map(|_| tries(task.demonstration(&item(), Style::Backtrack, &mut random).thought)).max();
         assert_eq!(longest, Some(3));
     }
 
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn the_verifier_says_why() {
         for answer in ["3*7+12", "12+3*7", "(7*3)+12", "((12)+7*3)"] {
-            assert_eq!(TASK.score(&item(), &format!("<think></think>{answer}<end>")).reward, 1.0, "{answer}");
+            assert_eq!(score(&TASK, &item(), &format!("<think></think>{answer}<end>")).reward, 1.0, "{answer}");
         }
         for (answer, reason) in [
             ("3+7+12", "answer \"3+7+12\" is 22, not 33"),
@@ -323,8 +323,8 @@ mod tests {
             ("03*7+12", "answer \"03*7+12\" can't be read: a number with a leading zero"),
             ("yes", "answer \"yes\" can't be read: unexpected y at 1"),
         ] {
-            let score = TASK.score(&item(), &format!("<think></think>{answer}<end>"));
-            assert_eq!((score.reward, score.reason.as_str()), (0.0, reason));
+            let given = score(&TASK, &item(), &format!("<think></think>{answer}<end>"));
+            assert_eq!((given.reward, given.reason.as_str()), (0.0, reason));
         }
     }
 
@@ -334,10 +334,11 @@ mod tests {
         let right = ["3*7+12", "7*3+12", "12+3*7", "12+7*3"];
         let mut random = Random::new(7, [0; 3]);
         let (mut good, mut bad) = (0, 0);
+        let format = bare(&TASK);
         for _ in 0..100_000 {
             let start = format!("<think>3*7=21</think>{}<end>", right[random.below(4) as usize]);
             let text = hostile(&start, TASK.alphabet(), &mut random);
-            if TASK.score(&item(), &text).reward == 0.0 {
+            if format.score(&TASK, &item(), &text, true).reward == 0.0 {
                 bad += 1;
                 continue;
             }

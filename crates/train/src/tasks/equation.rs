@@ -81,7 +81,7 @@ impl Procedural for Equation {
 
     fn in_words(&self, problem: &Problem) -> String {
         let right = problem.right_side().replace('+', " + ");
-        format!("Solve {}x + {} = {right} for x. Answer with the number alone.", problem.a, problem.b)
+        format!("Solve {}x + {} = {right} for x.", problem.a, problem.b)
     }
 
     fn steps(&self, problem: &Problem) -> Vec<Step> {

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 
 use self::journal::Journal;
 use self::program::Program;
-use super::{Item, SPECIALS, Split, Style, Task, complete, split_of};
+use super::{Demonstration, Item, Split, Style, Task, split_of};
+use crate::format::SPECIALS;
 
 /// The version of the protocol that is spoken.
 const VERSION: u64 = 1;
@@ -300,9 +301,10 @@ impl Task for External {
         self.hello.demonstrations
     }
 
-    fn demonstration(&self, item: &Item, style: Style, _: &mut Random) -> String {
-        let part = |key: &str| item.facts[key].as_str().unwrap_or_default();
-        complete(if style == Style::Direct { "" } else { part("thought") }, part("answer"))
+    fn demonstration(&self, item: &Item, style: Style, _: &mut Random) -> Demonstration {
+        let part = |key: &str| item.facts[key].as_str().unwrap_or_default().to_string();
+        let thought = if style == Style::Direct { String::new() } else { part("thought") };
+        Demonstration { thought, answer: part("answer") }
     }
 
     fn check(&self, item: &Item, answer: &str) -> Told<()> {
@@ -321,8 +323,8 @@ impl Task for External {
         Err(reason.unwrap_or_else(|| format!("answer {} is worth {reward} to the task's program", quoted(answer))))
     }
 
-    fn remember(&self, path: &Path) -> Result<()> {
-        self.state().journal = Some(Journal::open(path)?);
+    fn remember(&self, path: &Path, more: bool) -> Result<()> {
+        self.state().journal = Some(if more { Journal::open(path)? } else { Journal::read(path)? });
         Ok(())
     }
 

@@ -59,7 +59,7 @@ impl Procedural for Gcd {
     }
 
     fn in_words(&self, Problem { left, right }: &Problem) -> String {
-        format!("What is the greatest common divisor of {left} and {right}? Answer with the number alone.")
+        format!("What is the greatest common divisor of {left} and {right}?")
     }
 
     fn steps(&self, &Problem { left, right }: &Problem) -> Vec<Step> {

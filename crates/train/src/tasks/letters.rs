@@ -55,7 +55,7 @@ impl Procedural for Letters {
     }
 
     fn in_words(&self, Problem { letter, word }: &Problem) -> String {
-        format!("How many times does the letter {letter} occur in {word}? Answer with the number alone.")
+        format!("How many times does the letter {letter} occur in {word}?")
     }
 
     fn steps(&self, Problem { letter, word }: &Problem) -> Vec<Step> {

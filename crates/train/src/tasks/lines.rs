@@ -13,8 +13,9 @@ use minke_model::{Error, Result};
 use serde_json::{Value, json};
 
 use super::checker::Checker;
-use super::{Item, SPECIALS, Split, Style, Task, complete, split_of};
+use super::{Demonstration, Item, Split, Style, Task, split_of};
 use crate::files::failed;
+use crate::format::SPECIALS;
 
 /// Longest line, in bytes.
 const LONGEST_LINE: u64 = 1 << 20;
@@ -195,10 +196,11 @@ impl Task for Lines {
         self.checker != Checker::Regex
     }
 
-    fn demonstration(&self, item: &Item, style: Style, _: &mut Random) -> String {
+    fn demonstration(&self, item: &Item, style: Style, _: &mut Random) -> Demonstration {
         let index = item.facts["problem"].as_u64().and_then(|index| usize::try_from(index).ok());
         let problem = index.and_then(|index| self.problems.get(index)).expect("an item of this task");
-        complete(if style == Style::Direct { "" } else { &problem.thought }, &problem.answer)
+        let thought = if style == Style::Direct { String::new() } else { problem.thought.clone() };
+        Demonstration { thought, answer: problem.answer.clone() }
     }
 
     fn check(&self, item: &Item, answer: &str) -> std::result::Result<(), String> {
@@ -233,9 +235,12 @@ mod tests {
         let task = open(&gsm8k(), Checker::Number).unwrap();
         let mut random = Random::new(1, [0; 3]);
         let item = task.read("Ada has 8 cards and finds 1000. How many has she?").unwrap();
-        let text = task.demonstration(&item, Style::Think, &mut random);
-        assert_eq!(text, "<think>She has 8+1000=1008 of them.</think>1008<end>");
-        assert_eq!(task.demonstration(&item, Style::Direct, &mut random), "<think></think>1008<end>");
+        let shown = |style| {
+            let Demonstration { thought, answer } = task.demonstration(&item, style, &mut Random::new(2, [0; 3]));
+            (thought, answer)
+        };
+        assert_eq!(shown(Style::Think), ("She has 8+1000=1008 of them.".into(), "1008".into()));
+        assert_eq!(shown(Style::Direct), (String::new(), "1008".into()));
         for (answer, right) in
             [("1008", true), ("1,008", true), ("$1,008.00", true), ("1009", false), ("8 1008", false)]
         {

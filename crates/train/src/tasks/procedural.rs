@@ -8,7 +8,7 @@ use minke_model::error::quoted;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Item, Split, Style, Task, complete, split_of};
+use super::{Demonstration, Item, Split, Style, Task, split_of};
 
 /// A family of problems. Whatever implements it is a [`Task`].
 pub trait Procedural: Send + Sync {
@@ -178,7 +178,7 @@ impl<P: Procedural> Task for P {
         problem(self, item).map_or_else(|| item.prompt.clone(), |problem| self.in_words(&problem))
     }
 
-    fn demonstration(&self, item: &Item, style: Style, random: &mut Random) -> String {
+    fn demonstration(&self, item: &Item, style: Style, random: &mut Random) -> Demonstration {
         let problem = problem(self, item).expect("an item of this task");
         let number = |value| self.number(value);
         let steps = if style == Style::Direct { Vec::new() } else { self.steps(&problem) };
@@ -194,7 +194,7 @@ impl<P: Procedural> Task for P {
             }
             thought.push(step.right(number));
         }
-        complete(&thought.join(";"), &self.answer(&problem))
+        Demonstration { thought: thought.join(";"), answer: self.answer(&problem) }
     }
 
     fn check(&self, item: &Item, answer: &str) -> Result<(), String> {
@@ -217,7 +217,7 @@ impl<P: Procedural> Task for P {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::tests::keeps_its_promises;
+    use super::super::tests::{keeps_its_promises, written};
     use super::*;
 
     /// What every family promises, and that `prompt` is answered, thinking, as its file says.
@@ -225,20 +225,20 @@ pub(crate) mod tests {
         keeps_its_promises(task, &|item| task.essence(&problem(task, item).unwrap()));
         let mut random = Random::new(3, [0; 3]);
         let item = task.read(prompt).unwrap_or_else(|| panic!("{prompt} is not read"));
-        assert_eq!(task.demonstration(&item, Style::Think, &mut random), completion);
+        assert_eq!(written(&task.demonstration(&item, Style::Think, &mut random)), completion);
         for level in P::LEVELS {
             let (mut wrong, mut answers) = (0, std::collections::HashSet::new());
             for _ in 0..200 {
                 let item = task.sample(Split::Train, level, &mut random);
-                let text = task.demonstration(&item, Style::Backtrack, &mut random);
-                let steps: Vec<&str> = text[7..].split("</think>").next().unwrap().split(';').collect();
+                let text = task.demonstration(&item, Style::Backtrack, &mut random).thought;
+                let steps: Vec<&str> = text.split(';').collect();
                 if let Some(no) = steps.iter().position(|step| *step == "no") {
                     let [first, second] = [steps[no - 1], steps[no + 1]].map(|step| step.rsplit_once('=').unwrap());
                     assert!(first.0 == second.0 && first.1 != second.1, "{text}");
                     wrong += 1;
                 }
                 let question = task.question(&item);
-                assert!(question.ends_with('.') && question.len() > item.prompt.len(), "{question}");
+                assert!(question.ends_with(['.', '?']) && question.len() > item.prompt.len(), "{question}");
                 answers.insert(task.answer(&problem(task, &item).unwrap()));
             }
             assert!(wrong > 150, "{wrong} of 200 thoughts at level {level} go wrong and mend it");

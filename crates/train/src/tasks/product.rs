@@ -59,7 +59,7 @@ impl Procedural for Product {
     }
 
     fn in_words(&self, Problem { left, right }: &Problem) -> String {
-        format!("What is {left} times {right}? Answer with the number alone.")
+        format!("What is {left} times {right}?")
     }
 
     fn steps(&self, &Problem { left, right }: &Problem) -> Vec<Step> {

@@ -85,8 +85,7 @@ impl Procedural for Remainder {
         };
         let words: Vec<String> = operations.iter().map(word).collect();
         format!(
-            "Start with {first}; {}; and take the remainder of the division by {modulus} (from 0 to {}). Answer with the \
-             number alone.",
+            "Start with {first}; {}; and take the remainder of the division by {modulus} (from 0 to {}).",
             words.join("; "),
             modulus - 1
         )

@@ -47,7 +47,7 @@ impl Procedural for Reversal {
     }
 
     fn in_words(&self, problem: &Problem) -> String {
-        format!("Write {} backwards. Answer with the letters alone.", problem.word)
+        format!("Write {} backwards.", problem.word)
     }
 
     /// What goes wrong is a letter put behind instead of before.

@@ -90,7 +90,7 @@ impl Procedural for Roman {
     }
 
     fn in_words(&self, &Problem { left, right }: &Problem) -> String {
-        format!("What is {} + {} in Roman numerals? Answer with the numeral alone.", write(left), write(right))
+        format!("What is {} + {} in Roman numerals?", write(left), write(right))
     }
 
     fn steps(&self, &Problem { left, right }: &Problem) -> Vec<Step> {

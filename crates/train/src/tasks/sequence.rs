@@ -90,7 +90,7 @@ impl Procedural for Sequence {
 
     fn in_words(&self, problem: &Problem) -> String {
         let terms: Vec<String> = problem.terms.iter().map(u32::to_string).collect();
-        format!("Which number comes next: {}? Answer with the number alone.", terms.join(", "))
+        format!("Which number comes next: {}?", terms.join(", "))
     }
 
     fn steps(&self, problem: &Problem) -> Vec<Step> {

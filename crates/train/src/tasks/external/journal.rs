@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use minke_kernels::random::fnv1a;
@@ -21,7 +21,8 @@ const LONGEST_LINE: u64 = 16 << 20;
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    file: File,
+    /// None where nothing is added.
+    file: Option<File>,
     /// What was told, by the request's hash.
     told: HashMap<u64, std::result::Result<Value, String>>,
     /// Lines that are not in the file yet.
@@ -53,9 +54,10 @@ impl Journal {
     pub fn open(path: &Path) -> Result<Journal> {
         let mut options = OpenOptions::new();
         let file = options.read(true).append(true).create(true).open(path).map_err(|e| failed("open", path, e))?;
-        let mut journal = Journal { path: path.into(), file, told: HashMap::new(), waiting: Vec::new() };
-        let whole = journal.load()?;
-        journal.file.set_len(whole).map_err(|e| failed("write", path, e))?;
+        let mut journal = Journal { path: path.into(), file: None, told: HashMap::new(), waiting: Vec::new() };
+        let whole = journal.load(&file)?;
+        file.set_len(whole).map_err(|e| failed("write", path, e))?;
+        journal.file = Some(file);
         if whole == 0 {
             journal.line(&Header { version: VERSION });
             journal.save()?;
@@ -64,15 +66,28 @@ impl Journal {
         Ok(journal)
     }
 
+    /// What the file at `path` has; nothing will be added to it.
+    ///
+    /// # Errors
+    /// What the file system says, or the line that is no entry.
+    pub fn read(path: &Path) -> Result<Journal> {
+        let mut journal = Journal { path: path.into(), file: None, told: HashMap::new(), waiting: Vec::new() };
+        match File::open(path) {
+            Ok(file) => journal.load(&file).map(|_| journal),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(journal),
+            Err(error) => Err(failed("open", path, error)),
+        }
+    }
+
     /// Reads what is there; says how many bytes are whole lines.
-    fn load(&mut self) -> Result<u64> {
+    fn load(&mut self, file: &File) -> Result<u64> {
         let damaged = |number: u64, what: &dyn std::fmt::Display| {
             let path = self.path.display();
             Error::new(format!(
                 "{path} line {number} is damaged: {what}; go on without the file to ask the program anew"
             ))
         };
-        let mut reader = BufReader::new(&self.file);
+        let mut reader = BufReader::new(file);
         let (mut whole, mut line) = (0, Vec::new());
         for number in 1.. {
             line.clear();
@@ -109,7 +124,9 @@ impl Journal {
     /// Keeps what was told now; in the file it is after [`Journal::save`].
     pub fn keep(&mut self, request: &Value, told: &std::result::Result<Value, String>) {
         self.told.insert(key(request), told.clone());
-        self.line(&Entry { asked: request.clone(), told: told.clone() });
+        if self.file.is_some() {
+            self.line(&Entry { asked: request.clone(), told: told.clone() });
+        }
     }
 
     fn line(&mut self, line: &impl Serialize) {
@@ -122,10 +139,8 @@ impl Journal {
     /// # Errors
     /// What the file system says.
     pub fn save(&mut self) -> Result<()> {
-        if self.waiting.is_empty() {
-            return Ok(());
-        }
-        let written = self.file.write_all(&self.waiting).and_then(|()| self.file.sync_data());
+        let Some(file) = self.file.as_mut().filter(|_| !self.waiting.is_empty()) else { return Ok(()) };
+        let written = file.write_all(&self.waiting).and_then(|()| file.sync_data());
         written.map_err(|e| failed("write", &self.path, e))?;
         self.waiting.clear();
         Ok(())
@@ -155,6 +170,14 @@ mod tests {
         assert_eq!(journal.recall(&json!({ "op": "score", "answer": "crash" })), Some(wrong));
         assert_eq!(journal.recall(&json!({ "op": "score", "answer": "8" })), None);
         assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        // Where nothing is added, nothing is mended, and a file that isn't there is empty.
+        std::fs::write(&path, [&bytes[..], b"{"].concat()).unwrap();
+        let mut journal = Journal::read(&path).unwrap();
+        journal.keep(&json!(1), &Err("no".into()));
+        journal.save().unwrap();
+        assert_eq!(journal.recall(&json!({ "op": "score", "answer": "crash" })), Some(Err("ended".into())));
+        assert_eq!(std::fs::read(&path).unwrap().len(), bytes.len() + 1);
+        assert!(Journal::read(&directory.path().join("none")).unwrap().recall(&json!(1)).is_none());
         for (text, what) in [("{}\n", "line 1 is damaged: missing field"), ("{\"version\":2}\n", "it is of version 2")]
         {
             std::fs::write(&path, text).unwrap();

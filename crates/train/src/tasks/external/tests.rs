@@ -42,10 +42,12 @@ fn splits_and_demonstrations_are_the_programs_if_it_has_them() {
     let task = start(&["demonstrates"]).unwrap();
     let item = task.sample(Split::Train, 1, &mut random());
     assert!(task.demonstrates());
-    let text = task.demonstration(&item, Style::Think, &mut random());
-    assert!(text.starts_with("<think>easy</think>"), "{text}");
-    assert_eq!(task.score(&item, &text).reward, 1.0);
-    assert_eq!(task.score(&item, &task.demonstration(&item, Style::Direct, &mut random())).reward, 1.0);
+    let Demonstration { thought, answer } = task.demonstration(&item, Style::Think, &mut random());
+    assert_eq!((thought.as_str(), task.check(&item, &answer)), ("easy", Ok(())));
+    assert_eq!(
+        task.demonstration(&item, Style::Direct, &mut random()),
+        Demonstration { thought: String::new(), answer }
+    );
 }
 
 #[test]
@@ -134,13 +136,13 @@ fn what_it_said_in_a_run_is_what_it_will_have_said() {
     let path = directory.path().join("task.jsonl");
     let item = Item { level: 2, prompt: "7+2=".into(), facts: json!({ "item": [7, 2] }) };
     let first = start(&[]).unwrap();
-    first.remember(&path).unwrap();
+    first.remember(&path, true).unwrap();
     let (drawn, why) = (first.sample(Split::Train, 2, &mut random()), first.check(&item, "crash").unwrap_err());
     first.health().unwrap();
     // Another program, which would say something else, and hears only what the first was not asked.
     let second = start(&["one sample"]).unwrap();
     assert_ne!(second.sample(Split::Train, 2, &mut random()), drawn);
-    second.remember(&path).unwrap();
+    second.remember(&path, true).unwrap();
     assert_eq!((second.sample(Split::Train, 2, &mut random()), second.check(&item, "crash")), (drawn, Err(why)));
     assert_eq!(second.state().failures, 0);
     assert_eq!(second.check(&item, "9"), Ok(()));

@@ -1,0 +1,90 @@
+//! Replay: the rollouts of any step of a run, sampled again from the nearest checkpoint before it.
+//!
+//! Nothing of the run is written. What is between the checkpoint and the step is trained again, to the same bits.
+
+use minke_kernels::Cpu;
+use minke_model::{Error, Result};
+
+use super::{Options, Setup, choices};
+use crate::checkpoint;
+use crate::generate::Generator;
+use crate::learner::Learner;
+use crate::recipe::{Recipe, Stage};
+use crate::rollouts::Rollout;
+use crate::trial::{At, advance};
+use crate::{grpo, reference};
+
+/// The rollouts of step `number` (from 1, over all stages) of the run in `options.directory`, whose recipe is `text`, judged
+/// and weighed. `heed` hears of each step that is trained again, and which one is the goal.
+///
+/// # Errors
+/// One sentence: that the step samples nothing or does not exist, or what is wrong with the run's files.
+pub fn replay(
+    cpu: &Cpu,
+    name: &str,
+    text: &str,
+    options: &Options<'_>,
+    number: u64,
+    mut heed: impl FnMut(u64),
+) -> Result<Vec<Rollout>> {
+    let recipe = Recipe::parse(name, text)?;
+    let run = options.directory;
+    let choices = choices(run, text, None)?;
+    let (setup, values) = Setup::new(cpu, &recipe, choices.seed.unwrap_or(recipe.seed), options)?;
+    let Setup { task, format, config, .. } = &setup;
+    task.remember(&run.join("task.jsonl"), false)?;
+    let all = checkpoint::list(run)?;
+    let Some((_, any)) = all.first() else {
+        return Err(Error::new(format!("the run in {} has no checkpoint left to replay from", run.display())));
+    };
+    let before = checkpoint::before(run, number.saturating_sub(1))?;
+    let saved = checkpoint::load(before.as_ref().unwrap_or(any))?;
+    if saved.values.len() != values.len() || !saved.state.fits(recipe.stages.len()) {
+        return Err(Error::new(format!("{} has a checkpoint of another run; remove it", run.display())));
+    }
+    if !options.accept {
+        saved.state.domain.check(&setup.domain)?;
+    }
+    let state = saved.state;
+    let (mut learner, mut stage, mut step, mut total) =
+        (Learner::new(cpu, config, recipe.dtype, recipe.recompute, values), 0, 0, 0);
+    if before.is_some() {
+        learner.restore(saved.values, saved.m, saved.v, state.updates);
+        (stage, step, total) = (state.stage, state.step, state.total_steps);
+    }
+    let mut generator = Generator::new(&**task, format);
+    let (mut corpus, mut held) = (None, None);
+    while let Some(current) = recipe.stages.get(stage) {
+        let steps = state.plan[stage];
+        if step == steps {
+            (stage, step, corpus, held) = (stage + 1, 0, None, None);
+            continue;
+        }
+        if step == 0 {
+            learner.reset_optimizer();
+        }
+        if current.has_reference() && held.is_none() {
+            let values = match (step, state.reference) {
+                (0, _) | (_, None) => learner.values.clone(),
+                (_, Some(crc32)) => reference::read(run, stage + 1, learner.values.len(), crc32)?,
+            };
+            held = Some(learner.with(&values));
+        }
+        let at = At { seed: state.seed as u32, index: step, steps, number: total + 1 };
+        if at.number == number {
+            let Stage::Grpo(grpo) = current else {
+                return Err(Error::new(format!(
+                    "step {number} is of stage {}, which samples nothing; give a step of a grpo stage",
+                    stage + 1
+                )));
+            };
+            let problems = grpo::problems(&**task, grpo, at.seed, number);
+            return Ok(grpo::sample(&mut generator, &learner, &problems, grpo, at.seed, number)?.0);
+        }
+        heed(at.number);
+        advance(&mut learner, held.as_ref(), &mut generator, &mut corpus, &**task, format, current, at)?;
+        (step, total) = (step + 1, total + 1);
+    }
+    let last: u64 = state.plan.iter().map(|&steps| u64::from(steps)).sum();
+    Err(Error::new(format!("the run has the steps 1 to {last}; give one of these with --step")))
+}
