@@ -2,13 +2,16 @@
 //!
 //! `adversarial.jsonl` has them, a text a line, in groups; what stands in braces is put in for each problem.
 
+use std::path::Path;
+
 use minke_kernels::random::Random;
 
 use super::chain_sum::{ChainSum, Scratchpad};
 use super::checker::Checker;
 use super::lines::{Keys, Lines};
-use super::tests::{bare, written};
+use super::tests::bare;
 use super::{Demonstration, Item, Split, Style, Task, built_in, built_in_names};
+use crate::format::{Format, Settings};
 
 const CORPUS: &str = include_str!("adversarial.jsonl");
 
@@ -50,17 +53,35 @@ fn filled(text: &str, task: &dyn Task, item: &Item, thought: &str, answer: &str,
         .replace("{long}", &"9".repeat(10_000))
 }
 
+/// How a published model writes.
+fn published(think: bool) -> Format {
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/models/llama-chat");
+    let files = minke_model::Checkpoint::open(&files).unwrap();
+    let settings = Settings { think, ..Settings::default() };
+    Format::new(files.tokenizer().unwrap(), files.chat_template().unwrap(), Some(settings)).unwrap()
+}
+
+/// Whether a text is right after all: with other digits, an answer without digits stays what it is; around the parts that a
+/// published model writes, white space does not matter.
+fn is_right_after_all(text: &str, thought: &str, answer: &str, is_published: bool) -> bool {
+    let (before, after) = text.split_once("</think>").unwrap_or_default();
+    match is_published {
+        true => text.trim() == answer || (before.trim(), after.trim()) == (&format!("<think>{thought}"), answer),
+        false => text == format!("<think>{thought}</think>{answer}<end>"),
+    }
+}
+
 /// Scores all texts for some problems of a task; says how many it tried.
-fn none_is_rewarded(task: &dyn Task, skip_otherwise: bool) -> usize {
-    let mut random = Random::new(11, [0; 3]);
-    let (format, mut tried) = (bare(task), 0);
+fn none_is_rewarded(task: &dyn Task, format: &Format, skip_otherwise: bool) -> usize {
+    let is_published = format.template().is_some();
+    let (mut random, mut tried) = (Random::new(11, [0; 3]), 0);
     for level in [*task.levels().start(), *task.levels().end()] {
         for _ in 0..5 {
             let item = task.sample(Split::Train, level, &mut random);
-            let shown = task.demonstration(&item, Style::Think, &mut random);
-            let right = written(&shown);
+            let Demonstration { thought, answer } = task.demonstration(&item, Style::Think, &mut random);
+            let end = if is_published { "" } else { "<end>" };
+            let right = format!("<think>{thought}</think>{answer}{end}");
             assert_eq!(format.score(task, &item, &right, true).reward, 1.0, "{right}");
-            let Demonstration { thought, answer } = shown;
             // Another problem's answer, which is none of this one.
             let wrong = loop {
                 let other = task.sample(Split::Train, level, &mut random);
@@ -70,17 +91,23 @@ fn none_is_rewarded(task: &dyn Task, skip_otherwise: bool) -> usize {
                 }
             };
             for (text, otherwise) in corpus() {
-                if otherwise && skip_otherwise {
+                // A countdown may have parentheses.
+                let bracketed = task.name() == "countdown" && text.contains("({answer})<end>");
+                if bracketed || otherwise && skip_otherwise {
                     continue;
                 }
-                let completion = filled(&text, task, &item, &thought, &answer, &wrong);
-                // With other digits, an answer without digits stays what it is; and a countdown may have parentheses.
-                if completion == right || task.name() == "countdown" && text.contains("({answer})<end>") {
+                let text = filled(&text, task, &item, &thought, &answer, &wrong);
+                // A published model ends its turn with a token that is no text.
+                let (written, finished) = match text.strip_suffix("<end>") {
+                    Some(written) if is_published => (written, true),
+                    _ => (&*text, !is_published),
+                };
+                if is_right_after_all(written, &thought, &answer, is_published) {
                     continue;
                 }
-                let score = format.score(task, &item, &completion, true);
-                assert_eq!(score.reward, 0.0, "{}: {} {text:?}: {completion}", task.name(), item.prompt);
-                assert!(!score.reason.is_empty() && score.reason.len() < 2000, "{text:?}: {}", score.reason);
+                let score = format.score(task, &item, written, finished);
+                assert_eq!(score.reward, 0.0, "{}: {} {written:?}", task.name(), item.prompt);
+                assert!(!score.reason.is_empty() && score.reason.len() < 2000, "{written:?}: {}", score.reason);
                 tried += 1;
             }
         }
@@ -97,10 +124,14 @@ fn the_corpus_is_large() {
 #[test]
 fn no_built_in_task_pays_for_nothing() {
     for name in built_in_names() {
-        let tried = none_is_rewarded(&*built_in(name).unwrap(), false);
-        assert!(tried > 10 * 280, "{name}: {tried}");
+        let task = built_in(name).unwrap();
+        for format in [bare(&*task), published(true), published(false)] {
+            let tried = none_is_rewarded(&*task, &format, false);
+            assert!(tried > 10 * 280, "{name}: {tried}");
+        }
     }
-    none_is_rewarded(&ChainSum { digits: 4..=4, scratchpad: Scratchpad::Reversed }, false);
+    let task = ChainSum { digits: 4..=4, scratchpad: Scratchpad::Reversed };
+    none_is_rewarded(&task, &bare(&task), false);
 }
 
 #[test]
@@ -118,6 +149,8 @@ fn no_checker_pays_for_nothing() {
         };
         std::fs::write(&path, (0..60).map(|n| format!("{}\n", line(n))).collect::<String>()).unwrap();
         let task = Lines::open(&path, checker, Keys { question: "question", answer: "answer" }).unwrap();
-        none_is_rewarded(&task, checker != Checker::Exact);
+        for format in [bare(&task), published(true), published(false)] {
+            none_is_rewarded(&task, &format, checker != Checker::Exact);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Tasks that are programs, anybody's: they speak JSON lines on stdin and stdout, as `docs/tasks.md` has it. A program that
+//! Tasks that are programs, anybody's: they speak JSON lines on stdin and stdout, as `docs/recipes.md` has it. A program that
 //! hangs, floods, crashes or lies is named, its answer is worth nothing, and it is started again; only one that does so time
 //! after time ends a run.
 
