@@ -356,8 +356,8 @@ mod tests {
         let source = files.chat_template().unwrap().unwrap().source().to_string();
         let source = if opens { source + "<think>\n" } else { source };
         let template = ChatTemplate::new(&source, None, None).unwrap();
-        let item = Item { level: 2, prompt: "3+4=".into(), numbers: vec![3, 4], target: 7 };
         let task = ChainSum { digits: 1..=1, scratchpad: Scratchpad::Plain };
+        let item = task.read("3+4=").unwrap();
         (task, item, Format::new(files.tokenizer().unwrap(), Some(template), Some(settings)).unwrap())
     }
 

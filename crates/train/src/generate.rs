@@ -70,7 +70,7 @@ impl<'a> Generator<'a> {
     /// Completes every ask.
     ///
     /// # Errors
-    /// When a prompt does not fit the model, or the model's logits are not numbers.
+    /// When a prompt does not fit the model, the model's logits are not numbers, or the task can't be worked with any more.
     pub fn complete(
         &mut self,
         cpu: &Cpu,
@@ -78,6 +78,7 @@ impl<'a> Generator<'a> {
         asks: &[Ask<'_>],
         drawing: Drawing,
     ) -> Result<Sampled> {
+        self.task.health()?;
         let mut decoder = TransformerDecoder::new(cpu, transformer);
         if let Some(predictor) = self.predictor {
             decoder = decoder.predicting(predictor, Costs::ROW);
@@ -132,6 +133,7 @@ impl<'a> Generator<'a> {
                 advantage: 0.0,
             });
         }
+        self.task.health()?;
         Ok(Sampled { rollouts, entropy: entropy / count.max(1) as f64 })
     }
 
@@ -170,6 +172,7 @@ impl<'a> Generator<'a> {
                 right: drawn[i * samples as usize..][..samples as usize].iter().filter(|r| r.reward > 0.0).count(),
             }));
         }
+        self.task.health()?;
         Ok(Some(Evaluation::of(level, &outcomes)))
     }
 

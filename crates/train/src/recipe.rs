@@ -2,6 +2,7 @@
 
 mod section;
 mod stage;
+mod task;
 
 use std::fs::File;
 use std::io::Read;
@@ -15,13 +16,12 @@ use serde_json::{Map, Value};
 use toml::Table;
 
 pub use stage::{Grpo, Learning, Schedule, Sft, Share, Stage};
+pub use task::TaskRecipe;
 
 use crate::budget;
 use crate::files::failed;
 use crate::format::{SPECIALS, Settings};
 use crate::tasks::Task;
-use crate::tasks::chain_sum::{ChainSum, Scratchpad};
-use crate::tasks::countdown::Countdown;
 use section::Section;
 
 /// The version of the format that is read.
@@ -70,15 +70,6 @@ pub enum Source {
     Scratch(Map<String, Value>),
     /// A model that exists.
     Reference(String),
-}
-
-/// A task and its settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TaskRecipe {
-    /// See [`ChainSum`].
-    ChainSum(ChainSum),
-    /// See [`Countdown`].
-    Countdown(Countdown),
 }
 
 /// What a run may be compared with, trained for the same time.
@@ -250,49 +241,6 @@ impl Eval {
     /// The level trained for and, where the task has it, one above.
     pub fn levels(&self, task: &dyn Task) -> std::ops::RangeInclusive<u32> {
         self.level..=(self.level + 1).min(*task.levels().end())
-    }
-}
-
-impl TaskRecipe {
-    fn read(table: Table) -> Result<TaskRecipe> {
-        #[derive(Clone, Copy)]
-        enum Name {
-            ChainSum,
-            Countdown,
-        }
-        let names = [("chain_sum", Name::ChainSum), ("countdown", Name::Countdown)];
-        let section = Section::new("task", table, ["name", "digits", "scratchpad", "tries"])?;
-        let name = section.need("name", section.word("name", &names)?)?;
-        let foreign = |keys: &[&str]| match keys.iter().find(|key| section.has(key)) {
-            Some(key) => Err(section.error(format!("{key} is a key of another task"))),
-            None => Ok(()),
-        };
-        match name {
-            Name::ChainSum => {
-                foreign(&["tries"])?;
-                let digits = match section.wholes("digits", 1..=4)?.as_deref() {
-                    None => 1..=2,
-                    Some(&[count]) => count..=count,
-                    Some(&[fewest, most]) if fewest <= most => fewest..=most,
-                    Some(_) => return Err(section.error("digits is a number, or the fewest and the most as [1, 2]")),
-                };
-                let styles = [("plain", Scratchpad::Plain), ("reversed", Scratchpad::Reversed)];
-                let scratchpad = section.word("scratchpad", &styles)?.unwrap_or(Scratchpad::Plain);
-                Ok(Self::ChainSum(ChainSum { digits, scratchpad }))
-            }
-            Name::Countdown => {
-                foreign(&["digits", "scratchpad"])?;
-                Ok(Self::Countdown(Countdown { tries: section.whole("tries", 1..=9)?.unwrap_or(9) }))
-            }
-        }
-    }
-
-    /// The task itself.
-    pub fn build(&self) -> Box<dyn Task> {
-        match self {
-            Self::ChainSum(task) => Box::new(task.clone()),
-            Self::Countdown(task) => Box::new(task.clone()),
-        }
     }
 }
 

@@ -12,8 +12,12 @@ use serde::{Deserialize, Serialize};
 use crate::files::{failed, make_directory, write_whole};
 use crate::tasks::Item;
 
-/// The version of the format that is written; older ones are read or refused.
-const VERSION: u32 = 1;
+/// The version of the format that is written; those before it are read too (items had other keys in version 1).
+const VERSION: u32 = 2;
+/// Whether files of a version can be read.
+fn is_read(version: u32) -> bool {
+    (1..=VERSION).contains(&version)
+}
 /// Longest line that is read: a rollout of a million tokens.
 const LONGEST_LINE: u64 = 64 << 20;
 
@@ -104,9 +108,9 @@ pub fn read(run: &Path, step: u64) -> Result<Vec<Rollout>> {
         Some(line) => serde_json::from_slice(&line).map_err(|e| damaged(format!("line 1: {e}")))?,
         None => return Err(damaged("is empty".into())),
     };
-    if header.version != VERSION {
+    if !is_read(header.version) {
         return Err(damaged(format!(
-            "is of version {}, but this minke reads version {VERSION}; use the minke that wrote it",
+            "is of version {}, but this minke reads versions 1 to {VERSION}; use the minke that wrote it",
             header.version
         )));
     }
@@ -141,9 +145,9 @@ pub fn skim(file: impl Read, bytes: u64) -> (Vec<Rollout>, Option<String>) {
             Err(what) => return (rollouts, Some(what)),
         };
         let read = match number {
-            1 => serde_json::from_slice(&line).map(|header: Header| match header.version {
-                VERSION => None,
-                version => Some(format!("is of version {version}, but this minke reads version {VERSION}")),
+            1 => serde_json::from_slice(&line).map(|Header { version, .. }: Header| match is_read(version) {
+                true => None,
+                false => Some(format!("is of version {version}, but this minke reads versions 1 to {VERSION}")),
             }),
             _ => serde_json::from_slice(&line).map(|rollout| {
                 rollouts.push(rollout);
@@ -172,6 +176,8 @@ fn next_line(reader: &mut impl BufRead) -> std::result::Result<Option<Vec<u8>>, 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     impl Rollout {
@@ -180,7 +186,7 @@ mod tests {
             Rollout {
                 prompt: 0,
                 sample: 0,
-                item: Item { level: 2, prompt: "1+2=".into(), numbers: vec![1, 2], target: 3 },
+                item: Item { level: 2, prompt: "1+2=".into(), facts: json!({ "numbers": [1, 2], "target": 3 }) },
                 text: "<think>1+2=3</think>3<end>".into(),
                 prompt_tokens: vec![5, 14, 6, 15],
                 tokens: vec![0, 5, 14, 6, 15, 7, 1, 7, 2],
@@ -237,10 +243,27 @@ mod tests {
         };
         gzip("");
         assert!(sentence(3).ends_with("is empty"));
-        gzip("{\"version\":2,\"step\":3,\"rollouts\":0}\n");
-        assert!(sentence(3).ends_with("is of version 2, but this minke reads version 1; use the minke that wrote it"));
+        gzip("{\"version\":3,\"step\":3,\"rollouts\":0}\n");
+        let other = "is of version 3, but this minke reads versions 1 to 2; use the minke that wrote it";
+        assert!(sentence(3).ends_with(other));
         gzip("{\"version\":1,\"step\":3,\"rollouts\":1}\n{\"prompt\":0}\n");
         assert!(sentence(3).contains("line 2: missing field"));
+    }
+
+    #[test]
+    fn files_of_version_1_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = directory.path();
+        let line = serde_json::to_string(&Rollout::example()).unwrap();
+        let old = line.replacen(r#""facts":{"numbers":[1,2],"target":3}"#, r#""numbers":[1,2],"target":3"#, 1);
+        let text = format!("{{\"version\":1,\"step\":3,\"rollouts\":1}}\n{old}\n");
+        assert_ne!(old, line);
+        let mut file = GzBuilder::new().write(Vec::new(), Compression::default());
+        file.write_all(text.as_bytes()).unwrap();
+        make_directory(&run.join("rollouts")).unwrap();
+        std::fs::write(path(run, 3), file.finish().unwrap()).unwrap();
+        assert_eq!(read(run, 3).unwrap(), [Rollout::example()]);
+        assert_eq!(skim(File::open(path(run, 3)).unwrap(), 1 << 20), (vec![Rollout::example()], None));
     }
 
     #[test]

@@ -111,6 +111,7 @@ pub fn run(
     let (setup, values) = Setup::new(cpu, &recipe, choices.seed.unwrap_or(recipe.seed), options)?;
     // Only now: what can't begin leaves no directory behind.
     let _lock = claim(directory, options.begin.is_some().then_some((text, &choices)))?;
+    setup.task.remember(&directory.join("task.jsonl"), true)?;
 
     let budget_s = choices.budget_s.or(recipe.budget_s);
     let mut trial = setup.trial(directory, &recipe.stages, values, options.accept, budget_s, watch)?;

@@ -115,6 +115,7 @@ pub(crate) fn advance(
     match stage {
         Stage::Sft(sft) => {
             let corpus = corpus.get_or_insert_with(|| Corpus::new(task, sft, u64::from(at.seed)));
+            task.health()?;
             let done = sft::step(learner, task, format, corpus, sft, at.index, alpha, &update)?;
             let sft::Learnt { loss, gradient_norm, tokens } = done;
             Ok(Stepped { loss, gradient_norm, tokens, rollouts: None })

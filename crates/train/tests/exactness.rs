@@ -175,3 +175,25 @@ fn a_run_is_not_overwritten_and_not_mixed_up() {
     let error = tiny(&cpu, directory.path(), true, None).err().unwrap().to_string();
     assert!(error.contains("is not the one"), "{error}");
 }
+
+/// What a task's program says is kept: a run goes on, or again, as if it had been told the same, whatever it would say now.
+#[test]
+fn a_program_that_never_says_the_same_is_not_asked_twice() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tasks/external/misbehaving.py");
+    let command = format!("command = [\"python3\", {script:?}, \"whims\"]");
+    let recipe = RECIPE.replacen("name = \"chain_sum\"\ndigits = 1", &command, 1);
+    assert_ne!(recipe, RECIPE);
+    let cpu = Cpu::new(Isa::choose(None).unwrap(), 2);
+    let pieces = tempfile::tempdir().unwrap();
+    let mut resume = false;
+    while !finished(carry_out(&cpu, &recipe, pieces.path(), resume, Some(3))) {
+        resume = true;
+    }
+    let (again, anew) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::copy(pieces.path().join("task.jsonl"), again.path().join("task.jsonl")).unwrap();
+    for directory in [&again, &anew] {
+        assert!(finished(carry_out(&cpu, &recipe, directory.path(), false, None)));
+    }
+    assert_eq!(outcome(again.path()), outcome(pieces.path()));
+    assert_ne!(outcome(anew.path()), outcome(pieces.path()), "a program without whims is no test");
+}

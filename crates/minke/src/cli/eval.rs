@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use minke_engine::Limits;
 use minke_kernels::log_prob::{LogProb, log_prob};
 use minke_kernels::math::exp;
@@ -15,8 +16,7 @@ use minke_train::format::Format;
 use minke_train::generate::{Drawing, Generator};
 use minke_train::intervals::Interval;
 use minke_train::tasks::chain_sum::{ChainSum, Scratchpad};
-use minke_train::tasks::countdown::Countdown;
-use minke_train::tasks::{Task, held_out_items};
+use minke_train::tasks::{Task, built_in, built_in_names, held_out_items};
 use serde::Serialize;
 
 use super::debug::check_tokens;
@@ -38,12 +38,12 @@ pub struct Eval {
     #[command(flatten)]
     speculate: SpeculateArguments,
     /// A task whose verifier judges the answers
-    #[arg(long, value_name = "chain_sum|countdown", value_parser = ["chain_sum", "countdown"], hide_possible_values = true, required_unless_present = "text")]
+    #[arg(long, value_name = "TASK", value_parser = PossibleValuesParser::new(built_in_names()), required_unless_present = "text")]
     task: Option<String>,
     /// Or a text in UTF-8: exp of the mean of -log p of every token but the first, each given all before it
     #[arg(long, value_name = "FILE", conflicts_with = "task")]
     text: Option<PathBuf>,
-    /// How hard the problems are: numbers of a sum, or the task's own scale
+    /// How hard the problems are, on the task's own scale: numbers of a sum, digits of a product
     #[arg(long, value_name = "N", default_value_t = 2, conflicts_with = "text")]
     level: u32,
     /// Digits of a sum's numbers
@@ -69,7 +69,10 @@ pub struct Eval {
 pub fn run(arguments: &Eval) -> Result<()> {
     match (&arguments.text, arguments.task.as_deref()) {
         (Some(text), _) => perplexity(arguments, text),
-        (None, Some("countdown")) => accuracy(arguments, &Countdown { tries: 9 }),
+        (None, Some(name)) if name != "chain_sum" => {
+            let task = built_in(name).with_context(|| format!("no task is called {name}"))?;
+            accuracy(arguments, &*task)
+        }
         (None, _) => {
             let task = ChainSum { digits: arguments.digits.clone(), scratchpad: Scratchpad::Plain };
             accuracy(arguments, &task)

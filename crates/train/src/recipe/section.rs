@@ -93,6 +93,15 @@ impl Section {
         self.read(key, |value| value.as_str().ok_or_else(|| self.wrong(key, value, "text in quotes")))
     }
 
+    /// A list of texts that isn't empty.
+    pub fn texts(&self, key: &str) -> Result<Option<Vec<String>>> {
+        self.read(key, |value| {
+            let one = |value: &Value| value.as_str().map(str::to_string);
+            let list: Option<Vec<String>> = value.as_array().and_then(|list| list.iter().map(one).collect());
+            list.filter(|list| !list.is_empty()).ok_or_else(|| self.wrong(key, value, "a list of texts in quotes"))
+        })
+    }
+
     /// One of a few words, each with what it means.
     pub fn word<T: Copy>(&self, key: &str, words: &[(&'static str, T)]) -> Result<Option<T>> {
         let Some(word) = self.text(key)? else { return Ok(None) };

@@ -159,6 +159,9 @@ impl Sft {
     fn read(name: &str, table: Table, task: &dyn Task) -> Result<Sft> {
         let own = ["kind", "steps", "batch", "examples", "level", "mixture"];
         let section = Section::new(name, table, [&own[..], &LEARNING].concat())?;
+        if !task.demonstrates() {
+            return Err(section.error("the task has no demonstrations to learn from; begin with a stage of kind grpo"));
+        }
         let steps = section.need_whole("steps", STEPS)?;
         Ok(Sft {
             steps,

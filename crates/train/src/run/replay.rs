@@ -32,6 +32,7 @@ pub fn replay(
     let choices = choices(run, text, None)?;
     let (setup, values) = Setup::new(cpu, &recipe, choices.seed.unwrap_or(recipe.seed), options)?;
     let Setup { task, format, config, .. } = &setup;
+    task.remember(&run.join("task.jsonl"), false)?;
     let all = checkpoint::list(run)?;
     let Some((_, any)) = all.first() else {
         return Err(Error::new(format!("the run in {} has no checkpoint left to replay from", run.display())));

@@ -1,11 +1,12 @@
 //! Sums of several numbers, added one at a time: `37+85+46=` → `<think>37+85=122;122+46=168</think>168<end>`.
 
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use minke_kernels::random::Random;
-use minke_model::error::quoted;
+use serde::{Deserialize, Serialize};
 
-use super::{Demonstration, Item, Split, Style, Task, split_of};
+use super::procedural::{Procedural, Step, between, unordered};
 
 /// Sums of `level` numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub enum Scratchpad {
 }
 
 impl Scratchpad {
-    fn write(self, number: u32) -> String {
+    fn write(self, number: impl Display) -> String {
         let plain = number.to_string();
         match self {
             Self::Plain => plain,
@@ -35,110 +36,93 @@ impl Scratchpad {
     }
 }
 
-impl ChainSum {
-    fn step(&self, left: u32, right: u32, sum: u32) -> String {
-        let [left, right, sum] = [left, right, sum].map(|n| self.scratchpad.write(n));
-        format!("{left}+{right}={sum}")
-    }
+/// A sum to work out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What is added, in the prompt's order.
+    numbers: Vec<u32>,
+    /// What it comes to.
+    target: u32,
 }
 
-impl Task for ChainSum {
-    fn name(&self) -> &str {
-        "chain_sum"
-    }
+impl Procedural for ChainSum {
+    type Problem = Problem;
 
-    fn alphabet(&self) -> &str {
-        "0123456789+=;no"
-    }
+    const NAME: &'static str = "chain_sum";
+    const ALPHABET: &'static str = "0123456789+=;no";
+    const LEVELS: RangeInclusive<u32> = 2..=10;
 
-    fn levels(&self) -> RangeInclusive<u32> {
-        2..=10
-    }
-
-    fn prompt_length(&self, level: u32) -> usize {
+    fn longest_prompt(&self, level: u32) -> usize {
         (level * (self.digits.end() + 1)) as usize
     }
 
-    fn sample(&self, split: Split, level: u32, random: &mut Random) -> Item {
-        assert!(self.levels().contains(&level), "chain_sum has no level {level}");
-        let (fewest, most) = (*self.digits.start(), *self.digits.end());
-        loop {
-            let numbers: Vec<u32> = (0..level)
-                .map(|_| {
-                    let first = 10_u32.pow(fewest + random.below(most - fewest + 1) - 1);
-                    first + random.below(9 * first)
-                })
-                .collect();
-            if split_of(&numbers) == split {
-                let terms: Vec<String> = numbers.iter().map(u32::to_string).collect();
-                let (prompt, target) = (terms.join("+") + "=", numbers.iter().sum());
-                return Item { level, prompt, numbers, target };
-            }
-        }
+    fn draw(&self, level: u32, random: &mut Random) -> Problem {
+        let number = |_| {
+            let first = 10_u32.pow(between(self.digits.clone(), random) - 1);
+            first + random.below(9 * first)
+        };
+        let numbers: Vec<u32> = (0..level).map(number).collect();
+        Problem { target: numbers.iter().sum(), numbers }
     }
 
-    fn read(&self, prompt: &str) -> Option<Item> {
+    fn level(&self, problem: &Problem) -> Option<u32> {
+        let sum = problem.numbers.iter().try_fold(0_u32, |sum, number| sum.checked_add(*number))?;
+        let level = u32::try_from(problem.numbers.len()).ok()?;
+        (sum == problem.target && Self::LEVELS.contains(&level)).then_some(level)
+    }
+
+    fn prompt(&self, problem: &Problem) -> String {
+        let terms: Vec<String> = problem.numbers.iter().map(u32::to_string).collect();
+        terms.join("+") + "="
+    }
+
+    fn parse(&self, prompt: &str) -> Option<Problem> {
         let terms = prompt.strip_suffix('=')?.split('+');
         let numbers = terms.map(|term| term.parse().ok()).collect::<Option<Vec<u32>>>()?;
         let target = numbers.iter().try_fold(0_u32, |sum, number| sum.checked_add(*number))?;
-        let level = u32::try_from(numbers.len()).ok().filter(|level| self.levels().contains(level))?;
-        Some(Item { level, prompt: prompt.into(), numbers, target })
+        Some(Problem { numbers, target })
     }
 
-    fn question(&self, item: &Item) -> String {
-        format!("What is {}?", item.prompt.trim_end_matches('='))
+    fn in_words(&self, problem: &Problem) -> String {
+        format!("What is {}?", self.prompt(problem).trim_end_matches('='))
     }
 
-    fn demonstration(&self, item: &Item, style: Style, random: &mut Random) -> Demonstration {
-        let answer = item.target.to_string();
-        let mistaken = match style {
-            Style::Direct => return Demonstration { thought: String::new(), answer },
-            Style::Think => None,
-            Style::Backtrack => Some(1 + random.below(item.numbers.len() as u32 - 1) as usize),
+    fn steps(&self, problem: &Problem) -> Vec<Step> {
+        let mut total = problem.numbers[0];
+        let step = |&number: &u32| {
+            let [left, right] = [total, number].map(|n| self.scratchpad.write(n));
+            total += number;
+            Step::number(format!("{left}+{right}"), total)
         };
-        let mut steps = Vec::new();
-        let mut total = item.numbers[0];
-        for (i, &number) in item.numbers.iter().enumerate().skip(1) {
-            let sum = total + number;
-            if mistaken == Some(i) {
-                steps.push(self.step(total, number, mistake(sum, random)));
-                steps.push("no".to_string());
-            }
-            steps.push(self.step(total, number, sum));
-            total = sum;
-        }
-        Demonstration { thought: steps.join(";"), answer }
+        problem.numbers[1..].iter().map(step).collect()
     }
 
-    fn check(&self, item: &Item, answer: &str) -> Result<(), String> {
-        // Comparing text is the strictest check: no sign, space, leading zero or foreign digit can slip through.
-        if answer == item.target.to_string() {
-            return Ok(());
-        }
-        let digits = answer.bytes().all(|b| b.is_ascii_digit()) && (answer == "0" || !answer.starts_with('0'));
-        Err(if digits {
-            format!("answer {} is not {}", quoted(answer), item.target)
-        } else {
-            format!("answer {} is not a plain whole number", quoted(answer))
-        })
+    fn answer(&self, problem: &Problem) -> String {
+        problem.target.to_string()
     }
-}
 
-/// A sum that is wrong in one place: a carry forgotten or made up, or off by one.
-fn mistake(sum: u32, random: &mut Random) -> u32 {
-    let unit = 10_u32.pow(random.below(sum.ilog10() + 1));
-    if sum > unit && random.below(2) == 0 { sum - unit } else { sum + unit }
+    fn essence(&self, problem: &Problem) -> Vec<u8> {
+        unordered(&problem.numbers)
+    }
+
+    fn number(&self, number: i64) -> String {
+        self.scratchpad.write(number)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{bare, hostile, keeps_its_promises, score, written};
+    use serde_json::json;
+
+    use super::super::procedural::tests::promises;
+    use super::super::tests::{bare, hostile, score, written};
+    use super::super::{Item, Style, Task};
     use super::*;
 
     const PLAIN: ChainSum = ChainSum { digits: 1..=2, scratchpad: Scratchpad::Plain };
 
     fn item() -> Item {
-        Item { level: 3, prompt: "37+85+46=".into(), numbers: vec![37, 85, 46], target: 168 }
+        Item { level: 3, prompt: "37+85+46=".into(), facts: json!({ "numbers": [37, 85, 46], "target": 168 }) }
     }
 
     #[test]
@@ -160,10 +144,13 @@ mod tests {
     }
 
     #[test]
-    fn promises() {
+    fn it_keeps_its_promises() {
+        let [plain, reversed] =
+            ["37+85=122;122+46=168", "73+58=221;221+64=861"].map(|thought| format!("<think>{thought}</think>168<end>"));
         for digits in [1..=1, 1..=2, 2..=3, 4..=4] {
-            keeps_its_promises(&ChainSum { digits: digits.clone(), scratchpad: Scratchpad::Plain });
-            keeps_its_promises(&ChainSum { digits, scratchpad: Scratchpad::Reversed });
+            let task = ChainSum { digits, scratchpad: Scratchpad::Plain };
+            promises(&task, "37+85+46=", &plain);
+            promises(&ChainSum { scratchpad: Scratchpad::Reversed, ..task }, "37+85+46=", &reversed);
         }
     }
 

@@ -9,7 +9,10 @@ use std::ops::RangeInclusive;
 use minke_kernels::random::Random;
 use minke_model::error::quoted;
 
+use serde::{Deserialize, Serialize};
+
 use super::expression::evaluate;
+use super::procedural::unordered;
 use super::{Demonstration, Item, Split, Style, Task, split_of};
 
 /// Three numbers up to 5 + 5 × `level`, and a target up to 99 that can be reached with `+ - *`.
@@ -109,6 +112,27 @@ impl Try {
     }
 }
 
+/// The facts of an item.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Problem {
+    /// The numbers to use, in the prompt's order.
+    numbers: Vec<u32>,
+    /// The number to reach.
+    target: u32,
+}
+
+impl Problem {
+    fn of(item: &Item) -> Option<Problem> {
+        Problem::deserialize(&item.facts).ok()
+    }
+
+    fn item(&self, level: u32) -> Item {
+        let numbers: Vec<String> = self.numbers.iter().map(u32::to_string).collect();
+        let facts = serde_json::to_value(self).expect("numbers, which JSON can have");
+        Item { level, prompt: format!("{}>{}:", numbers.join(" "), self.target), facts }
+    }
+}
+
 impl Task for Countdown {
     fn name(&self) -> &str {
         "countdown"
@@ -131,15 +155,14 @@ impl Task for Countdown {
         assert!(self.levels().contains(&level), "countdown has no level {level}");
         loop {
             let numbers: Vec<u32> = (0..3).map(|_| 1 + random.below(largest_number(level))).collect();
-            if split_of(&numbers) != split {
+            if split_of(&unordered(&numbers)) != split {
                 continue;
             }
             let tries = Try::all(&numbers);
             let chosen = tries[random.below(tries.len() as u32) as usize];
             let target = joins(chosen.first.value, chosen.third)[random.below(3) as usize].value;
             if (1..=LARGEST_TARGET).contains(&target) {
-                let prompt = format!("{} {} {}>{target}:", numbers[0], numbers[1], numbers[2]);
-                return Item { level, prompt, numbers, target };
+                return Problem { numbers, target }.item(level);
             }
         }
     }
@@ -150,19 +173,25 @@ impl Task for Countdown {
         let target = target.parse().ok().filter(|target| (1..=LARGEST_TARGET).contains(target))?;
         let may_pose = |level: &u32| numbers.iter().all(|number| (1..=largest_number(*level)).contains(number));
         let level = self.levels().find(may_pose).filter(|_| numbers.len() == 3)?;
-        Some(Item { level, prompt: prompt.into(), numbers, target })
+        Some(Problem { numbers, target }.item(level)).filter(|item| item.prompt == prompt)
     }
 
     fn question(&self, item: &Item) -> String {
-        let [a, b, c] = [0, 1, 2].map(|i| item.numbers[i]);
-        format!("Make {} of {a}, {b} and {c}, each used once, with + - * and parentheses.", item.target)
+        let Some(Problem { numbers, target }) = Problem::of(item) else { return item.prompt.clone() };
+        let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+        format!(
+            "Make {target} of the numbers {}, each used once, with +, -, * and parentheses. Write the expression \
+             without spaces.",
+            numbers.join(", ")
+        )
     }
 
     fn demonstration(&self, item: &Item, style: Style, random: &mut Random) -> Demonstration {
-        let mut tries = Try::all(&item.numbers);
+        let Problem { numbers, target } = Problem::of(item).expect("an item of this task");
+        let mut tries = Try::all(&numbers);
         let found = loop {
             random.shuffle(&mut tries);
-            match tries.iter().position(|t| t.solves(item.target)) {
+            match tries.iter().position(|t| t.solves(target)) {
                 Some(i) if i < self.tries as usize => break i,
                 // Every item that was sampled has a solution, so that some order finds it first.
                 Some(_) => {}
@@ -171,28 +200,26 @@ impl Task for Countdown {
         };
         let thought = match style {
             Style::Direct => String::new(),
-            Style::Think => tries[found].write(item.target),
+            Style::Think => tries[found].write(target),
             Style::Backtrack => {
-                let shown: Vec<String> = tries[..=found].iter().map(|t| t.write(item.target)).collect();
+                let shown: Vec<String> = tries[..=found].iter().map(|t| t.write(target)).collect();
                 shown.join(";no,try ")
             }
         };
-        Demonstration { thought, answer: tries[found].expression(item.target) }
+        Demonstration { thought, answer: tries[found].expression(target) }
     }
 
     fn check(&self, item: &Item, answer: &str) -> Result<(), String> {
+        let Some(problem) = Problem::of(item) else {
+            return Err(format!("{} is no problem of countdown", quoted(&item.prompt)));
+        };
         let evaluated =
             evaluate(answer).map_err(|reason| format!("answer {} can't be read: {reason}", quoted(answer)))?;
-        let sorted = |numbers: &[u32]| {
-            let mut numbers = numbers.to_vec();
-            numbers.sort_unstable();
-            numbers
-        };
-        if sorted(&evaluated.numbers) != sorted(&item.numbers) {
+        if unordered(&evaluated.numbers) != unordered(&problem.numbers) {
             return Err(format!("answer {} does not use each given number once", quoted(answer)));
         }
-        if evaluated.value != i64::from(item.target) {
-            return Err(format!("answer {} is {}, not {}", quoted(answer), evaluated.value, item.target));
+        if evaluated.value != i64::from(problem.target) {
+            return Err(format!("answer {} is {}, not {}", quoted(answer), evaluated.value, problem.target));
         }
         Ok(())
     }
@@ -208,7 +235,7 @@ mod tests {
     const TASK: Countdown = Countdown { tries: 9 };
 
     fn item() -> Item {
-        Item { level: 2, prompt: "3 7 12>33:".into(), numbers: vec![3, 7, 12], target: 33 }
+        Problem { numbers: vec![3, 7, 12], target: 33 }.item(2)
     }
 
     #[test]
@@ -241,8 +268,9 @@ mod tests {
 
     #[test]
     fn promises() {
-        keeps_its_promises(&TASK);
-        keeps_its_promises(&Countdown { tries: 1 });
+        let essence = |item: &Item| unordered(&Problem::of(item).unwrap().numbers);
+        keeps_its_promises(&TASK, &essence);
+        keeps_its_promises(&Countdown { tries: 1 }, &essence);
     }
 
     /// Never subtracting the larger from the smaller loses no problem: every target that any expression reaches is

@@ -9,11 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use minke_arena::pairing::next_pair;
 use minke_arena::{Outcome, VoteLog};
-use minke_train::tasks::chain_sum::{ChainSum, Scratchpad};
-use minke_train::tasks::countdown::Countdown;
-use minke_train::tasks::{Item, Task};
+use minke_train::tasks::{Item, Task, built_in, built_in_names};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde::Serialize;
@@ -52,7 +51,7 @@ pub struct Battle {
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     prompts: Option<PathBuf>,
     /// Let a task's verifier vote
-    #[arg(long, value_name = "chain_sum|countdown", value_parser = ["chain_sum", "countdown"], hide_possible_values = true, requires = "a")]
+    #[arg(long, value_name = "TASK", value_parser = PossibleValuesParser::new(built_in_names()), requires = "a")]
     judge: Option<String>,
     /// Who votes
     #[arg(long, value_name = "NAME", conflicts_with = "judge")]
@@ -123,7 +122,7 @@ impl Show for Voted<'_> {
 
 pub fn run(arguments: &Battle) -> Result<()> {
     let mut log = writable_log()?;
-    let judge = arguments.judge.as_deref().map(task);
+    let judge = arguments.judge.as_deref().and_then(built_in);
     let prompts = arguments.prompts.as_ref().map(|path| {
         let text = fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?;
         let prompts: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_string).collect();
@@ -166,14 +165,6 @@ fn pair(arguments: &Battle, log: &VoteLog) -> Result<(String, String)> {
     let votes: Vec<minke_arena::Vote> = log.votes().iter().filter(|vote| vote.judge.is_none()).cloned().collect();
     next_pair(&names, &votes, random()?)
         .map_err(|error| anyhow::anyhow!("{error}; name two with --a and --b, or bring more with `minke pull`"))
-}
-
-/// The task of this name.
-fn task(name: &str) -> Box<dyn Task> {
-    match name {
-        "countdown" => Box::new(Countdown { tries: 9 }),
-        _ => Box::new(ChainSum { digits: 1..=4, scratchpad: Scratchpad::Plain }),
-    }
 }
 
 fn read(task: &dyn Task, prompt: &str) -> Result<Item> {
