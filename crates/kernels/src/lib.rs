@@ -25,6 +25,7 @@ mod left;
 pub mod log_prob;
 pub mod math;
 pub mod matrix;
+pub mod muon;
 pub mod norm;
 pub mod optimizer;
 pub mod pool;

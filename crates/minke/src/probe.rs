@@ -200,8 +200,9 @@ impl Rates {
         let most = load.products.iter().max_by(|a, b| a.1.total_cmp(&b.1)).map(|product| product.0);
         let rate = self.products.iter().find(|rate| Some(rate.kept) == most);
         let product_us = rate.map_or(0.0, |rate| rate.product_us);
-        let products = PRODUCTS * (blocks.grouped + blocks.latent) + blocks.latent;
-        let calls = products as f64 * product_us
+        // An expert's two matrices lie by themselves.
+        let products = (PRODUCTS * (blocks.grouped + blocks.latent) + blocks.latent) as f64 + 2.0 * load.experts;
+        let calls = products * product_us
             + (blocks.grouped + blocks.latent) as f64 * self.block_us
             + blocks.latent as f64 * self.latent_us
             + blocks.mixtures as f64 * self.mixture_us;

@@ -107,6 +107,8 @@ pub struct Load {
     pub kv_bytes: f64,
     pub attention_flop: f64,
     pub activations: f64,
+    /// Experts that are read, over all mixtures.
+    pub experts: f64,
 }
 
 impl Load {
@@ -234,6 +236,7 @@ impl Costs {
     /// What a pass reads and does.
     pub fn load(&self, pass: Pass) -> Load {
         let mut products: Vec<(Kept, f64, f64)> = self.kept().into_iter().map(|kept| (kept, 0.0, 0.0)).collect();
+        let mut experts = 0.0;
         for group in &self.groups {
             // The share that is read, and the rows that it meets.
             let (read, rows) = match group.used {
@@ -242,7 +245,9 @@ impl Costs {
                 Use::Chosen { per_token, of } => {
                     let chosen = per_token as f64 / of as f64;
                     // Where rows choose evenly and apart from each other, an expert is missed by all so often.
-                    (1.0 - (1.0 - chosen).powf(pass.rows), chosen * pass.rows)
+                    let read = 1.0 - (1.0 - chosen).powf(pass.rows);
+                    experts = self.blocks.mixtures as f64 * read * of as f64;
+                    (read, chosen * pass.rows)
                 }
                 Use::Table => continue,
             };
@@ -256,6 +261,7 @@ impl Costs {
             kv_bytes: pass.read * self.kv_bytes,
             attention_flop: pass.seen * self.attention_flop,
             activations: pass.rows * self.activations,
+            experts,
         }
     }
 }
@@ -384,6 +390,8 @@ mod tests {
         let costs = Costs::new(&config, &tensors(&config, "BF16"), Precision::Stored);
         let load = |rows| costs.load(Pass::decode(rows, 0.0));
         let bytes = |rows| load(rows).products.iter().map(|p| p.1).sum::<f64>();
+        close(load(1).experts, 2.0);
+        close(load(2).experts, 3.5);
         let expert = 3.0 * 576.0 * 256.0;
         // Two blocks' attention, one dense feed-forward, a shared expert, two of eight, the head; the gate in f32.
         let always = 2.0 * 576.0 * 1536.0 + 3.0 * 576.0 * 1536.0 + expert + 49_152.0 * 576.0;

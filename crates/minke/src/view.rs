@@ -76,13 +76,9 @@ impl View {
                 self.draw(true, || vec![dim(format!("timing stage {stage}, to fit the budget"))]);
             }
             Progress::Step { metrics, seconds, sample, .. } => self.step(metrics, seconds, sample),
+            Progress::Teaching { done, of } => self.problems("the teacher's problems", done, of),
             Progress::Measuring { level, done, of } => {
-                self.draw(done == 0, || {
-                    let (filled, rest) = bar(CURVE, done as f64 / of.max(1) as f64);
-                    let line = Line::new().add(Style::Plain, format!("held-out problems of level {level}  "));
-                    let line = line.add(Style::Accent, filled).add(Style::Dim, rest);
-                    vec![line.add(Style::Plain, format!(" {done} of {of}"))]
-                });
+                self.problems(&format!("held-out problems of level {level}"), done, of);
             }
             Progress::Measured(report) => self.measured(report),
             Progress::Control => {
@@ -90,6 +86,16 @@ impl View {
                 self.lasting("now the control, for the same time".into());
             }
         }
+    }
+
+    /// How many problems somebody has done.
+    fn problems(&mut self, name: &str, done: usize, of: usize) {
+        self.draw(done == 0, || {
+            let (filled, rest) = bar(CURVE, done as f64 / of.max(1) as f64);
+            let line = Line::new().add(Style::Plain, format!("{name}  "));
+            let line = line.add(Style::Accent, filled).add(Style::Dim, rest);
+            vec![line.add(Style::Plain, format!(" {done} of {of}"))]
+        });
     }
 
     fn step(&mut self, metrics: &StepMetrics, (behind, ahead): (f64, f64), sample: Option<&Rollout>) {

@@ -48,6 +48,11 @@ impl Parameter {
         self.offset..self.offset + self.len()
     }
 
+    /// Whether it is a matrix between hidden states, which Muon may move; not the embedding table or the output projection.
+    pub fn is_hidden_matrix(&self) -> bool {
+        self.shape.len() == 2 && !["model.embed_tokens.weight", "lm_head.weight"].contains(&self.name.as_str())
+    }
+
     /// Matrices decay, norms and biases do not.
     pub fn decays(&self) -> bool {
         self.shape.len() > 1

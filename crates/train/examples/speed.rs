@@ -13,7 +13,7 @@ use minke_model::families::config_from_json;
 use minke_train::learner::{Example, Learner, Step, initial_values};
 use serde_json::{Value, json};
 
-/// Sequences of a step, tokens of a sequence, sequences of a leaf.
+/// Sequences of a step, tokens of a sequence, sequences of a pass.
 const SHAPE: (usize, usize, usize) = (32, 256, 8);
 
 fn config(name: &str) -> Option<Config> {
@@ -55,7 +55,7 @@ fn main() -> Result<(), String> {
     let mut learner = Learner::new(&cpu, &config, dtype, false, initial_values(&config, 1, 0.02));
     let (batch, length, leaf) = SHAPE;
     let adamw = AdamW { learning_rate: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
-    let update = Step { adamw, clip: f32::INFINITY, bias_rate: 0.0 };
+    let update = Step { adamw, muon: None, clip: f32::INFINITY, bias_rate: 0.0 };
     let mut seconds = Vec::new();
     for step in 0..steps + 2 {
         let mut random = Random::new(1, [step as u32, 0, 0]);
@@ -65,7 +65,7 @@ fn main() -> Result<(), String> {
         let start = Instant::now();
         for examples in examples.chunks(leaf) {
             let weight = -1.0 / (batch * length) as f32;
-            let done = learner.leaf(examples, 1.0, 0.0, |rows| Ok::<_, Infallible>(vec![weight; rows.len()]));
+            let done = learner.pass(examples, 1.0, 0.0, |rows| Ok::<_, Infallible>(vec![weight; rows.len()]));
             done.map_err(|never| -> String { match never {} })?;
         }
         learner.update(&update);

@@ -1,9 +1,13 @@
-//! The fixed set of demonstrations that an `sft` stage learns from. It depends on the seed and the stage's own settings
-//! alone, so that two stages with the same settings share it.
+//! The fixed set of demonstrations that an `sft` or `distil` stage learns from.
+//!
+//! Generated ones depend on the seed and the stage's own settings alone, so that two stages with the same settings share
+//! them; a teacher's are what it wrote.
 
 use minke_kernels::random::Random;
 
+use crate::format::Format;
 use crate::recipe::{Sft, Share};
+use crate::rollouts::Rollout;
 use crate::tasks::{Demonstration, Item, Split, Style, Task};
 
 /// One demonstration.
@@ -31,16 +35,31 @@ const ORDER: u32 = 0x6f72_6465;
 impl Corpus {
     /// Draws the corpus of a stage from the task's training side.
     pub fn new(task: &dyn Task, sft: &Sft, seed: u64) -> Corpus {
-        let mut given = vec![0; sft.mixture.len()];
-        let examples = (0..sft.examples).map(|i| {
+        Corpus::draw(task, &sft.levels, sft.examples, &sft.mixture, seed)
+    }
+
+    /// Draws so many demonstrations of these levels.
+    pub fn draw(task: &dyn Task, levels: &[u32], examples: u32, mixture: &[Share], seed: u64) -> Corpus {
+        let mut given = vec![0; mixture.len()];
+        let examples = (0..examples).map(|i| {
             let mut random = Random::new(seed, [DRAW, i, 0]);
-            let level = sft.levels[random.below(sft.levels.len() as u32) as usize];
+            let level = levels[random.below(levels.len() as u32) as usize];
             let item = task.sample(Split::Train, level, &mut random);
-            let style = next_style(&sft.mixture, &mut given);
+            let style = next_style(mixture, &mut given);
             let shown = task.demonstration(&item, style, &mut random);
             Example { item, style, shown }
         });
         Corpus { examples: examples.collect(), seed }
+    }
+
+    /// The corpus of what a teacher wrote; what is not in the right form of the model that learns is left out.
+    pub fn of(traces: &[Rollout], format: &Format, seed: u64) -> Corpus {
+        let example = |trace: &Rollout| {
+            let parts = format.parts(&trace.text, trace.finished).ok()?;
+            let shown = Demonstration { thought: parts.thought.into(), answer: parts.answer.into() };
+            Some(Example { item: trace.item.clone(), style: Style::Think, shown })
+        };
+        Corpus { examples: traces.iter().filter_map(example).collect(), seed }
     }
 
     /// All demonstrations.

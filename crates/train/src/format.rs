@@ -115,6 +115,14 @@ impl Format {
         }
     }
 
+    /// How a published model is spoken to and judged.
+    pub fn settings(&self) -> Option<&Settings> {
+        match &self.kind {
+            Kind::Bare { .. } => None,
+            Kind::Chat { settings, .. } => Some(settings),
+        }
+    }
+
     /// Tokens that end a completion.
     pub fn ends(&self) -> &[u32] {
         &self.ends
@@ -177,7 +185,10 @@ impl Format {
     pub fn score(&self, task: &dyn Task, item: &Item, text: &str, finished: bool) -> Score {
         let verdict = match &self.kind {
             Kind::Chat { settings: Settings { lenient: true, .. }, .. } => lenient_answer(task, item, text),
-            _ => self.answer(text, finished).and_then(|answer| task.check(item, answer).map(|()| answer.to_string())),
+            _ => self.parts(text, finished).and_then(|Completion { answer, .. }| {
+                task.check(item, answer)?;
+                Ok(answer.to_string())
+            }),
         };
         match verdict {
             Ok(answer) => Score { reward: 1.0, reason: format!("answer {answer} is right") },
@@ -190,18 +201,22 @@ impl Format {
         lenient_answer(task, item, text).is_ok()
     }
 
-    /// The answer of a completion in the right form.
-    fn answer<'t>(&self, text: &'t str, finished: bool) -> std::result::Result<&'t str, String> {
+    /// The parts of a completion in the right form.
+    ///
+    /// # Errors
+    /// What is wrong with its form, in a few words.
+    pub fn parts<'t>(&self, text: &'t str, finished: bool) -> std::result::Result<Completion<'t>, String> {
         match &self.kind {
-            Kind::Bare { .. } => Ok(Completion::parse(text)?.answer),
+            Kind::Bare { .. } => Completion::parse(text),
             Kind::Chat { .. } if !finished => Err("truncated: it did not end by itself".into()),
             Kind::Chat { settings, .. } => {
                 let text = text.trim();
-                if !settings.think && !text.starts_with(THINK) {
-                    return if text.is_empty() { Err("no answer".into()) } else { Ok(text) };
-                }
-                let answer = Completion::of(text)?.answer.trim();
-                if answer.is_empty() { Err("no answer".into()) } else { Ok(answer) }
+                let parts = match settings.think || text.starts_with(THINK) {
+                    true => Completion::of(text)?,
+                    false => Completion { thought: "", answer: text },
+                };
+                let (thought, answer) = (parts.thought.trim(), parts.answer.trim());
+                if answer.is_empty() { Err("no answer".into()) } else { Ok(Completion { thought, answer }) }
             }
         }
     }

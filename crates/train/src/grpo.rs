@@ -34,44 +34,65 @@ pub struct Step {
     pub tokens: u64,
 }
 
-/// The problems of a step (counted over the whole run).
-pub fn problems(task: &dyn Task, stage: &Grpo, seed: u32, step: u64) -> Vec<Item> {
-    let draw = |prompt| {
-        let mut random = Random::new(u64::from(seed), [PROMPTS, step as u32, prompt]);
-        let level = stage.levels[random.below(stage.levels.len() as u32) as usize];
-        task.sample(Split::Train, level, &mut random)
-    };
-    (0..stage.prompts).map(draw).collect()
-}
-
-/// Samples and judges the groups of a step, and weighs them.
+/// Draws the problems of a step (counted over the whole run), samples and judges a group of completions for each, and weighs
+/// them. Groups whose rewards are all equal teach nothing: as far as the stage has refills, further problems are drawn in
+/// their place. All rollouts are returned, and the mean entropy of a token's distribution, in nats.
 ///
 /// # Errors
 /// Those of [`Generator::complete`].
 pub fn sample(
     generator: &mut Generator<'_>,
     learner: &Learner<'_>,
-    problems: &[Item],
+    task: &dyn Task,
     stage: &Grpo,
     seed: u32,
     step: u64,
 ) -> Result<(Vec<Rollout>, f64)> {
-    let streams = |prompt| (0..stage.samples).map(move |sample| [step as u32, prompt as u32, sample]);
-    let asks: Vec<Ask<'_>> = problems
-        .iter()
-        .enumerate()
-        .flat_map(|(prompt, item)| streams(prompt).map(move |stream| Ask { item, stream }))
-        .collect();
+    let draw = |prompt: u32| {
+        let mut random = Random::new(u64::from(seed), [PROMPTS, step as u32, prompt]);
+        let level = stage.levels[random.below(stage.levels.len() as u32) as usize];
+        (prompt, task.sample(Split::Train, level, &mut random))
+    };
     let drawing = Drawing { seed, temperature: stage.temperature, limit: stage.max_new_tokens as usize };
-    let sampled = generator.complete(learner.cpu(), learner.transformer(), &asks, drawing)?;
-    let mut rollouts = sampled.rollouts;
+    let (mut rollouts, mut entropy): (Vec<Rollout>, f64) = (Vec::new(), 0.0);
+    let mut missing = stage.prompts;
+    for _ in 0..=stage.refills {
+        let first = rollouts.len() as u32 / stage.samples;
+        let problems: Vec<(u32, Item)> = (first..first + missing).map(draw).collect();
+        let asks: Vec<Ask<'_>> = problems
+            .iter()
+            .flat_map(|(prompt, item)| {
+                (0..stage.samples).map(move |sample| Ask { item, stream: [step as u32, *prompt, sample] })
+            })
+            .collect();
+        let sampled = generator.complete(learner.cpu(), learner.transformer(), &asks, drawing)?;
+        entropy += sampled.entropy * tokens(&sampled.rollouts) as f64;
+        rollouts.extend(sampled.rollouts);
+        missing = stage
+            .prompts
+            .saturating_sub(rollouts.chunks(stage.samples as usize).filter(|group| speaks(group)).count() as u32);
+        if missing == 0 {
+            break;
+        }
+    }
     let rewards: Vec<f32> = rollouts.iter().map(|rollout| rollout.reward).collect();
     let advantages = advantages(&rewards, stage.samples as usize, stage.scale);
     rollouts.iter_mut().zip(advantages).for_each(|(rollout, advantage)| rollout.advantage = advantage);
-    Ok((rollouts, sampled.entropy))
+    let mean = entropy / tokens(&rollouts).max(1) as f64;
+    Ok((rollouts, mean))
 }
 
-/// Learns from a step's rollouts: `stage.updates` updates, a leaf of the gradient for each group. `reference` is the model
+/// Whether a group's rewards differ.
+fn speaks(group: &[Rollout]) -> bool {
+    group.iter().any(|rollout| rollout.reward != group[0].reward)
+}
+
+/// Tokens of all completions together.
+fn tokens(rollouts: &[Rollout]) -> usize {
+    rollouts.iter().map(|rollout| rollout.tokens.len()).sum()
+}
+
+/// Learns from a step's rollouts: `stage.updates` updates, a pass for each group. `reference` is the model
 /// that the stage is held to, where its objective has a penalty.
 ///
 /// A group that has nothing to say is passed over: one whose rewards were all equal, unless there is a penalty, or whose
@@ -92,9 +113,9 @@ pub fn learn(
     metrics.entropy = entropy;
     let inverse_temperature = 1.0 / stage.temperature;
     let mut groups = groups(&rollouts, stage);
-    let mut tokens: u64 = rollouts.iter().map(|rollout| rollout.tokens.len() as u64).sum();
+    let mut tokens = tokens(&rollouts) as u64;
     let totals = Totals {
-        completions: rollouts.len(),
+        completions: stage.prompts as usize * stage.samples as usize,
         tokens: groups.iter().map(|group| group.old.len()).sum(),
         max_completion_length: stage.max_new_tokens as usize,
         parts: stage.prompts as usize,
@@ -114,7 +135,7 @@ pub fn learn(
     for pass in 0..stage.updates {
         for group in &groups {
             tokens += group.examples.iter().map(|example| example.tokens.len() as u64).sum::<u64>();
-            learner.leaf(&group.examples, inverse_temperature, alpha, |log_probs| {
+            learner.pass(&group.examples, inverse_temperature, alpha, |log_probs| {
                 let new: Vec<f32> = log_probs.iter().map(|row| row.log_prob).collect();
                 if pass == 0 {
                     check(&new, &group.old, group.prompt)?;
@@ -148,8 +169,18 @@ struct Group<'r> {
     reference: Vec<f32>,
 }
 
-/// The groups of a step, without the completions that the stage leaves out.
+/// As many groups of a step as the stage learns from, those whose rewards differ before any others; without the completions
+/// that the stage leaves out.
 fn groups<'r>(rollouts: &'r [Rollout], stage: &Grpo) -> Vec<Group<'r>> {
+    let all = || rollouts.chunks(stage.samples as usize);
+    let mut others = (stage.prompts as usize).saturating_sub(all().filter(|group| speaks(group)).count());
+    let learnt = all().filter(|group| {
+        let room = others > 0;
+        speaks(group) || {
+            others -= usize::from(room);
+            room
+        }
+    });
     let group = |members: &'r [Rollout]| {
         let kept: Vec<&Rollout> = members.iter().filter(|r| r.finished || !stage.mask_truncated).collect();
         Group {
@@ -161,7 +192,7 @@ fn groups<'r>(rollouts: &'r [Rollout], stage: &Grpo) -> Vec<Group<'r>> {
             reference: Vec::new(),
         }
     };
-    rollouts.chunks(stage.samples as usize).map(group).collect()
+    learnt.map(group).collect()
 }
 
 impl Group<'_> {

@@ -4,6 +4,7 @@ use minke_kernels::cpu::Scratch;
 use minke_kernels::elementwise::{add, gather_rows};
 use minke_kernels::kv::{KvPages, PAGE_POSITIONS};
 use minke_kernels::log_prob::{LogProb, log_prob, log_prob_backward};
+use minke_kernels::muon::{Muon, muon};
 use minke_kernels::optimizer::{AdamW, adamw, sum_of_squares};
 use minke_kernels::random::Random;
 use minke_kernels::router::update_bias;
@@ -12,6 +13,10 @@ use minke_model::parameters::Initial;
 use minke_model::{Activations, Batch, Config, Parameters, Source, Transformer};
 
 use crate::gradient::GradientTree;
+
+/// Passes of a leaf of the gradient. More need less memory, since a step has fewer leaves; fewer would let more machines share
+/// a step.
+const PASSES: usize = 8;
 
 /// One sequence to learn from: its tokens, and how many of the first are given rather than learnt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +44,8 @@ impl Example {
 pub struct Step {
     /// AdamW's settings of this step; biases and norms do not decay.
     pub adamw: AdamW,
+    /// Muon's momentum, where it moves the matrices between hidden states, at AdamW's rate and decay.
+    pub muon: Option<f64>,
     /// Largest norm of the gradient; a longer one is shortened to it.
     pub clip: f32,
     /// How far a router's bias moves towards even loads (arXiv 2412.19437, section 2.1.2).
@@ -52,13 +59,15 @@ pub struct Learner<'a> {
     transformer: Transformer,
     /// The parameters, in f32, laid out as [`Parameters`] says.
     pub values: Vec<f32>,
-    /// AdamW's running means.
+    /// AdamW's running means, or Muon's running sums.
     pub m: Vec<f32>,
     /// AdamW's running means of squares.
     pub v: Vec<f32>,
     /// Updates made.
     pub updates: u64,
     tree: GradientTree,
+    /// The gradient of the leaf that is being made, and how many passes have gone into it.
+    open: Option<(Vec<f32>, usize)>,
     /// Of each mixture of experts, tokens that chose each expert since the last update.
     loads: Vec<Vec<u64>>,
     kv: KvPages,
@@ -169,6 +178,7 @@ impl<'a> Learner<'a> {
             v: vec![0.0; len],
             updates: 0,
             tree: GradientTree::new(len),
+            open: None,
             loads: Vec::new(),
             activations: if recompute { Activations::recomputing() } else { Activations::training() },
         }
@@ -203,14 +213,15 @@ impl<'a> Learner<'a> {
         self.cpu
     }
 
-    /// One leaf of a step: forward over `examples`, and backward from what `weigh` makes of the log-probabilities of the
-    /// learnt tokens (in order; it returns the derivative of the loss by each of them).
+    /// One pass of a step: forward over `examples`, and backward from what `weigh` makes of the log-probabilities of the
+    /// learnt tokens (in order; it returns the derivative of the loss by each of them). A leaf of the step's gradient is
+    /// [`PASSES`] of them, one added to the other.
     ///
     /// With `alpha` > 0 the sequence balance loss of every mixture of experts is learnt too.
     ///
     /// # Errors
     /// Those of `weigh`; nothing is learnt then.
-    pub fn leaf<E>(
+    pub fn pass<E>(
         &mut self,
         examples: &[Example],
         inverse_temperature: f32,
@@ -225,7 +236,7 @@ impl<'a> Learner<'a> {
         let hidden = View::new(&hidden, rows.len(), hidden_size);
 
         let d_log_prob = weigh(&log_probs)?;
-        let mut gradient = self.tree.leaf();
+        let (mut gradient, passes) = self.open.take().unwrap_or_else(|| (self.tree.leaf(), 0));
         let lse: Vec<f32> = log_probs.iter().map(|row| row.lse).collect();
         let head = transformer.head_range();
         let head_rows = View::new(&values[head.clone()], vocab_size, hidden_size);
@@ -257,7 +268,11 @@ impl<'a> Learner<'a> {
             total.resize(loads.len(), 0);
             total.iter_mut().zip(loads).for_each(|(total, load)| *total += load);
         }
-        self.tree.add(gradient, |x, y| add(cpu, x, y));
+        if passes + 1 < PASSES {
+            self.open = Some((gradient, passes + 1));
+        } else {
+            self.tree.add(gradient, |x, y| add(cpu, x, y));
+        }
         Ok(())
     }
 
@@ -268,11 +283,20 @@ impl<'a> Learner<'a> {
         pass.log_probs.iter().map(|row| row.log_prob).collect()
     }
 
-    /// Ends a step: moves the parameters by the leaves' gradients, and returns the gradient's norm before clipping.
-    /// Without leaves nothing moves, and the norm is zero.
+    /// The sum of all passes since it was last taken, if there were any.
+    pub(crate) fn take_gradient(&mut self) -> Option<Vec<f32>> {
+        let cpu = self.cpu;
+        if let Some((last, _)) = self.open.take() {
+            self.tree.add(last, |x, y| add(cpu, x, y));
+        }
+        self.tree.take(|x, y| add(cpu, x, y))
+    }
+
+    /// Ends a step: moves the parameters by the gradient, and returns the gradient's norm before clipping. Without passes
+    /// nothing moves, and the norm is zero.
     pub fn update(&mut self, step: &Step) -> f32 {
         let cpu = self.cpu;
-        let Some(gradient) = self.tree.take(|x, y| add(cpu, x, y)) else { return 0.0 };
+        let Some(gradient) = self.take_gradient() else { return 0.0 };
         let norm = sum_of_squares(cpu, &gradient).sqrt() as f32;
         let scale = if norm > step.clip { step.clip / norm } else { 1.0 };
         self.updates += 1;
@@ -281,6 +305,15 @@ impl<'a> Learner<'a> {
             let decay = if parameter.decays() { step.adamw.weight_decay } else { 0.0 };
             let settings = AdamW { weight_decay: decay, ..step.adamw };
             let (m, v) = (&mut self.m[range.clone()], &mut self.v[range.clone()]);
+            if let (Some(momentum), true, &[rows, cols]) =
+                (step.muon, parameter.is_hidden_matrix(), &parameter.shape[..])
+            {
+                let AdamW { learning_rate, weight_decay, .. } = settings;
+                let settings = Muon { learning_rate, momentum, weight_decay };
+                let values = &mut self.values[range.clone()];
+                muon(cpu, &settings, scale, (rows, cols), &gradient[range], m, values);
+                continue;
+            }
             adamw(cpu, &settings, self.updates, scale, &gradient[range.clone()], m, v, &mut self.values[range]);
         }
         let biases = self.transformer.parameters().iter().filter(|parameter| !parameter.trainable);
@@ -304,20 +337,20 @@ mod tests {
 
     use super::*;
 
-    /// Log-probabilities of the examples' learnt tokens, and the gradient of a weighted sum of them, in leaves of `leaf`
+    /// Log-probabilities of the examples' learnt tokens, and the gradient of a weighted sum of them, in passes of `size`
     /// examples.
-    fn learn(cpu: &Cpu, config: &Config, examples: &[Example], leaf: usize) -> (Vec<u32>, Vec<f32>) {
-        let mut learner = Learner::new(cpu, config, Dtype::F32, leaf > 1, initial_values(config, 3, 0.2));
+    fn learn(cpu: &Cpu, config: &Config, examples: &[Example], size: usize) -> (Vec<u32>, Vec<f32>) {
+        let mut learner = Learner::new(cpu, config, Dtype::F32, size > 1, initial_values(config, 3, 0.2));
         let mut bits = Vec::new();
-        for leaf in examples.chunks(leaf) {
-            let done: Result<(), Infallible> = learner.leaf(leaf, 1.0, 0.0, |log_probs| {
+        for part in examples.chunks(size) {
+            let done: Result<(), Infallible> = learner.pass(part, 1.0, 0.0, |log_probs| {
                 let weights = (bits.len()..bits.len() + log_probs.len()).map(|i| 0.3 - (i % 7) as f32 * 0.1).collect();
                 bits.extend(log_probs.iter().map(|row| row.log_prob.to_bits()));
                 Ok(weights)
             });
             done.unwrap();
         }
-        (bits, learner.tree.take(|x, y| add(cpu, x, y)).unwrap())
+        (bits, learner.take_gradient().unwrap())
     }
 
     /// A group's prompt goes through the model once: no log-probability changes by a bit, and the gradient is that of each

@@ -1,10 +1,12 @@
 //! Rollouts, rewards, better weights: tasks, recipes, the mathematics of the stages, and everything a run keeps.
 
 pub mod advantages;
+pub mod audit;
 pub mod budget;
 pub mod checkpoint;
 pub mod corpus;
 mod curves;
+pub mod distil;
 pub mod evaluation;
 mod files;
 pub mod format;

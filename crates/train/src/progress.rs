@@ -12,6 +12,8 @@ use crate::rollouts::Rollout;
 pub enum StageKind {
     /// Learning from demonstrations.
     Sft,
+    /// Learning from a teacher's completions.
+    Distil,
     /// Learning from rewards.
     Grpo,
 }
@@ -21,6 +23,7 @@ impl StageKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Sft => "sft",
+            Self::Distil => "distil",
             Self::Grpo => "grpo",
         }
     }
@@ -117,6 +120,13 @@ pub enum Progress<'a> {
     Timing {
         /// Which.
         stage: usize,
+    },
+    /// A teacher is at work on the problems that a stage will learn from.
+    Teaching {
+        /// Problems done,
+        done: usize,
+        /// of so many.
+        of: usize,
     },
     /// A step is done.
     Step {

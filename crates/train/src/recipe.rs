@@ -15,7 +15,7 @@ use minke_model::{Error, Result};
 use serde_json::{Map, Value};
 use toml::Table;
 
-pub use stage::{Grpo, Learning, Schedule, Sft, Share, Stage};
+pub use stage::{Distil, Grpo, Learning, Optimizer, Schedule, Sft, Share, Stage, Teacher};
 pub use task::TaskRecipe;
 
 use crate::budget;
@@ -147,7 +147,7 @@ impl Recipe {
         let built = task.build();
         let stages = all.tables("stage")?;
         if stages.is_empty() {
-            return Err(Error::new("the recipe has no stage; add a [[stage]] of kind sft or grpo"));
+            return Err(Error::new("the recipe has no stage; add a [[stage]] of kind sft, distil or grpo"));
         }
         let stage = |(i, table)| Stage::read(&format!("stage {}", i + 1), table, &*built);
         let stages = stages.into_iter().enumerate().map(stage).collect::<Result<Vec<Stage>>>()?;
@@ -203,11 +203,10 @@ impl Recipe {
         let eval = ("eval".to_string(), *self.eval.levels(task).end(), self.eval.max_new_tokens);
         let stages = self.stages.iter().enumerate().filter_map(|(i, stage)| match stage {
             Stage::Sft(_) => None,
-            Stage::Grpo(grpo) => {
-                Some((format!("stage {}", i + 1), grpo.levels.iter().copied().max()?, grpo.max_new_tokens))
-            }
+            Stage::Distil(distil) => Some((i + 1, distil.levels.iter().copied().max()?, distil.max_new_tokens)),
+            Stage::Grpo(grpo) => Some((i + 1, grpo.levels.iter().copied().max()?, grpo.max_new_tokens)),
         });
-        stages.chain([eval])
+        stages.map(|(stage, level, new)| (format!("stage {stage}"), level, new)).chain([eval])
     }
 
     /// That prompts and completions fit in the context of a model made from scratch.

@@ -170,7 +170,11 @@ impl Report {
             )?;
         }
         self.write_table(out)?;
-        writeln!(out, "Accuracy is of greedy decoding; intervals are Wilson's, 95 %.\n\n![Curves](curves.svg)\n")?;
+        writeln!(
+            out,
+            "Accuracy is of greedy decoding, lenient of the same completions whatever their form; intervals are Wilson's, \
+             95 %.\n\n![Curves](curves.svg)\n"
+        )?;
         for Shown { title, prompt, completion, reward, reason } in &self.shown {
             let fence = fence(&[prompt, completion]);
             writeln!(out, "## {title}\n\n{fence}\n{prompt}{completion}\n{fence}\n\nReward {reward}: {reason}\n")?;
@@ -179,8 +183,8 @@ impl Report {
     }
 
     fn write_table(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "| after | level | accuracy | pass@1 sampled | pass@k | thought tokens | truncated |")?;
-        writeln!(out, "|---|---|---|---|---|---|---|")?;
+        writeln!(out, "| after | level | accuracy | lenient | pass@1 sampled | pass@k | thought tokens | truncated |")?;
+        writeln!(out, "|---|---|---|---|---|---|---|---|")?;
         for (i, stage) in self.stages.iter().enumerate() {
             let StageReport { kind, steps, wall_s, results, .. } = stage;
             let name = format!("stage {}: {}, {steps} steps, {}", i + 1, kind.name(), duration(*wall_s));
@@ -208,9 +212,10 @@ fn write_row(out: &mut String, name: &str, evaluation: &Evaluation) -> std::fmt:
             format!("{} (k = {})", percent(s.pass_at_k, s.pass_at_k_interval), s.k),
         ),
     };
+    let lenient = evaluation.lenient.map_or(String::new(), |part| format!("{:.1} %", 100.0 * part));
     writeln!(
         out,
-        "| {name} | {} | {} of {} | {one} | {all} | {:.1} | {:.1} % |",
+        "| {name} | {} | {} of {} | {lenient} | {one} | {all} | {:.1} | {:.1} % |",
         evaluation.level,
         percent(evaluation.accuracy, evaluation.interval),
         evaluation.items,
@@ -305,7 +310,7 @@ mod tests {
             "A deepseek_v3 of 1000000 parameters, `chain_sum`, seed 1: **75.0 % (30.1 to 95.4)** of 4 held-out problems \
              at level 3, in 1 h 2 min all in all (minke 0.1.0, avx2, bf16).",
             "The control, the same model trained to answer without a thought for 1 min 15 s (300 steps): **75.0 %",
-            "| stage 1: sft, 100 steps, 1 min 15 s | 3 | 75.0 % (30.1 to 95.4) of 4 | 37.5 %",
+            "| stage 1: sft, 100 steps, 1 min 15 s | 3 | 75.0 % (30.1 to 95.4) of 4 | 100.0 % | 37.5 %",
             "![Curves](curves.svg)",
             "## A sum nobody trained it on\n\n```\n1+2=<think>1+2=3</think>3<end>\n```\n\nReward 1: answer 3 is right\n",
         ] {

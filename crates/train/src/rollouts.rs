@@ -69,7 +69,11 @@ pub fn path(run: &Path, step: u64) -> PathBuf {
 /// # Errors
 /// What the file system says; or a number that isn't finite, which nothing later could read.
 pub fn write(run: &Path, step: u64, rollouts: &[Rollout]) -> Result<()> {
-    let path = path(run, step);
+    write_file(&path(run, step), step, rollouts)
+}
+
+/// [`write`], at a place of its own.
+pub(crate) fn write_file(path: &Path, step: u64, rollouts: &[Rollout]) -> Result<()> {
     for rollout in rollouts {
         let mut numbers = rollout.log_probs.iter().chain([&rollout.reward, &rollout.advantage]);
         if !numbers.all(|x| x.is_finite()) {
@@ -80,7 +84,7 @@ pub fn write(run: &Path, step: u64, rollouts: &[Rollout]) -> Result<()> {
             )));
         }
     }
-    make_directory(path.parent().unwrap_or(run))?;
+    make_directory(path.parent().unwrap_or(path))?;
     let mut file = GzBuilder::new().write(Vec::new(), Compression::default());
     let header = Header { version: VERSION, step, rollouts: rollouts.len() };
     let mut lines = || {
@@ -92,7 +96,7 @@ pub fn write(run: &Path, step: u64, rollouts: &[Rollout]) -> Result<()> {
         file.write_all(b"\n")
     };
     let written = lines().and_then(|()| file.finish());
-    write_whole(&path, &written.map_err(|e| failed("compress", &path, e))?)
+    write_whole(path, &written.map_err(|e| failed("compress", path, e))?)
 }
 
 /// Reads the rollouts of a step.
@@ -100,8 +104,12 @@ pub fn write(run: &Path, step: u64, rollouts: &[Rollout]) -> Result<()> {
 /// # Errors
 /// That there are none; or the file and line that can't be read.
 pub fn read(run: &Path, step: u64) -> Result<Vec<Rollout>> {
-    let path = path(run, step);
-    let file = File::open(&path).map_err(|e| failed("read", &path, e))?;
+    read_file(&path(run, step), step)
+}
+
+/// [`read`], from a place of its own.
+pub(crate) fn read_file(path: &Path, step: u64) -> Result<Vec<Rollout>> {
+    let file = File::open(path).map_err(|e| failed("read", path, e))?;
     let mut reader = BufReader::new(MultiGzDecoder::new(BufReader::new(file)));
     let damaged = |what: String| Error::new(format!("{} {what}", path.display()));
     let header: Header = match next_line(&mut reader).map_err(&damaged)? {

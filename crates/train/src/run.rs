@@ -18,6 +18,7 @@ use minke_kernels::Cpu;
 use minke_model::{Checkpoint as ModelFiles, Config, Error, Parameters, Result, Tokenizer};
 use serde::{Deserialize, Serialize};
 
+use crate::audit;
 use crate::budget;
 use crate::checkpoint::{self, Domain, State};
 use crate::files::{failed, make_directory, write_whole};
@@ -85,6 +86,7 @@ struct Setup<'a> {
     recipe: &'a Recipe,
     task: Box<dyn Task>,
     format: Format,
+    find: &'a dyn Fn(&str) -> Result<PathBuf>,
     config: Config,
     domain: Domain,
     seed: u32,
@@ -263,14 +265,14 @@ fn read_values(files: &ModelFiles, config: &Config) -> Result<Vec<f32>> {
 fn demonstrations(recipe: &Recipe) -> Result<&Sft> {
     let sft = recipe.stages.iter().find_map(|stage| match stage {
         Stage::Sft(sft) => Some(sft),
-        Stage::Grpo(_) => None,
+        Stage::Distil(_) | Stage::Grpo(_) => None,
     });
     sft.ok_or_else(|| Error::new("--control needs a recipe with an sft stage, whose examples the control learns from"))
 }
 
 impl<'a> Setup<'a> {
     /// The setup, and the values that training starts from.
-    fn new(cpu: &'a Cpu, recipe: &'a Recipe, seed: u32, options: &Options<'_>) -> Result<(Setup<'a>, Vec<f32>)> {
+    fn new(cpu: &'a Cpu, recipe: &'a Recipe, seed: u32, options: &Options<'a>) -> Result<(Setup<'a>, Vec<f32>)> {
         let task = recipe.task.build();
         let (config, tokenizer, template) = match (&recipe.model, recipe.scratch_config()?) {
             (_, Some(config)) => {
@@ -291,7 +293,7 @@ impl<'a> Setup<'a> {
         let values = beginning(recipe, &config, seed, options)?;
         let domain =
             Domain { binary: options.binary.clone(), isa: cpu.isa().name().into(), dtype: recipe.dtype.name().into() };
-        Ok((Setup { cpu, recipe, task, format, config, domain, seed }, values))
+        Ok((Setup { cpu, recipe, task, format, find: options.find, config, domain, seed }, values))
     }
 
     /// A training in `directory`: where it was left, or at its start with the steps that fit the budget.
@@ -309,6 +311,7 @@ impl<'a> Setup<'a> {
         let plan = Plan {
             task: &*self.task,
             format: &self.format,
+            find: self.find,
             stages,
             eval: recipe.eval,
             checkpoint_every: recipe.checkpoint_every,
@@ -333,6 +336,7 @@ impl<'a> Setup<'a> {
             return Ok(trial);
         }
         watch(&Progress::Begun);
+        audit::check(cpu, &self.config, &values, self.seed)?;
         let full: Vec<u32> = stages.iter().map(Stage::steps).collect();
         let mut state = State {
             domain: self.domain.clone(),

@@ -1,4 +1,4 @@
-//! Learning from demonstrations: one step of an `sft` stage.
+//! Learning from demonstrations: one step of an `sft` or `distil` stage.
 
 use std::convert::Infallible;
 use std::result;
@@ -8,11 +8,10 @@ use minke_model::Result;
 use crate::corpus::Corpus;
 use crate::format::Format;
 use crate::learner::{Example, Learner, Step};
-use crate::recipe::Sft;
 use crate::tasks::Task;
 
-/// Sequences of a leaf: enough rows for full products, few enough that their activations stay in the cache.
-const LEAF: usize = 32;
+/// Sequences of a pass: enough rows for full products, few enough that their activations stay in the cache.
+const PASS: usize = 32;
 
 /// What a step came to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,13 +33,13 @@ pub fn step(
     task: &dyn Task,
     format: &Format,
     corpus: &Corpus,
-    stage: &Sft,
+    batch: u32,
     index: u32,
     alpha: f32,
     update: &Step,
 ) -> Result<Learnt> {
-    let mut examples = Vec::with_capacity(stage.batch as usize);
-    for demonstration in corpus.batch(index, stage.batch) {
+    let mut examples = Vec::with_capacity(batch as usize);
+    for demonstration in corpus.batch(index, batch) {
         let mut tokens = format.prompt(task, &demonstration.item)?;
         let prompt = tokens.len();
         tokens.extend(format.completion(&demonstration.shown)?);
@@ -50,8 +49,8 @@ pub fn step(
     // The balance loss is a mean over sequences, as the cross-entropy is one over tokens.
     let alpha = alpha / examples.len() as f32;
     let mut loss = 0.0;
-    for leaf in examples.chunks(LEAF) {
-        let done: result::Result<(), Infallible> = learner.leaf(leaf, 1.0, alpha, |log_probs| {
+    for pass in examples.chunks(PASS) {
+        let done: result::Result<(), Infallible> = learner.pass(pass, 1.0, alpha, |log_probs| {
             loss -= log_probs.iter().map(|row| f64::from(row.log_prob)).sum::<f64>() / learnt as f64;
             Ok(vec![-1.0 / learnt as f32; log_probs.len()])
         });

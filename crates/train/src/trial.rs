@@ -1,13 +1,13 @@
 //! One training, from its first step to its last: its stages, checkpoints and measurements.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use minke_kernels::optimizer::AdamW;
 use minke_kernels::random::Random;
 use minke_model::dequantize::DataType;
-use minke_model::{Error, Result, Transformer, huggingface};
+use minke_model::{Checkpoint, Error, Precision, Result, Source, Transformer, huggingface};
 
 use crate::checkpoint::{self, Arenas, State};
 use crate::corpus::Corpus;
@@ -16,11 +16,11 @@ use crate::generate::{Drawing, Generator};
 use crate::learner::{self, Learner};
 use crate::metrics::MetricsFile;
 use crate::progress::{Progress, StageKind, StepMetrics, Watch};
-use crate::recipe::{Eval, Learning, Stage};
+use crate::recipe::{Distil, Eval, Learning, Optimizer, Share, Stage, Teacher};
 use crate::report::{Results, StageReport};
 use crate::rollouts::{self, Rollout};
-use crate::tasks::{Task, held_out_items};
-use crate::{grpo, reference, sft};
+use crate::tasks::{Style, Task, held_out_items};
+use crate::{distil, grpo, reference, sft};
 
 /// What a training goes by, the same from its start to its end.
 pub struct Plan<'a> {
@@ -28,6 +28,8 @@ pub struct Plan<'a> {
     pub task: &'a dyn Task,
     /// How the model reads and writes.
     pub format: &'a Format,
+    /// Finds a model by its reference.
+    pub find: &'a dyn Fn(&str) -> Result<PathBuf>,
     /// In which stages; how many steps each has is in the state.
     pub stages: &'a [Stage],
     /// How results are measured.
@@ -85,7 +87,19 @@ pub(crate) struct At {
 /// Those of a step.
 pub fn cost(task: &dyn Task, format: &Format, mut learner: Learner<'_>, stage: &Stage, seed: u32) -> Result<f64> {
     let mut generator = Generator::new(task, format);
-    let mut corpus = None;
+    // The teacher's time is its own: steps are timed on other completions.
+    let mut corpus = match stage {
+        Stage::Distil(distil) if task.demonstrates() => {
+            let think = [Share { style: Style::Think, share: 1.0 }];
+            Some(Corpus::draw(task, &distil.levels, distil.batch, &think, u64::from(seed)))
+        }
+        Stage::Distil(_) => {
+            return Err(Error::new(
+                "a distil stage on a task without demonstrations can't be fitted to a budget; leave the budget out",
+            ));
+        }
+        Stage::Sft(_) | Stage::Grpo(_) => None,
+    };
     let reference = stage.has_reference().then(|| learner.with(&learner.values));
     let (mut start, mut tries) = (Instant::now(), 0);
     while tries < TRIES.0 || start.elapsed().as_secs_f64() < TRIES.1 {
@@ -112,17 +126,23 @@ pub(crate) fn advance(
 ) -> Result<Stepped> {
     let update = settings(stage.learning(), at.index, at.steps);
     let alpha = stage.learning().balance;
+    let mut demonstrated = |corpus: &Corpus, batch| {
+        let done = sft::step(learner, task, format, corpus, batch, at.index, alpha, &update)?;
+        let sft::Learnt { loss, gradient_norm, tokens } = done;
+        Ok(Stepped { loss, gradient_norm, tokens, rollouts: None })
+    };
     match stage {
         Stage::Sft(sft) => {
             let corpus = corpus.get_or_insert_with(|| Corpus::new(task, sft, u64::from(at.seed)));
             task.health()?;
-            let done = sft::step(learner, task, format, corpus, sft, at.index, alpha, &update)?;
-            let sft::Learnt { loss, gradient_norm, tokens } = done;
-            Ok(Stepped { loss, gradient_norm, tokens, rollouts: None })
+            demonstrated(corpus, sft.batch)
+        }
+        Stage::Distil(distil) => {
+            let corpus = corpus.as_ref().unwrap_or_else(|| unreachable!("traces are there before the first step"));
+            demonstrated(corpus, distil.batch)
         }
         Stage::Grpo(grpo) => {
-            let problems = grpo::problems(task, grpo, at.seed, at.number);
-            let (sampled, entropy) = grpo::sample(generator, learner, &problems, grpo, at.seed, at.number)?;
+            let (sampled, entropy) = grpo::sample(generator, learner, task, grpo, at.seed, at.number)?;
             let done = grpo::learn(learner, reference, sampled, entropy, grpo, alpha, &update)?;
             let (loss, gradient_norm, tokens) = (done.loss, done.gradient_norm, done.tokens);
             Ok(Stepped { loss, gradient_norm, tokens, rollouts: Some(done) })
@@ -160,6 +180,10 @@ impl<'a> Trial<'a> {
         while let Some(stage) = self.plan.stages.get(self.state.stage) {
             while self.state.step < self.state.plan[self.state.stage] {
                 if stop.load(Ordering::Relaxed) {
+                    self.save()?;
+                    return Ok(false);
+                }
+                if !self.teach(stage, stop, watch)? {
                     self.save()?;
                     return Ok(false);
                 }
@@ -223,6 +247,49 @@ impl<'a> Trial<'a> {
             sample,
         });
         Ok(())
+    }
+
+    /// Before a step: what a teacher wrote is there, if the stage learns from one; false where `stop` came first.
+    fn teach(&mut self, stage: &Stage, stop: &AtomicBool, watch: &mut Watch<'_>) -> Result<bool> {
+        let Stage::Distil(stage) = stage else { return Ok(true) };
+        if self.corpus.is_some() {
+            return Ok(true);
+        }
+        let (run, number) = (&self.plan.directory, self.state.stage + 1);
+        let traces = if self.state.step > 0 {
+            distil::read(run, number)?
+        } else {
+            let start = Instant::now();
+            let heed = |done| {
+                watch(&Progress::Teaching { done, of: stage.problems as usize });
+                !stop.load(Ordering::Relaxed)
+            };
+            let Some(traces) = self.traces(stage, heed)? else { return Ok(false) };
+            // On disk before any checkpoint that counts on them.
+            distil::write(run, number, &traces)?;
+            self.state.wall_s += start.elapsed().as_secs_f64();
+            traces
+        };
+        self.corpus = Some(Corpus::of(&traces, self.plan.format, self.state.seed));
+        Ok(true)
+    }
+
+    /// What the teacher of a stage writes; none where `heed` says no.
+    fn traces(&self, stage: &Distil, heed: impl FnMut(usize) -> bool) -> Result<Option<Vec<Rollout>>> {
+        let Plan { task, format, find, .. } = self.plan;
+        let (cpu, seed) = (self.learner.cpu(), self.seed());
+        let reference = match &stage.teacher {
+            Teacher::Itself => {
+                return distil::sample(task, format, cpu, self.learner.transformer(), stage, seed, heed);
+            }
+            Teacher::Reference(reference) => reference,
+        };
+        let files = Checkpoint::open(&find(reference)?).map_err(|error| error.at(reference))?;
+        let template = files.chat_template()?;
+        let settings = template.as_ref().and_then(|_| format.settings().cloned());
+        let format = Format::new(files.tokenizer()?, template, settings).map_err(|error| error.at(reference))?;
+        let teacher = Transformer::new(cpu, files.config(), Precision::Stored, Source::Checkpoint(&files))?;
+        distil::sample(task, &format, cpu, &teacher, stage, seed, heed)
     }
 
     /// Before a step: the model as it was when the stage began is there, if the stage is held to it.
@@ -330,7 +397,7 @@ impl<'a> Trial<'a> {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn export(&self, directory: &std::path::Path) -> Result<()> {
+    pub fn export(&self, directory: &Path) -> Result<()> {
         let transformer = self.learner.transformer();
         let tensors = transformer.parameters().iter().map(|parameter| {
             (parameter.name.clone(), parameter.shape.clone(), &self.learner.values[parameter.range()])
@@ -366,6 +433,10 @@ fn settings(learning: &Learning, index: u32, steps: u32) -> learner::Step {
             beta2: f64::from(learning.beta2),
             eps: 1e-8,
             weight_decay: f64::from(learning.weight_decay),
+        },
+        muon: match learning.optimizer {
+            Optimizer::AdamW => None,
+            Optimizer::Muon { momentum } => Some(f64::from(momentum)),
         },
         clip: learning.clip_norm,
         bias_rate: learning.bias_rate,

@@ -7,7 +7,7 @@ use minke_kernels::random::Random;
 use minke_kernels::{Cpu, Isa};
 use minke_train::progress::Progress;
 use minke_train::run::{Choices, Ending, Options, run};
-use minke_train::{Result, checkpoint, metrics, rollouts};
+use minke_train::{Result, checkpoint, distil, metrics, rollouts};
 
 const RECIPE: &str = include_str!("../../../recipes/tiny.toml");
 
@@ -43,7 +43,7 @@ fn outcome(directory: &Path) -> Vec<Vec<u8>> {
 }
 
 fn rollouts_of(directory: &Path) -> Vec<Vec<u8>> {
-    (1..=64).map(|step| rollouts::path(directory, step)).filter_map(|path| std::fs::read(path).ok()).collect()
+    (1..=192).map(|step| rollouts::path(directory, step)).filter_map(|path| std::fs::read(path).ok()).collect()
 }
 
 fn finished(ending: Result<Ending>) -> bool {
@@ -130,19 +130,26 @@ fn a_reference_survives_interruption() {
     assert!(error.contains("2.f32 is damaged: its checksum is another; put back"), "{error}");
 }
 
-/// A published model, which reads and writes by its own chat template, is trained as exactly.
+/// A published model, which reads and writes by its own chat template, is trained as exactly; and groups that teach nothing
+/// are replaced.
 #[test]
 fn a_published_model_ends_with_the_same_bits() {
     let (before, after) = RECIPE.split_once("[model.scratch]").unwrap();
     let after = &after[after.find("[task]").unwrap()..];
     let recipe = format!("{before}reference = \"llama-chat\"\n{after}").replacen("steps = 6", "steps = 40", 1);
+    let recipe = recipe.replacen("samples = 4", "samples = 4\nrefills = 2", 1);
     let cpu = Cpu::new(Isa::choose(None).unwrap(), 2);
     let whole = tempfile::tempdir().unwrap();
     assert!(finished(carry_out(&cpu, &recipe, whole.path(), false, None)));
     let expected = outcome(whole.path());
 
     let step = rollouts::read(whole.path(), 41).unwrap();
-    assert_eq!(step.len(), 16);
+    let speaks: Vec<bool> = step.chunks(4).map(|group| group.iter().any(|r| r.reward != group[0].reward)).collect();
+    let mut groups = 4;
+    for _ in 0..2 {
+        groups += 4_usize.saturating_sub(speaks[..groups].iter().filter(|speaks| **speaks).count());
+    }
+    assert!(speaks.len() == groups && groups > 4, "{speaks:?}");
     for rollout in &step {
         let sum = rollout.item.prompt.trim_end_matches('=');
         // <|im_start|>, a byte each, and <|im_end|>.
@@ -162,6 +169,41 @@ fn a_published_model_ends_with_the_same_bits() {
 
     let trained = minke_model::Checkpoint::open(&whole.path().join("model")).unwrap();
     assert!(trained.chat_template().unwrap().is_some() && trained.tokenizer().unwrap().eos == [2]);
+}
+
+/// What a model wrote and got right is what it learns from next, whatever interrupts it.
+#[test]
+fn a_teachers_traces_survive_interruption() {
+    let distil = "[[stage]]\nkind = \"distil\"\nsteps = 6\nbatch = 4\nteacher = \"self\"\nproblems = 70\nlevel = 2\n\
+                  max_new_tokens = 8\nlr = 1e-3\n\n[[stage]]\nkind = \"grpo\"";
+    let recipe = RECIPE.replacen("[[stage]]\nkind = \"grpo\"", distil, 1).replacen("steps = 6", "steps = 120", 1);
+    let recipe = recipe.replacen(
+        "level = [2, 3]\nmixture = { direct = 0.4, think = 0.45, backtrack = 0.15 }",
+        "level = 2\nmixture = { direct = 1 }",
+        1,
+    );
+    let recipe =
+        recipe.replacen("batch = 8", "batch = 32", 1).replacen("lr = 3e-3", "optimizer = \"muon\"\nlr = 1e-2", 1);
+    assert!(["steps = 120", "direct = 1 }", "batch = 32", "muon", "distil"].iter().all(|part| recipe.contains(part)));
+    let cpu = Cpu::new(Isa::choose(None).unwrap(), 2);
+    let whole = tempfile::tempdir().unwrap();
+    assert!(finished(carry_out(&cpu, &recipe, whole.path(), false, None)));
+    let (expected, kept) = (outcome(whole.path()), std::fs::read(whole.path().join("traces/2.jsonl.gz")).unwrap());
+    let traces = distil::read(whole.path(), 2).unwrap();
+    assert!(!traces.is_empty() && traces.len() <= 70 && traces.iter().all(|trace| trace.reward == 1.0));
+    let mut problems: Vec<u32> = traces.iter().map(|trace| trace.prompt).collect();
+    problems.dedup();
+    assert_eq!(problems.len(), traces.len(), "one completion a problem");
+
+    let (pieces, mut resume) = (tempfile::tempdir().unwrap(), false);
+    // Stopped before and after the teacher was at work.
+    for stop_after in [119, 1, 2, 3, 100] {
+        let done = finished(carry_out(&cpu, &recipe, pieces.path(), resume, Some(stop_after)));
+        assert_eq!(done, stop_after == 100);
+        resume = true;
+    }
+    assert_eq!(outcome(pieces.path()), expected);
+    assert_eq!(std::fs::read(pieces.path().join("traces/2.jsonl.gz")).unwrap(), kept);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod experts;
 mod golden;
 mod gradients;
 mod log_prob;
+mod muon;
 mod packed;
 mod products;
 mod quantized;
@@ -23,7 +24,7 @@ use minke_kernels::{Cpu, Isa};
 /// One check of some kernels.
 type Check = (&'static str, fn(&Cpu));
 
-const CHECKS: [Check; 24] = [
+const CHECKS: [Check; 25] = [
     ("products in f32", products::f32_products),
     ("products in bf16", products::bf16_products),
     ("products of quantised weights", quantized::products),
@@ -40,6 +41,7 @@ const CHECKS: [Check; 24] = [
     ("rounding to bf16", rowwise::round_to_bf16),
     ("embeddings", rowwise::embeddings),
     ("AdamW", rowwise::adamw),
+    ("Muon", muon::steps),
     ("sum of squares", rowwise::sum_of_squares),
     ("moving rows to experts and back", experts::moves),
     ("routing", experts::routing),

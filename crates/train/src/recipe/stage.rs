@@ -15,6 +15,8 @@ use crate::tasks::{Style, Task};
 pub enum Stage {
     /// Learning from demonstrations.
     Sft(Sft),
+    /// Learning from a teacher's completions.
+    Distil(Distil),
     /// Learning from rewards.
     Grpo(Grpo),
 }
@@ -45,6 +47,38 @@ pub struct Share {
     pub share: f64,
 }
 
+/// Learning from those of a teacher's completions that the verifier finds right.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distil {
+    /// Updates.
+    pub steps: u32,
+    /// Completions an update.
+    pub batch: u32,
+    /// Whose.
+    pub teacher: Teacher,
+    /// Problems that the teacher is given.
+    pub problems: u32,
+    /// Completions of each, of which the first right one is learnt.
+    pub samples: u32,
+    /// Longest completion, in tokens.
+    pub max_new_tokens: u32,
+    /// What the teacher's logits are divided by.
+    pub temperature: f32,
+    /// Levels that problems are drawn from, each equally likely.
+    pub levels: Vec<u32>,
+    /// The optimiser's settings.
+    pub learning: Learning,
+}
+
+/// Who shows how it is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Teacher {
+    /// The model that learns, as it is when the stage begins.
+    Itself,
+    /// A model that exists.
+    Reference(String),
+}
+
 /// Learning from rewards: group-relative policy optimisation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grpo {
@@ -66,15 +100,32 @@ pub struct Grpo {
     pub scale: Scale,
     /// Leave completions that ran into their limit out of the loss; they count in their group's advantages all the same.
     pub mask_truncated: bool,
+    /// How often, at most, groups whose rewards are all equal are replaced by new ones (dynamic sampling, DAPO, arXiv
+    /// 2503.14476).
+    pub refills: u32,
     /// Updates on each step's rollouts.
     pub updates: u32,
     /// The optimiser's settings.
     pub learning: Learning,
 }
 
-/// AdamW's settings (arXiv 1711.05101).
+/// What moves the parameters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Optimizer {
+    /// AdamW (arXiv 1711.05101).
+    AdamW,
+    /// Muon for the matrices between hidden states, AdamW for the rest ([`minke_kernels::muon`]).
+    Muon {
+        /// Decay of the running sum of gradients.
+        momentum: f32,
+    },
+}
+
+/// The optimiser's settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Learning {
+    /// Which.
+    pub optimizer: Optimizer,
     /// Highest learning rate.
     pub rate: f32,
     /// Steps over which it rises to that.
@@ -111,6 +162,7 @@ impl Stage {
     pub fn kind(&self) -> StageKind {
         match self {
             Self::Sft(_) => StageKind::Sft,
+            Self::Distil(_) => StageKind::Distil,
             Self::Grpo(_) => StageKind::Grpo,
         }
     }
@@ -119,6 +171,7 @@ impl Stage {
     pub fn steps(&self) -> u32 {
         match self {
             Self::Sft(sft) => sft.steps,
+            Self::Distil(distil) => distil.steps,
             Self::Grpo(grpo) => grpo.steps,
         }
     }
@@ -127,6 +180,7 @@ impl Stage {
     pub fn learning(&self) -> &Learning {
         match self {
             Self::Sft(sft) => &sft.learning,
+            Self::Distil(distil) => &distil.learning,
             Self::Grpo(grpo) => &grpo.learning,
         }
     }
@@ -134,18 +188,19 @@ impl Stage {
     /// Whether a penalty holds it to the model as it was when the stage began.
     pub fn has_reference(&self) -> bool {
         match self {
-            Self::Sft(_) => false,
+            Self::Sft(_) | Self::Distil(_) => false,
             Self::Grpo(grpo) => grpo.objective.penalty.is_some(),
         }
     }
 
     pub(super) fn read(name: &str, table: Table, task: &dyn Task) -> Result<Stage> {
-        let kind = [("sft", StageKind::Sft), ("grpo", StageKind::Grpo)];
+        let kind = [("sft", StageKind::Sft), ("distil", StageKind::Distil), ("grpo", StageKind::Grpo)];
         // Which keys are known depends on the kind, which is therefore read by itself.
         let only_kind = table.iter().filter(|(key, _)| *key == "kind").map(|(k, v)| (k.clone(), v.clone())).collect();
         let section = Section::new(name, only_kind, ["kind"])?;
         match section.need("kind", section.word("kind", &kind)?)? {
             StageKind::Sft => Ok(Self::Sft(Sft::read(name, table, task)?)),
+            StageKind::Distil => Ok(Self::Distil(Distil::read(name, table, task)?)),
             StageKind::Grpo => Ok(Self::Grpo(Grpo::read(name, table, task)?)),
         }
     }
@@ -174,6 +229,29 @@ impl Sft {
     }
 }
 
+impl Distil {
+    fn read(name: &str, table: Table, task: &dyn Task) -> Result<Distil> {
+        let own =
+            ["kind", "steps", "batch", "teacher", "problems", "samples", "max_new_tokens", "temperature", "level"];
+        let section = Section::new(name, table, [&own[..], &LEARNING].concat())?;
+        let steps = section.need_whole("steps", STEPS)?;
+        Ok(Distil {
+            steps,
+            batch: section.need_whole("batch", 1..=65_536)?,
+            teacher: match section.need("teacher", section.text("teacher")?)? {
+                "self" => Teacher::Itself,
+                reference => Teacher::Reference(reference.to_string()),
+            },
+            problems: section.need_whole("problems", 1..=1_000_000)?,
+            samples: section.whole("samples", 1..=1024)?.unwrap_or(4),
+            max_new_tokens: section.need_whole("max_new_tokens", 1..=1_048_576)?,
+            temperature: section.number("temperature", 0.01..=100.0)?.unwrap_or(1.0) as f32,
+            levels: section.need("level", section.wholes("level", task.levels())?)?,
+            learning: Learning::read(&section, steps)?,
+        })
+    }
+}
+
 fn mixture(stage: &str, table: Table) -> Result<Vec<Share>> {
     let section = Section::new(format!("{stage} mixture"), table, ["direct", "think", "backtrack"])?;
     let mut shares = Vec::new();
@@ -192,13 +270,15 @@ fn mixture(stage: &str, table: Table) -> Result<Vec<Share>> {
 
 impl Grpo {
     fn read(name: &str, table: Table, task: &dyn Task) -> Result<Grpo> {
-        let own = ["kind", "steps", "prompts", "samples", "max_new_tokens", "temperature", "level", "updates"];
+        let own =
+            ["kind", "steps", "prompts", "samples", "max_new_tokens", "temperature", "level", "refills", "updates"];
         let rewards = ["scale_rewards", "mask_truncated"];
         let section = Section::new(name, table, [&own[..], &OBJECTIVE, &rewards, &LEARNING].concat())?;
         let steps = section.need_whole("steps", STEPS)?;
         let prompts = section.need_whole("prompts", 1..=65_536)?;
         let samples = section.need_whole("samples", 2..=65_536)?;
-        let rollouts = u64::from(prompts) * u64::from(samples);
+        let refills = section.whole("refills", 0..=64)?.unwrap_or(0);
+        let rollouts = u64::from(prompts) * u64::from(samples) * u64::from(1 + refills);
         if rollouts > ROLLOUTS {
             return Err(
                 section.error(format!("prompts times samples is {rollouts}, more than the {ROLLOUTS} of a step"))
@@ -216,6 +296,7 @@ impl Grpo {
                 .word("scale_rewards", &[("group", Scale::Group), ("batch", Scale::Batch), ("none", Scale::None)])?
                 .unwrap_or(Scale::None),
             mask_truncated: section.flag("mask_truncated")?.unwrap_or(false),
+            refills,
             updates: section.whole("updates", 1..=64)?.unwrap_or(1),
             learning: Learning::read(&section, steps)?,
         })
@@ -260,8 +341,19 @@ fn read_objective(section: &Section) -> Result<Objective> {
 }
 
 /// Keys of [`Learning`], which every stage has.
-const LEARNING: [&str; 9] =
-    ["lr", "warmup", "schedule", "weight_decay", "beta1", "beta2", "clip_norm", "balance", "bias_rate"];
+const LEARNING: [&str; 11] = [
+    "lr",
+    "warmup",
+    "schedule",
+    "weight_decay",
+    "beta1",
+    "beta2",
+    "clip_norm",
+    "balance",
+    "bias_rate",
+    "optimizer",
+    "momentum",
+];
 
 impl Learning {
     fn read(section: &Section, steps: u32) -> Result<Learning> {
@@ -270,7 +362,14 @@ impl Learning {
             return Err(section.error(format!("warmup is {warmup}, more than the {steps} of steps")));
         }
         let number = |key, range, default| Ok(section.number(key, range)?.unwrap_or(default) as f32);
+        let momentum = section.number("momentum", 0.0..=0.9999)?;
+        let optimizer = match section.word("optimizer", &[("adamw", false), ("muon", true)])? {
+            Some(true) => Optimizer::Muon { momentum: momentum.unwrap_or(0.95) as f32 },
+            _ if momentum.is_some() => return Err(section.error("momentum is a key of optimizer = \"muon\"")),
+            _ => Optimizer::AdamW,
+        };
         Ok(Learning {
+            optimizer,
             rate: section.need_number("lr", 0.0..=1.0)? as f32,
             warmup,
             schedule: section
@@ -311,6 +410,7 @@ mod tests {
     #[test]
     fn rates_rise_and_fall() {
         let learning = |schedule| Learning {
+            optimizer: Optimizer::AdamW,
             rate: 1.0,
             warmup: 4,
             schedule,

@@ -67,6 +67,34 @@ fn formats_are_read() {
 }
 
 #[test]
+fn teachers_are_read() {
+    let read = |teacher: &str| {
+        let stage = format!(
+            "[[stage]]\nkind = \"distil\"\nsteps = 3\nbatch = 2\nteacher = \"{teacher}\"\nproblems = 9\nlevel = 2\n\
+             max_new_tokens = 24\nlr = 1e-3\n\n[eval]"
+        );
+        let recipe = Recipe::parse("tiny", &tiny().replacen("[eval]", &stage, 1)).unwrap();
+        let Stage::Distil(distil) = recipe.stages[2].clone() else { panic!("a distil stage") };
+        assert_eq!((distil.problems, distil.samples, distil.temperature, distil.learning.rate), (9, 4, 1.0, 1e-3));
+        distil.teacher
+    };
+    assert_eq!(read("self"), Teacher::Itself);
+    assert_eq!(read("smollm2"), Teacher::Reference("smollm2".into()));
+}
+
+#[test]
+fn optimisers_are_read() {
+    let read = |keys: &str| {
+        let recipe = Recipe::parse("tiny", &tiny().replacen("lr = 3e-3", &format!("lr = 3e-3\n{keys}"), 1));
+        recipe.map(|recipe| recipe.stages[0].learning().optimizer).map_err(|error| error.to_string())
+    };
+    assert_eq!(read(""), Ok(Optimizer::AdamW));
+    assert_eq!(read("optimizer = \"muon\""), Ok(Optimizer::Muon { momentum: 0.95 }));
+    assert_eq!(read("optimizer = \"muon\"\nmomentum = 0.9"), Ok(Optimizer::Muon { momentum: 0.9 }));
+    assert_eq!(read("momentum = 0.9"), Err("stage 1: momentum is a key of optimizer = \"muon\"".into()));
+}
+
+#[test]
 fn objectives_are_read() {
     let read = |to: &str| {
         let recipe = Recipe::parse("tiny", &tiny().replacen("loss = \"dr_grpo\"", to, 1)).unwrap();
@@ -182,7 +210,7 @@ fn broken_recipes_get_one_sentence() {
             "max_position_embeddings = 27",
             "stage 2: prompts of up to 4 tokens and max_new_tokens of 24 don't fit in the 27 of max_position_embeddings",
         ),
-        ("kind = \"sft\"", "kind = \"stf\"", "stage 1: kind is \"stf\"; it can be sft, grpo"),
+        ("kind = \"sft\"", "kind = \"stf\"", "stage 1: kind is \"stf\"; it can be sft, distil, grpo"),
         ("kind = \"grpo\"\n", "", "stage 2: kind is missing"),
         ("steps = 6", "stpes = 6", "stage 1 has an unknown key \"stpes\"; did you mean steps?"),
         ("steps = 6", "steps = 0", "stage 1: steps is 0, which is not from 1 to 10000000"),
@@ -195,7 +223,7 @@ fn broken_recipes_get_one_sentence() {
             "lr = 3e-3",
             "lr = 3e-3\nloss = \"grpo\"",
             "stage 1 has an unknown key \"loss\"; it can be kind, steps, batch, \
-          examples, level, mixture, lr, warmup, schedule, weight_decay, beta1, beta2, clip_norm, balance, bias_rate",
+          examples, level, mixture, lr, warmup, schedule, weight_decay, beta1, beta2, clip_norm, balance, bias_rate, optimizer, momentum",
         ),
         ("\"dr_grpo\"", "\"ppo\"", "stage 2: loss is \"ppo\"; it can be grpo, bnpo, dr_grpo, dapo, cispo"),
         (
@@ -233,7 +261,7 @@ fn broken_recipes_get_one_sentence() {
     let none = tiny();
     let none = format!("{}{}", &none[..none.find("[[stage]]").unwrap()], &none[none.find("[eval]").unwrap()..]);
     let error = Recipe::parse("tiny", &none).unwrap_err().to_string();
-    assert_eq!(error, "the recipe has no stage; add a [[stage]] of kind sft or grpo");
+    assert_eq!(error, "the recipe has no stage; add a [[stage]] of kind sft, distil or grpo");
     assert!(
         Recipe::read(Path::new("no/such.toml")).unwrap_err().to_string().starts_with("could not read the recipe no/")
     );

@@ -7,12 +7,13 @@ use minke_model::{Error, Result};
 
 use super::{Options, Setup, choices};
 use crate::checkpoint;
+use crate::corpus::Corpus;
 use crate::generate::Generator;
 use crate::learner::Learner;
 use crate::recipe::{Recipe, Stage};
 use crate::rollouts::Rollout;
 use crate::trial::{At, advance};
-use crate::{grpo, reference};
+use crate::{distil, grpo, reference};
 
 /// The rollouts of step `number` (from 1, over all stages) of the run in `options.directory`, whose recipe is `text`, judged
 /// and weighed. `heed` hears of each step that is trained again, and which one is the goal.
@@ -63,6 +64,9 @@ pub fn replay(
         if step == 0 {
             learner.reset_optimizer();
         }
+        if matches!(current, Stage::Distil(_)) && corpus.is_none() {
+            corpus = Some(Corpus::of(&distil::read(run, stage + 1)?, format, state.seed));
+        }
         if current.has_reference() && held.is_none() {
             let values = match (step, state.reference) {
                 (0, _) | (_, None) => learner.values.clone(),
@@ -78,8 +82,7 @@ pub fn replay(
                     stage + 1
                 )));
             };
-            let problems = grpo::problems(&**task, grpo, at.seed, number);
-            return Ok(grpo::sample(&mut generator, &learner, &problems, grpo, at.seed, number)?.0);
+            return Ok(grpo::sample(&mut generator, &learner, &**task, grpo, at.seed, number)?.0);
         }
         heed(at.number);
         advance(&mut learner, held.as_ref(), &mut generator, &mut corpus, &**task, format, current, at)?;
