@@ -54,7 +54,7 @@ enum Kind {
     /// Made from scratch: with the tokens of the thought's tags.
     Bare { think: u32, end_think: u32 },
     /// Published. Some templates open the thought themselves, at the end of the prompt.
-    Chat { template: ChatTemplate, settings: Settings, opened: bool },
+    Chat { template: Box<ChatTemplate>, settings: Settings, opened: bool },
 }
 
 /// A reward and why it was given.
@@ -96,7 +96,7 @@ impl Format {
             (Some(template), ..) => {
                 let settings = settings.unwrap_or_default();
                 let opened = render(&template, &settings, "?".into())?.trim_end().ends_with(THINK);
-                (Kind::Chat { template, settings, opened }, tokenizer.eos.clone())
+                (Kind::Chat { template: Box::new(template), settings, opened }, tokenizer.eos.clone())
             }
         };
         Ok(Format { tokenizer, kind, ends })

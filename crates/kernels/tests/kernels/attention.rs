@@ -280,7 +280,7 @@ pub fn shared_past(cpu: &Cpu) {
                 let pages = shared.chain(own_pages).collect();
                 spans.push(Span { rows: row..row + own, start: past, pages, past: Some(0) });
             }
-            let (out, d_qkv) = run(&spans, &[0..rows], true);
+            let (out, d_qkv) = run(&spans, &[0..past, past..rows], true);
             let stride = d_qkv.len() / rows;
             let mut sum = vec![0.0; past * stride];
             for (i, span) in spans[1..].iter().enumerate() {
