@@ -28,12 +28,15 @@ pub fn cases() -> Vec<Case> {
     let model = repository().join("golden/models/llama-chat");
     cases.push(refer("reference to a model that is not there", "smollm3"));
     cases.push(refer("reference to a directory that is no model", "empty").file("empty/notes.txt", ""));
-    cases.push(refer("reference to a model that has no tags for thoughts", "llama-chat").copy(&model, "llama-chat"));
+    let bare = refer("reference to a model with neither a chat template nor tokens for all tags", "llama-chat");
+    cases.push(bare.copy(&model, "llama-chat").with(|place| {
+        std::fs::remove_file(place.path("llama-chat/chat_template.jinja")).unwrap();
+    }));
     cases
 }
 
 /// What is wrong, and what is replaced in the smallest recipe to make it so.
-const REPLACEMENTS: [(&str, &str, &str); 46] = [
+const REPLACEMENTS: [(&str, &str, &str); 51] = [
     ("no version", "version = 1\n", ""),
     ("another version", "version = 1", "version = 2"),
     ("a version in words", "version = 1", "version = \"one\""),
@@ -84,4 +87,9 @@ const REPLACEMENTS: [(&str, &str, &str); 46] = [
     ("no held-out items", "items = 8", "items = 0"),
     ("no [eval]", "[eval]\nlevel = 2\nitems = 8\nsamples = 2\nmax_new_tokens = 24\n", ""),
     ("a checkpoint every 0 steps", "every = 2", "every = 0"),
+    ("a format for a model made from scratch", "[eval]", "[format]\n\n[eval]"),
+    ("two kinds of task", "name = \"chain_sum\"", "name = \"chain_sum\"\nfile = \"a.jsonl\""),
+    ("a file of problems that is not there", "name = \"chain_sum\"\ndigits = 1", "file = \"a.jsonl\""),
+    ("a program that is not there", "name = \"chain_sum\"\ndigits = 1", "command = [\"no-such-program\"]"),
+    ("momentum without Muon", "lr = 3e-3", "lr = 3e-3\nmomentum = 0.9"),
 ];
