@@ -9,7 +9,7 @@ round the programs run one after the other, in the other order every second roun
 """
 import argparse, os, re, subprocess
 
-from common import ROOT, beside, build, show, timed, watched, where, write
+from common import ROOT, beside, build, named, show, timed, watched, where, write
 
 
 def main():
@@ -53,7 +53,7 @@ def main():
     tables = {peer: beside(peer, rounds) for peer, _ in programs[:-1]}
     for peer, table in tables.items():
         show(peer, table)
-    write(a.out, where() | {"threads": a.threads, "tables": tables, "rounds": rounds})
+    write(a.out, where() | {"threads": a.threads, "tables": tables, "rounds": named(rounds)})
 
 
 if __name__ == "__main__":

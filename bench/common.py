@@ -85,6 +85,11 @@ def beside(peer, rounds):
     return rows
 
 
+def named(rounds):
+    """The same by files' names: where they lie is nobody's concern."""
+    return {os.path.basename(path): figures for path, figures in rounds.items()}
+
+
 def show(peer, table):
     """Prints what `beside` has made."""
     print(f"{'':34}{peer:>12}{'minke':>12}   ratio (of the same round)")

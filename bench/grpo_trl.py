@@ -4,7 +4,7 @@
 usage: bench/grpo_trl.py prompts FILE COUNT         countdown problems of reasoning-gym, as JSON lines
        bench/grpo_trl.py train MODEL FILE DTYPE STEPS    steps of TRL's trainer on them: their seconds, as a JSON line
 """
-import json, re, resource, sys, time
+import json, re, resource, sys, tempfile, time
 
 PROMPTS, SAMPLES, NEW, MICRO_BATCH = 4, 8, 128, 8
 # About a third of what a model writes ends so, and so is rewarded: nearly every group has something to say.
@@ -49,7 +49,7 @@ def train(model, path, dtype, steps):
                 self.lengths.append(logs["completions/mean_length"])
 
     settings = GRPOConfig(
-        output_dir="/tmp/grpo-trl", use_cpu=True, per_device_train_batch_size=MICRO_BATCH,
+        output_dir=tempfile.mkdtemp(), use_cpu=True, per_device_train_batch_size=MICRO_BATCH,
         gradient_accumulation_steps=PROMPTS * SAMPLES // MICRO_BATCH, num_generations=SAMPLES, max_completion_length=NEW, beta=0.0,
         learning_rate=1e-6, temperature=1.0, max_steps=int(steps), logging_steps=1, save_strategy="no", report_to=[],
         gradient_checkpointing=False, bf16=dtype == "bf16", disable_tqdm=True,

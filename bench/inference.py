@@ -11,7 +11,7 @@ replies a second. Nothing else should be running.
 """
 import argparse, os, subprocess, sys, time
 
-from common import ROOT, beside, build, run, show, timed, where, write
+from common import ROOT, beside, build, named, run, show, timed, where, write
 
 PROMPT = "Once upon a time"
 
@@ -84,7 +84,7 @@ def main():
             builds.add(figures["llama.cpp"].pop("build"))
             rounds[gguf].append(figures)
         # Kept after every round: what is interrupted is not lost.
-        write(a.out, where() | settings | {"llamacpp": sorted(builds), "table": beside("llama.cpp", rounds), "rounds": rounds})
+        write(a.out, where() | settings | {"llamacpp": sorted(builds), "table": beside("llama.cpp", rounds), "rounds": named(rounds)})
         print(f"round {i + 1} of {a.rounds}", file=sys.stderr)
     show("llama.cpp", beside("llama.cpp", rounds))
 
