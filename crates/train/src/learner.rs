@@ -215,7 +215,7 @@ impl<'a> Learner<'a> {
 
     /// One pass of a step: forward over `examples`, and backward from what `weigh` makes of the log-probabilities of the
     /// learnt tokens (in order; it returns the derivative of the loss by each of them). A leaf of the step's gradient is
-    /// [`PASSES`] of them, one added to the other.
+    /// eight of them, one added to the other.
     ///
     /// With `alpha` > 0 the sequence balance loss of every mixture of experts is learnt too.
     ///
