@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Whole GRPO steps beside TRL's, in turn: the same model, prompts, rewards and sizes.
 
-usage: bench/grpo.py MODEL PYTHON [--rounds 3] [--steps 3] [--threads 2] [--out FILE]
+usage: bench/grpo.py MODEL PYTHON [--rounds 3] [--steps 3] [--threads 2] [--dtypes f32,bf16] [--minke FILE]
+       [--out FILE]
 
 MODEL is a Hugging Face directory of SmolLM2-135M-Instruct, PYTHON an interpreter with torch, trl and reasoning-gym. A step samples
 8 completions of up to 128 tokens for each of 4 countdown prompts, and learns from them (4 prompts of about 140 tokens). Rewards
-look at a completion's last character, so that nearly every group has something to learn. TRL is tried in f32 and in bf16, in
+look at a completion's last character, so that nearly every group has something to learn. TRL is tried in each of the dtypes, in
 micro-batches of 8, and measured against in whichever is faster here. The first step of a run, which warms up, is left out.
 Nothing else should be running.
 """
@@ -64,9 +65,11 @@ def main():
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--steps", type=int, default=3)
     p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--minke", metavar="FILE", help="instead of building it")
+    p.add_argument("--dtypes", type=lambda text: text.split(","), default=["f32", "bf16"])
     p.add_argument("--out", default=os.path.join(ROOT, "bench/results/grpo.json"))
     a = p.parse_args()
-    minke = os.path.join(build("-p", "minke", "--bin", "minke"), "minke")
+    minke = a.minke or os.path.join(build("-p", "minke", "--bin", "minke"), "minke")
     peer = os.path.join(ROOT, "bench/grpo_trl.py")
     # A forced core type would slow torch down.
     env = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS")}
@@ -92,7 +95,7 @@ def main():
                     "completion_tokens": statistics.mean(step["rollouts"]["completion_tokens"] for step in steps),
                     "agreeing_groups": statistics.mean(step["rollouts"]["zero_variance"] for step in steps), "memory_gb": memory}
 
-        tried = {dtype: trl(dtype) for dtype in ("f32", "bf16")}
+        tried = {dtype: trl(dtype) for dtype in a.dtypes}
         best = min(tried, key=lambda dtype: tried[dtype]["step_s"])
         print(f"TRL: " + ", ".join(f"{dtype} {row['step_s']:.1f} s" for dtype, row in tried.items()), file=sys.stderr)
         rounds = []
