@@ -81,22 +81,14 @@ pub fn check(cpu: &Cpu, config: &Config, values: &[f32], seed: u32) -> Result<()
 #[cfg(test)]
 mod tests {
     use minke_kernels::Isa;
-    use minke_model::families::config_from_json;
-    use serde_json::json;
 
     use super::*;
     use crate::learner::initial_values;
+    use crate::learner::tests::mixture;
 
     #[test]
     fn sound_models_pass_and_a_tensor_without_a_gradient_is_named() {
-        let config = config_from_json(&json!({
-            "model_type": "deepseek_v3", "vocab_size": 40, "hidden_size": 32, "intermediate_size": 64,
-            "num_hidden_layers": 2, "num_attention_heads": 2, "kv_lora_rank": 16, "qk_nope_head_dim": 8,
-            "qk_rope_head_dim": 8, "v_head_dim": 8, "first_k_dense_replace": 1, "n_routed_experts": 4,
-            "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 16, "n_group": 1, "topk_group": 1,
-            "norm_topk_prob": true, "routed_scaling_factor": 1.0, "max_position_embeddings": 128,
-        }));
-        let config = config.unwrap();
+        let config = mixture();
         let cpu = Cpu::new(Isa::choose(None).unwrap(), 2);
         for (seed, deviation) in [(1, 0.02), (2, 0.2)] {
             let mut values = initial_values(&config, seed, deviation);

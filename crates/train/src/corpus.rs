@@ -8,7 +8,7 @@ use minke_kernels::random::Random;
 use crate::format::Format;
 use crate::recipe::{Sft, Share};
 use crate::rollouts::Rollout;
-use crate::tasks::{Demonstration, Item, Split, Style, Task};
+use crate::tasks::{Demonstration, Item, Style, Task, training_item};
 
 /// One demonstration.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,8 +43,7 @@ impl Corpus {
         let mut given = vec![0; mixture.len()];
         let examples = (0..examples).map(|i| {
             let mut random = Random::new(seed, [DRAW, i, 0]);
-            let level = levels[random.below(levels.len() as u32) as usize];
-            let item = task.sample(Split::Train, level, &mut random);
+            let item = training_item(task, levels, &mut random);
             let style = next_style(mixture, &mut given);
             let shown = task.demonstration(&item, style, &mut random);
             Example { item, style, shown }

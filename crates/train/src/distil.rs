@@ -14,7 +14,7 @@ use crate::format::Format;
 use crate::generate::{Ask, Drawing, Generator};
 use crate::recipe::Distil;
 use crate::rollouts::{self, Rollout};
-use crate::tasks::{Item, Split, Task};
+use crate::tasks::{Item, Task, training_item};
 
 /// First words of the random streams that problems and completions are drawn from.
 const PROBLEMS: u32 = 0x7472_6163;
@@ -46,8 +46,7 @@ pub fn sample(
     let problems: Vec<Item> = (0..stage.problems)
         .map(|problem| {
             let mut random = Random::new(u64::from(seed), [PROBLEMS, problem, 0]);
-            let level = stage.levels[random.below(stage.levels.len() as u32) as usize];
-            task.sample(Split::Train, level, &mut random)
+            training_item(task, &stage.levels, &mut random)
         })
         .collect();
     task.health()?;

@@ -128,12 +128,6 @@ impl Format {
         &self.ends
     }
 
-    /// Whether the chat template opens the thought itself. What the model writes then begins inside it; its text is given
-    /// the missing tag, so that such a template costs nobody their reward.
-    pub fn opens_thought(&self) -> bool {
-        matches!(self.kind, Kind::Chat { opened: true, .. })
-    }
-
     /// The tokens that a problem is put in.
     ///
     /// # Errors
@@ -162,7 +156,8 @@ impl Format {
         Ok(tokens)
     }
 
-    /// A completion's tokens as text. How a published model ends its turn is left out.
+    /// A completion's tokens as text. How a published model ends its turn is left out; where its template has opened the thought,
+    /// the missing tag is put before it, so that such a template costs nobody their reward.
     ///
     /// # Errors
     /// When the tokenizer's own decoder fails.
@@ -394,7 +389,7 @@ mod tests {
         let shown = |thought: &str| Demonstration { thought: thought.into(), answer: "7".into() };
         for (opens, think) in [(false, true), (true, true), (false, false), (true, false)] {
             let (task, item, format) = chat(opens, Settings { think, ..Settings::default() });
-            assert_eq!(format.opens_thought(), opens);
+            assert!(matches!(format.kind, Kind::Chat { opened, .. } if opened == opens));
             for (thought, tokens) in [("3+4=7", 5), ("", 0)] {
                 let completion = format.completion(&shown(thought)).unwrap();
                 assert!(format.ends().contains(completion.last().unwrap()));

@@ -15,7 +15,7 @@ use crate::loss::{Tokens, Totals, token_losses};
 use crate::progress::RolloutMetrics;
 use crate::recipe::Grpo;
 use crate::rollouts::Rollout;
-use crate::tasks::{Item, Split, Task};
+use crate::tasks::{Item, Task, training_item};
 
 /// First word of the random streams that prompts are drawn from.
 const PROMPTS: u32 = 0x6772_706f;
@@ -50,8 +50,7 @@ pub fn sample(
 ) -> Result<(Vec<Rollout>, f64)> {
     let draw = |prompt: u32| {
         let mut random = Random::new(u64::from(seed), [PROMPTS, step as u32, prompt]);
-        let level = stage.levels[random.below(stage.levels.len() as u32) as usize];
-        (prompt, task.sample(Split::Train, level, &mut random))
+        (prompt, training_item(task, &stage.levels, &mut random))
     };
     let drawing = Drawing { seed, temperature: stage.temperature, limit: stage.max_new_tokens as usize };
     let (mut rollouts, mut entropy): (Vec<Rollout>, f64) = (Vec::new(), 0.0);

@@ -328,7 +328,7 @@ impl<'a> Learner<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::convert::Infallible;
 
     use minke_kernels::Isa;
@@ -336,6 +336,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// A mixture of experts with latent attention, of the smallest sizes.
+    pub fn mixture() -> Config {
+        let json = json!({
+            "model_type": "deepseek_v3", "vocab_size": 40, "hidden_size": 32, "intermediate_size": 64,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "kv_lora_rank": 16, "qk_nope_head_dim": 8,
+            "qk_rope_head_dim": 8, "v_head_dim": 8, "first_k_dense_replace": 1, "n_routed_experts": 4,
+            "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 16, "n_group": 1, "topk_group": 1,
+            "norm_topk_prob": true, "routed_scaling_factor": 1.0, "max_position_embeddings": 128,
+        });
+        config_from_json(&json).unwrap()
+    }
 
     /// Log-probabilities of the examples' learnt tokens, and the gradient of a weighted sum of them, in passes of `size`
     /// examples.
@@ -361,15 +373,7 @@ mod tests {
             "model_type": "llama", "vocab_size": 40, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
             "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "tie_word_embeddings": true,
         });
-        let deepseek = json!({
-            "model_type": "deepseek_v3", "vocab_size": 40, "hidden_size": 32, "intermediate_size": 64,
-            "num_hidden_layers": 2, "num_attention_heads": 2, "kv_lora_rank": 16, "qk_nope_head_dim": 8,
-            "qk_rope_head_dim": 8, "v_head_dim": 8, "first_k_dense_replace": 1, "n_routed_experts": 4,
-            "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 16, "n_group": 1, "topk_group": 1,
-            "norm_topk_prob": true, "routed_scaling_factor": 1.0, "max_position_embeddings": 128,
-        });
-        for json in [llama, deepseek] {
-            let config = config_from_json(&json).unwrap();
+        for config in [config_from_json(&llama).unwrap(), mixture()] {
             let mut random = Random::new(5, [0; 3]);
             let mut tokens = |count: usize| (0..count).map(|_| random.below(40)).collect::<Vec<u32>>();
             let mut examples = Vec::new();

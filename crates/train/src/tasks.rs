@@ -167,6 +167,12 @@ pub struct Demonstration {
     pub answer: String,
 }
 
+/// A problem to learn from, of one of `levels`, each equally likely.
+pub fn training_item(task: &dyn Task, levels: &[u32], random: &mut Random) -> Item {
+    let level = levels[random.below(levels.len() as u32) as usize];
+    task.sample(Split::Train, level, random)
+}
+
 /// Up to `count` different held-out problems of a level, fewer where the level hasn't as many. They are the same for
 /// every run of the same task, so that results can be compared.
 pub fn held_out_items(task: &dyn Task, level: u32, count: usize) -> Vec<Item> {
