@@ -10,7 +10,7 @@ use crate::blocks::rows_per_task;
 use crate::cpu::Cpu;
 use crate::gemm::{Job, Mode, Operand, gemm};
 use crate::math;
-use crate::matrix::Matrix;
+use crate::matrix::{Dtype, Matrix, Packing};
 use crate::view::View;
 
 /// Logits of a row that are held at once.
@@ -140,7 +140,7 @@ pub fn log_prob(
 ///
 /// `d_logit[j] = d_log_prob * inverse_temperature * (1[j = target] - p[j])`, computed again chunk by chunk. `d_hidden`
 /// (rows by inputs) and `d_head` (vocabulary by inputs) gain their gradients, the latter row after row. `head_rows` is
-/// the head's weight as it was packed, vocabulary by inputs. A block of 256 rows without a gradient costs nothing.
+/// the head's weight as it was packed, vocabulary by inputs; products are in the head's own dtype. A block of 256 rows without a gradient costs nothing.
 pub fn log_prob_backward(
     cpu: &Cpu,
     head: &Matrix,
@@ -159,21 +159,23 @@ pub fn log_prob_backward(
     assert_eq!((head_rows.rows(), head_rows.cols()), (vocabulary, inputs), "the head's rows");
     assert_eq!((d_hidden.len(), d_head.len()), (rows * inputs, vocabulary * inputs), "gradients of {rows} rows");
     assert_targets(targets, vocabulary);
+    let dtype = match head.packing() {
+        Packing::Dense(dtype) => dtype,
+        Packing::Quantized(_) => Dtype::F32,
+    };
+    let blocks = row_blocks(rows).filter(|&(start, n)| d_log_prob[start..][..n].iter().any(|&d| d != 0.0));
+    let packed = |(start, n)| (start, n, Matrix::pack(cpu, dtype, hidden.rows_from(start, n).t()));
+    let blocks: Vec<(usize, usize, Matrix)> = blocks.map(packed).collect();
     let mut logits = Logits::new(rows, vocabulary);
-    for (start, n) in row_blocks(rows) {
-        let d_log_prob = &d_log_prob[start..][..n];
-        if d_log_prob.iter().all(|&d| d == 0.0) {
-            continue;
-        }
-        let (hidden, targets, lse) = (hidden.rows_from(start, n), &targets[start..][..n], &lse[start..][..n]);
-        let d_hidden = &mut d_hidden[start * inputs..][..n * inputs];
-        for columns in vocabulary_chunks(vocabulary) {
-            let width = columns.len();
-            let logits = logits.fill(cpu, head, hidden, &columns);
+    for columns in vocabulary_chunks(vocabulary) {
+        let width = columns.len();
+        let weight = Matrix::pack(cpu, dtype, head_rows.rows_from(columns.start, width).t());
+        for &(start, n, ref packed) in &blocks {
+            let logits = logits.fill(cpu, head, hidden.rows_from(start, n), &columns);
             let block = rows_per_task(n, width * COST);
             cpu.pool().chunks_mut(logits, block * width, |i, logits| {
                 for (r, logits) in logits.chunks_exact_mut(width).enumerate() {
-                    let r = i * block + r;
+                    let r = start + i * block + r;
                     let d = d_log_prob[r] * inverse_temperature;
                     // SAFETY: the length is the slice's own.
                     unsafe { (cpu.kernels.exp_scaled)(width, inverse_temperature, lse[r], -d, logits.as_mut_ptr()) };
@@ -183,9 +185,10 @@ pub fn log_prob_backward(
                 }
             });
             let d_logits = View::new(logits, n, width);
-            let weight = Operand::View(head_rows.rows_from(columns.start, width));
-            gemm(cpu, d_hidden, inputs, Mode::Add, &[Job { a: d_logits, b: weight, row: 0, col: 0 }]);
-            let job = Job { a: d_logits.t(), b: Operand::View(hidden), row: columns.start, col: 0 };
+            let d_hidden = &mut d_hidden[start * inputs..][..n * inputs];
+            let job = Job { a: d_logits, b: Operand::Packed(&weight), row: 0, col: 0 };
+            gemm(cpu, d_hidden, inputs, Mode::Add, &[job]);
+            let job = Job { a: d_logits.t(), b: Operand::Packed(packed), row: columns.start, col: 0 };
             gemm(cpu, d_head, inputs, Mode::Add, &[job]);
         }
     }

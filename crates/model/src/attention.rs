@@ -307,22 +307,24 @@ impl Latent {
         let value_rows =
             |h: usize| View::new(&kv_up[(h * (nope + value) + nope) * latent..][..value * latent], value, latent);
 
+        let pack = |b: View<'_>| Matrix::pack(cpu, self.output.dtype(), b.t());
+
         // Out of the latent space.
         self.output.backward_weight(cpu, d_x, View::new(&a.values, rows, heads * value), gradient);
         let mut d_values = cpu.scratch(rows * heads * value);
         self.output.backward_input(cpu, values, d_x, Mode::Set, &mut d_values);
         let d_value = |h: usize| View::columns(&d_values, rows, heads * value, h * value, value);
         let mut d_out = cpu.scratch(rows * heads * latent);
+        let packed: Vec<Matrix> = (0..heads).map(|h| pack(value_rows(h))).collect();
         let jobs: Vec<Job<'_>> = (0..heads)
-            .map(|h| Job { a: d_value(h), b: Operand::View(value_rows(h)), row: 0, col: h * latent })
+            .map(|h| Job { a: d_value(h), b: Operand::Packed(&packed[h]), row: 0, col: h * latent })
             .collect();
         gemm(cpu, &mut d_out, heads * latent, Mode::Set, &jobs);
         let d_kv_up = &mut gradient[self.kv_up.at..][..heads * (nope + value) * latent];
+        let out = |h: usize| View::columns(&a.out, rows, heads * latent, h * latent, latent);
+        let packed: Vec<Matrix> = (0..heads).map(|h| pack(out(h))).collect();
         let jobs: Vec<Job<'_>> = (0..heads)
-            .map(|h| {
-                let out = View::columns(&a.out, rows, heads * latent, h * latent, latent);
-                Job { a: d_value(h).t(), b: Operand::View(out), row: h * (nope + value) + nope, col: 0 }
-            })
+            .map(|h| Job { a: d_value(h).t(), b: Operand::Packed(&packed[h]), row: h * (nope + value) + nope, col: 0 })
             .collect();
         gemm(cpu, d_kv_up, latent, Mode::Add, &jobs);
 
@@ -336,18 +338,20 @@ impl Latent {
         // Queries into the latent space.
         let (queries, stride) = self.query(a);
         let d_absorbed = |h: usize| View::columns(&d_qkv, rows, width, h * key, latent);
+        let packed: Vec<Matrix> = (0..heads).map(|h| pack(d_absorbed(h))).collect();
         let jobs: Vec<Job<'_>> = (0..heads)
             .map(|h| {
                 let nope = View::columns(queries, rows, stride, h * head, nope);
-                Job { a: nope.t(), b: Operand::View(d_absorbed(h)), row: h * (widths.nope + value), col: 0 }
+                Job { a: nope.t(), b: Operand::Packed(&packed[h]), row: h * (widths.nope + value), col: 0 }
             })
             .collect();
         gemm(cpu, d_kv_up, latent, Mode::Add, &jobs);
         let mut d_down = cpu.scratch(rows * down);
         let mut d_query = cpu.scratch(if self.query.is_some() { rows * heads * head } else { 0 });
         let into = if self.query.is_some() { &mut d_query } else { &mut d_down };
+        let packed: Vec<Matrix> = (0..heads).map(|h| pack(key_rows(h).t())).collect();
         let jobs: Vec<Job<'_>> = (0..heads)
-            .map(|h| Job { a: d_absorbed(h), b: Operand::View(key_rows(h).t()), row: 0, col: h * head })
+            .map(|h| Job { a: d_absorbed(h), b: Operand::Packed(&packed[h]), row: 0, col: h * head })
             .collect();
         gemm(cpu, into, stride, Mode::Set, &jobs);
         let from = (&*d_qkv, Heads { row: width, head: key, offset: latent });

@@ -5,7 +5,7 @@ use std::ops::Range;
 use minke_kernels::elementwise::{combine, combine_backward, gather_rows, scatter_rows_add, swiglu, swiglu_backward};
 use minke_kernels::gemm::{Job, Mode, Operand, gemm};
 use minke_kernels::router::{Router, Scoring, balance, route, route_backward};
-use minke_kernels::{Buffer, Cpu, Dtype, View};
+use minke_kernels::{Buffer, Cpu, Dtype, Matrix, View};
 
 use crate::config::{Config, Experts};
 use crate::error::Result;
@@ -228,9 +228,15 @@ impl Mixture {
         input: View<'a>,
         products: impl Fn(&'a Gated, View<'a>, usize) -> I,
     ) -> Vec<Job<'a>> {
-        let busy = self.experts.iter().zip(&sorted.places).filter(|(_, places)| !places.is_empty());
-        busy.flat_map(|(expert, places)| products(expert, input.rows_from(places.start, places.len()), places.start))
-            .collect()
+        let products = |(expert, places): (&'a Gated, &Range<usize>)| {
+            products(expert, input.rows_from(places.start, places.len()), places.start)
+        };
+        self.busy(sorted).flat_map(products).collect()
+    }
+
+    /// Experts that were chosen, and their rows.
+    fn busy<'a, 's>(&'a self, sorted: &'s Sorted) -> impl Iterator<Item = (&'a Gated, &'s Range<usize>)> + Clone {
+        self.experts.iter().zip(&sorted.places).filter(|(_, places)| !places.is_empty())
     }
 
     fn forward(&self, cpu: &Cpu, normed: View<'_>, a: &mut FeedForwardActivations, x: &mut [f32]) {
@@ -285,9 +291,7 @@ impl Mixture {
         combine_backward(cpu, d_rows, hidden, &a.routed_out, &sorted.slots, &a.weights, &mut d_out, &mut d_weights);
         let d_out = View::new(&d_out, places, hidden);
         let mut d_inner = cpu.scratch(places * width);
-        let jobs =
-            self.jobs(sorted, d_out, |e, a, row| [Job { a, b: Operand::View(e.down.rows(values)), row, col: 0 }]);
-        gemm(cpu, &mut d_inner, width, Mode::Set, &jobs);
+        self.backward_inputs(cpu, values, sorted, d_out, |e| &e.down, &mut d_inner);
         let inner = View::new(&a.routed.inner, places, width);
         self.backward_weights(cpu, sorted, d_out, inner, |e| &e.down, gradient);
 
@@ -295,9 +299,7 @@ impl Mixture {
         swiglu_backward(cpu, &a.routed.gate_up, width, &d_inner, &mut d_gate_up);
         let d_gate_up = View::new(&d_gate_up, places, 2 * width);
         let mut d_gathered = cpu.scratch(places * hidden);
-        let jobs = self
-            .jobs(sorted, d_gate_up, |e, a, row| [Job { a, b: Operand::View(e.gate_up.rows(values)), row, col: 0 }]);
-        gemm(cpu, &mut d_gathered, hidden, Mode::Set, &jobs);
+        self.backward_inputs(cpu, values, sorted, d_gate_up, |e| &e.gate_up, &mut d_gathered);
         let gathered = View::new(&a.gathered, places, hidden);
         self.backward_weights(cpu, sorted, d_gate_up, gathered, |e| &e.gate_up, gradient);
 
@@ -317,6 +319,25 @@ impl Mixture {
         loss
     }
 
+    /// dx = dy W for one weight of every expert, each over its own rows.
+    fn backward_inputs(
+        &self,
+        cpu: &Cpu,
+        values: &[f32],
+        sorted: &Sorted,
+        dy: View<'_>,
+        weight: impl Fn(&Gated) -> &Weight,
+        dx: &mut [f32],
+    ) {
+        let busy = self.busy(sorted);
+        let packed: Vec<Matrix> = busy.clone().map(|(e, _)| weight(e).pack_transposed(cpu, values)).collect();
+        let jobs = busy.zip(&packed).map(|((_, places), matrix)| {
+            let a = dy.rows_from(places.start, places.len());
+            Job { a, b: Operand::Packed(matrix), row: places.start, col: 0 }
+        });
+        gemm(cpu, dx, weight(&self.experts[0]).inputs(), Mode::Set, &jobs.collect::<Vec<_>>());
+    }
+
     /// dW += dyᵀ x for one weight of every expert, each over its own rows.
     fn backward_weights(
         &self,
@@ -329,16 +350,18 @@ impl Mixture {
     ) {
         let stride = x.cols();
         let first = weight(&self.experts[0]).at();
-        let busy = self.experts.iter().zip(&sorted.places).filter(|(_, places)| !places.is_empty());
-        let jobs: Vec<Job<'_>> = busy
-            .map(|(expert, places)| Job {
-                a: dy.rows_from(places.start, places.len()).t(),
-                b: Operand::View(x.rows_from(places.start, places.len())),
-                // Experts lie 3 * hidden * width apart, a whole number of rows.
-                row: (weight(expert).at() - first) / stride,
-                col: 0,
-            })
-            .collect();
-        gemm(cpu, &mut gradient[first..], stride, Mode::Add, &jobs);
+        let busy = self.busy(sorted);
+        let pack = |(expert, places): (&Gated, &Range<usize>)| {
+            Matrix::pack(cpu, weight(expert).dtype(), x.rows_from(places.start, places.len()).t())
+        };
+        let packed: Vec<Matrix> = busy.clone().map(pack).collect();
+        let jobs = busy.zip(&packed).map(|((expert, places), matrix)| Job {
+            a: dy.rows_from(places.start, places.len()).t(),
+            b: Operand::Packed(matrix),
+            // Experts lie 3 * hidden * width apart, a whole number of rows.
+            row: (weight(expert).at() - first) / stride,
+            col: 0,
+        });
+        gemm(cpu, &mut gradient[first..], stride, Mode::Add, &jobs.collect::<Vec<_>>());
     }
 }

@@ -232,29 +232,29 @@ impl Weight {
         }
     }
 
+    /// What the backward pass multiplies in: the dtype of the forward one.
+    pub fn dtype(&self) -> Dtype {
+        self.precision.dtype(DataType::F32)
+    }
+
     /// dW += dyᵀ x
     pub fn backward_weight(&self, cpu: &Cpu, dy: View<'_>, x: View<'_>, gradient: &mut [f32]) {
         let (outputs, inputs) = (self.outputs, self.inputs);
         let gradient = &mut gradient[self.at..self.at + outputs * inputs];
-        self.backward(cpu, dy.t(), x, Mode::Add, gradient);
+        let packed = Matrix::pack(cpu, self.dtype(), x.t());
+        let job = Job { a: dy.t(), b: Operand::Packed(&packed), row: 0, col: 0 };
+        gemm(cpu, gradient, inputs, Mode::Add, &[job]);
     }
 
     /// dx (=, +=) dy W
     pub fn backward_input(&self, cpu: &Cpu, values: &[f32], dy: View<'_>, mode: Mode, dx: &mut [f32]) {
-        self.backward(cpu, dy, self.rows(values), mode, dx);
+        let packed = self.pack_transposed(cpu, values);
+        gemm(cpu, dx, self.inputs, mode, &[Job { a: dy, b: Operand::Packed(&packed), row: 0, col: 0 }]);
     }
 
-    /// A product of the backward pass, in the dtype of the forward one.
-    fn backward(&self, cpu: &Cpu, a: View<'_>, b: View<'_>, mode: Mode, out: &mut [f32]) {
-        let packed;
-        let operand = match self.precision.dtype(DataType::F32) {
-            Dtype::F32 => Operand::View(b),
-            Dtype::Bf16 => {
-                packed = Matrix::pack(cpu, Dtype::Bf16, b.t());
-                Operand::Packed(&packed)
-            }
-        };
-        gemm(cpu, out, b.cols(), mode, &[Job { a, b: operand, row: 0, col: 0 }]);
+    /// Its numbers in an arena, packed for products dy W.
+    pub fn pack_transposed(&self, cpu: &Cpu, values: &[f32]) -> Matrix {
+        Matrix::pack(cpu, self.dtype(), self.rows(values).t())
     }
 }
 
