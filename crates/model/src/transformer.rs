@@ -38,7 +38,7 @@ pub struct Transformer {
 
 /// Where tokens' vectors are read from.
 enum Embedding {
-    /// Numbers that a gradient moves.
+    /// Numbers that a gradient moves, of a table of their own.
     Values(Vector),
     /// A table as it is stored.
     Table(Weight),
@@ -154,16 +154,18 @@ impl Transformer {
     fn fill(&mut self, cpu: &Cpu, source: Source<'_>) -> Result<()> {
         let mut reader = Reader::new(source, &self.parameters);
         match source {
-            Source::Arena(values) => {
+            Source::Arena(_) if self.config.tied_embeddings => {
+                // Read in the bits of the products, as a stored model of that type is.
+                self.head.fill(cpu, &mut reader, 1)?;
+                self.embedding = Embedding::Head;
+            }
+            Source::Arena(_) => {
                 // The table of the step before is written over.
                 let mut table = match std::mem::replace(&mut self.embedding, Embedding::Head) {
                     Embedding::Values(table) => table,
                     Embedding::Table(_) | Embedding::Head => Vector::default(),
                 };
                 table.fill(&mut reader, 1)?;
-                if self.config.tied_embeddings {
-                    self.head.fill(cpu, &mut Reader::new(Source::Arena(values), &self.parameters), 1)?;
-                }
                 self.embedding = Embedding::Values(table);
             }
             Source::Checkpoint(_) | Source::Packed(..) => {
@@ -339,10 +341,12 @@ impl Transformer {
             let (inv, d_weight) = (&a.attention_inv_rms, weight.gradient(gradient));
             rms_norm_backward(cpu, x, &weight.values, inv, &d_normed, &mut d_x, hidden, true, d_weight);
         }
-        let Embedding::Values(table) = &self.embedding else {
-            panic!("backward of a model that was not made from an arena")
+        let d_table = match &self.embedding {
+            Embedding::Values(table) => table.gradient(gradient),
+            Embedding::Head => &mut gradient[self.head_range()],
+            Embedding::Table(_) => panic!("backward of a model that was not made from an arena"),
         };
-        scatter_add(cpu, &batch.tokens, &d_x, table.gradient(gradient));
+        scatter_add(cpu, &batch.tokens, &d_x, d_table);
         loss
     }
 }

@@ -67,6 +67,11 @@ impl<'a> Generator<'a> {
         (self.drafter, self.predictor) = (drafter, predictor);
     }
 
+    /// Gives back the memory of keys and values, which whoever learns next can use.
+    pub fn rest(&mut self) {
+        self.engine = None;
+    }
+
     /// Completes every ask.
     ///
     /// # Errors

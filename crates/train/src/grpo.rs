@@ -74,6 +74,7 @@ pub fn sample(
             break;
         }
     }
+    generator.rest();
     let rewards: Vec<f32> = rollouts.iter().map(|rollout| rollout.reward).collect();
     let advantages = advantages(&rewards, stage.samples as usize, stage.scale);
     rollouts.iter_mut().zip(advantages).for_each(|(rollout, advantage)| rollout.advantage = advantage);
@@ -138,6 +139,7 @@ pub fn learn(
                 let new: Vec<f32> = log_probs.iter().map(|row| row.log_prob).collect();
                 if pass == 0 {
                     check(&new, &group.old, group.prompt)?;
+                    metrics.compared += new.len() as u64;
                 }
                 let losses = token_losses(&stage.objective, totals, group.tokens(&new));
                 if pass == 0 {

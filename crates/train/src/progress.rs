@@ -81,6 +81,9 @@ pub struct RolloutMetrics {
     pub clipped_low: f64,
     /// Fraction of tokens stopped by the clip above.
     pub clipped_high: f64,
+    /// Tokens whose log-probability was, before the first update, compared with the one recorded at sampling, to the bit.
+    #[serde(default)]
+    pub compared: u64,
     /// Mean of the tokens' estimated Kullback–Leibler divergence from the reference, in nats and before the first update;
     /// where the stage has a reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,6 +109,7 @@ impl RolloutMetrics {
             entropy: 0.0,
             clipped_low: 0.0,
             clipped_high: 0.0,
+            compared: 0,
             kl: None,
         }
     }
