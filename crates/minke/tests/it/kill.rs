@@ -15,20 +15,37 @@ use serde_json::Value;
 
 use crate::{Place, replaced, said, tiny};
 
-/// Kills of a run before it may come to its end.
-const KILLS: usize = 10;
-/// Kills of them that must have found it alive.
-const AT_LEAST: usize = 8;
+/// Kills of a run before it may come to its end: `MINKE_KILLS`, a multiple of ten; runs are that much longer.
+static KILLS: LazyLock<usize> = LazyLock::new(|| match std::env::var("MINKE_KILLS") {
+    Ok(text) => {
+        text.parse().ok().filter(|kills| *kills > 0 && kills % 10 == 0).expect("MINKE_KILLS: a multiple of ten")
+    }
+    Err(_) => 10,
+});
 /// The command that begins the run, and the one that goes on with it.
 const BEGIN: [&str; 4] = ["train", "a.toml", "--out", "run"];
 const RESUME: [&str; 3] = ["train", "run", "--resume"];
 
 /// The smallest recipe, with more to do: long enough to be hit, with a checkpoint at every other moment.
 fn recipe() -> String {
-    let recipe = replaced(&tiny(), "steps = 6", "steps = 40");
-    let recipe = replaced(&recipe, "steps = 4\nprompts = 4\nsamples = 4", "steps = 32\nprompts = 8\nsamples = 8");
+    let more = |steps: usize| steps * *KILLS / 10;
+    let recipe = replaced(&tiny(), "steps = 6", &format!("steps = {}", more(40)));
+    let rewarded = format!("steps = {}\nprompts = 8\nsamples = 8", more(32));
+    let recipe = replaced(&recipe, "steps = 4\nprompts = 4\nsamples = 4", &rewarded);
     let recipe = replaced(&recipe, "items = 8\nsamples = 2", "items = 64\nsamples = 4");
     replaced(&recipe, "every = 2", "every = 3")
+}
+
+/// The same with all that a run may have to remember: what it wrote to learn from, and the model that it is held to.
+fn remembering() -> String {
+    let distil = "[[stage]]\nkind = \"distil\"\nteacher = \"self\"\nsteps = 6\nbatch = 4\nproblems = 64\nmax_new_tokens = 24\n\
+                  level = [1, 2]\nlr = 1e-4\n\n";
+    let recipe = replaced(&recipe(), "[[stage]]\nkind = \"grpo\"", &format!("{distil}[[stage]]\nkind = \"grpo\""));
+    replaced(
+        &recipe,
+        "loss = \"dr_grpo\"",
+        "loss = \"cispo\"\nkl = 0.05\nrefills = 1\nupdates = 2\noptimizer = \"muon\"",
+    )
 }
 
 /// What a run leaves that must be the same however it came about.
@@ -79,19 +96,30 @@ fn without_time(line: &str) -> String {
     format!("{metrics}\n")
 }
 
-/// A run that nobody interrupted, and how long it took.
-static WHOLE: LazyLock<(Outcome, Duration)> = LazyLock::new(|| {
-    let place = place();
-    let start = Instant::now();
-    place.run(&BEGIN);
-    let outcome = Outcome::of(&place);
-    assert_eq!((outcome.metrics.lines().count(), outcome.rollouts.len()), (72, 32));
-    (outcome, start.elapsed())
-});
+/// A run that nobody interrupted.
+struct Whole {
+    recipe: String,
+    outcome: Outcome,
+    time: Duration,
+}
 
-fn place() -> Place {
+static WHOLE: LazyLock<Whole> = LazyLock::new(|| Whole::of(recipe()));
+
+impl Whole {
+    fn of(recipe: String) -> Whole {
+        let place = place(&recipe);
+        let start = Instant::now();
+        place.run(&BEGIN);
+        let outcome = Outcome::of(&place);
+        assert_eq!(outcome.rollouts.len(), 32 * *KILLS / 10);
+        assert!(outcome.metrics.lines().count() >= 72 * *KILLS / 10);
+        Whole { recipe, outcome, time: start.elapsed() }
+    }
+}
+
+fn place(recipe: &str) -> Place {
     let place = Place::new();
-    place.write("a.toml", recipe());
+    place.write("a.toml", recipe);
     place
 }
 
@@ -114,13 +142,14 @@ fn half_written(directory: &Path) -> Vec<(OsString, SystemTime)> {
 }
 
 /// Kills the run again and again, at moments that the seed decides, and then lets it come to its end.
-fn killed(seed: u64, control: bool) -> Place {
-    let (expected, whole) = &*WHOLE;
-    let place = place();
+fn killed(seed: u64, control: bool, whole: &Whole) -> Place {
+    let kills = *KILLS;
+    let place = place(&whole.recipe);
     let mut random = Random::new(seed, [0; 3]);
     let (mut landed, mut halves) = (0, 0);
-    let whole = if control { *whole * 2 } else { *whole };
-    for kill in 0..KILLS {
+    // On average half of this goes by until a kill, so that something is left for the end.
+    let between = whole.time * if control { 2 } else { 1 } / 8 * 10 / kills as u32;
+    for kill in 0..kills {
         // Some at any moment, the others in the middle of writing.
         let part = place.path(["run/checkpoints", "run/rollouts", "run"][kill % 3]);
         let before = half_written(&part);
@@ -132,10 +161,9 @@ fn killed(seed: u64, control: bool) -> Place {
             BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
             assert!(said.contains("kept in run"), "kill {kill}: {said}");
         }
-        // On average a sixteenth of the run, so that ten of them leave something for the end.
-        sleep(whole.mul_f64(f64::from(random.below(1000)) / 8000.0));
+        sleep(between.mul_f64(f64::from(random.below(1000)) / 1000.0));
         let begin = Instant::now();
-        while kill % 3 < 2 && begin.elapsed() < whole / 8 && !is_writing() && child.try_wait().unwrap().is_none() {
+        while kill % 3 < 2 && begin.elapsed() < between && !is_writing() && child.try_wait().unwrap().is_none() {
             sleep(Duration::from_micros(50));
         }
         landed += usize::from(child.try_wait().unwrap().is_none());
@@ -144,14 +172,14 @@ fn killed(seed: u64, control: bool) -> Place {
         assert!(output.status.success() || output.status.code().is_none(), "kill {kill}: {}", said(&output));
         halves += usize::from(is_writing());
     }
-    eprintln!("seed {seed}: {landed} of {KILLS} kills landed, {halves} of them in the middle of writing");
+    eprintln!("seed {seed}: {landed} of {kills} kills landed, {halves} of them in the middle of writing");
     assert!(
-        landed >= AT_LEAST && halves > 0,
-        "{landed} of {KILLS} kills found the run alive, {halves} found it writing"
+        landed >= kills * 8 / 10 && halves > 0,
+        "{landed} of {kills} kills found the run alive, {halves} found it writing"
     );
     let output = start(&place, 2, control).wait_with_output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
-    Outcome::of(&place).check(expected, &format!("seed {seed}, {landed} kills"));
+    Outcome::of(&place).check(&whole.outcome, &format!("seed {seed}, {landed} kills"));
     for name in ["run/report.json", "run/report.md", "run/curves.svg"] {
         assert!(place.path(name).exists(), "{name}");
     }
@@ -160,12 +188,17 @@ fn killed(seed: u64, control: bool) -> Place {
 
 #[test]
 fn kills_change_nothing() {
-    killed(1, false);
+    killed(1, false, &WHOLE);
+}
+
+#[test]
+fn kills_change_nothing_of_what_is_remembered() {
+    killed(3, false, &Whole::of(remembering()));
 }
 
 #[test]
 fn kills_change_nothing_where_a_control_follows() {
-    let place = killed(2, true);
+    let place = killed(2, true, &WHOLE);
     // How many steps it has is decided by the clock, but only once.
     let report: Value = serde_json::from_slice(&place.read("run/report.json")).unwrap();
     let metrics = String::from_utf8(place.read("run/control/metrics.jsonl")).unwrap();
@@ -176,9 +209,9 @@ fn kills_change_nothing_where_a_control_follows() {
 #[test]
 fn threads_change_nothing() {
     for threads in ["1", "2"] {
-        let place = place();
+        let place = place(&WHOLE.recipe);
         crate::printed(place.minke(&BEGIN).env("MINKE_THREADS", threads));
-        Outcome::of(&place).check(&WHOLE.0, &format!("{threads} threads"));
+        Outcome::of(&place).check(&WHOLE.outcome, &format!("{threads} threads"));
     }
 }
 
@@ -197,7 +230,7 @@ fn signalled(place: &Place, signal: &str, steps: usize) -> Output {
 
 #[test]
 fn a_stopped_run_says_how_to_go_on() {
-    let place = place();
+    let place = place(&WHOLE.recipe);
     for (signal, steps) in [("-TERM", 5), ("-INT", 48)] {
         let output = signalled(&place, signal, steps);
         let said = said(&output);
@@ -205,7 +238,7 @@ fn a_stopped_run_says_how_to_go_on() {
         let last = said.lines().last().unwrap_or_default();
         let (stopped, rest) = last.split_once(", and saved; go on with `minke ").unwrap_or_else(|| panic!("{said}"));
         let step: usize = stopped.strip_prefix("minke: stopped after step ").unwrap().parse().unwrap();
-        assert!((steps..72).contains(&step), "{said}");
+        assert!((steps..72 * *KILLS / 10).contains(&step), "{said}");
         let command: Vec<&str> = rest.strip_suffix('`').unwrap().split(' ').collect();
         assert_eq!(command, RESUME);
         // Everything up to there was kept.
@@ -213,13 +246,13 @@ fn a_stopped_run_says_how_to_go_on() {
         assert!(place.path(&name).exists(), "{name}");
     }
     place.run(&RESUME);
-    Outcome::of(&place).check(&WHOLE.0, "two signals");
+    Outcome::of(&place).check(&WHOLE.outcome, "two signals");
 }
 
 /// The second of two signals that come at once ends the process, as it should, and still nothing is lost.
 #[test]
 fn an_impatient_end_is_no_worse_than_a_kill() {
-    let place = place();
+    let place = place(&WHOLE.recipe);
     let mut child = start(&place, 1, false);
     let begin = Instant::now();
     while !place.path("run/checkpoints/000003").exists() {
@@ -233,5 +266,5 @@ fn an_impatient_end_is_no_worse_than_a_kill() {
     let output = child.wait_with_output().unwrap();
     assert!(matches!(output.status.code(), Some(75 | 130)), "{}: {}", output.status, said(&output));
     place.run(&RESUME);
-    Outcome::of(&place).check(&WHOLE.0, "Ctrl-C twice");
+    Outcome::of(&place).check(&WHOLE.outcome, "Ctrl-C twice");
 }
