@@ -98,9 +98,10 @@ impl Program {
     /// How a program ended whose output has ended.
     fn end(&mut self) -> String {
         let mut status = None;
-        for _ in 0..20 {
+        for _ in 0..50 {
             status = self.child.try_wait().ok().flatten();
-            if status.is_some() {
+            // Whoever reads its complaints lets go of them at their end.
+            if status.is_some() && Arc::strong_count(&self.complaints) == 1 {
                 break;
             }
             thread::sleep(Duration::from_millis(10));
