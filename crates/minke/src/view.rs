@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use minke_kernels::Cpu;
 use minke_train::Recipe;
+use minke_train::evaluation::Evaluation;
 use minke_train::progress::{Progress, RolloutMetrics, StepMetrics};
 use minke_train::report::StageReport;
 use minke_train::rollouts::Rollout;
@@ -80,6 +81,7 @@ impl View {
             Progress::Measuring { level, done, of } => {
                 self.problems(&format!("held-out problems of level {level}"), done, of);
             }
+            Progress::Base(results) => self.lasting(format!("base model: {}", held_out(&results.think))),
             Progress::Measured(report) => self.measured(report),
             Progress::Control => {
                 self.control = true;
@@ -128,23 +130,12 @@ impl View {
     }
 
     fn measured(&mut self, StageReport { kind, steps, wall_s, results, .. }: &StageReport) {
-        let think = &results.think;
-        let sampled = think.sampled.as_ref().map_or(String::new(), |sampled| {
-            format!(
-                ", sampled {:.1} %, any of {} {:.1} %",
-                100.0 * sampled.pass_at_1,
-                sampled.k,
-                100.0 * sampled.pass_at_k
-            )
-        });
         self.lasting(format!(
-            "{}{}: {steps} steps in {}; held out at level {}: greedy {:.1} %{sampled}; {:.1} tokens of thought",
+            "{}{}: {steps} steps in {}; {}",
             if self.control { "control, " } else { "" },
             kind.name(),
             duration(*wall_s),
-            think.level,
-            100.0 * think.accuracy,
-            think.thought_tokens,
+            held_out(&results.think),
         ));
     }
 
@@ -236,6 +227,17 @@ fn rollout(sample: &Rollout) -> [Line; 2] {
             .add(Style::Plain, &text[thought..]),
         Line::new().add(style, format!("  {mark} {}", printable(&sample.reason))),
     ]
+}
+
+/// What was measured, in half a line.
+fn held_out(evaluation: &Evaluation) -> String {
+    let Evaluation { level, accuracy, thought_tokens, .. } = evaluation;
+    let sampled = evaluation.sampled.as_ref().map_or(String::new(), |sampled| {
+        let (one, all) = (100.0 * sampled.pass_at_1, 100.0 * sampled.pass_at_k);
+        format!(", sampled {one:.1} %, any of {} {all:.1} %", sampled.k)
+    });
+    let greedy = 100.0 * accuracy;
+    format!("held out at level {level}: greedy {greedy:.1} %{sampled}; {thought_tokens:.1} tokens of thought")
 }
 
 fn dim(text: String) -> Line {

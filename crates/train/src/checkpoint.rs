@@ -12,7 +12,7 @@ use minke_model::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{failed, hidden, make_directory, read_floats, rename, sync_names, write_floats, write_whole};
-use crate::report::StageReport;
+use crate::report::{Results, StageReport};
 
 /// The version of the format that is written; others are refused.
 const VERSION: u32 = 1;
@@ -83,6 +83,9 @@ pub struct State {
     /// CRC-32 of the weights that the stage is held to, where it has begun and is held to any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<u32>,
+    /// How the model did before the first step, where it was a published one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Results>,
     /// Reports of the stages that are over.
     pub reports: Vec<StageReport>,
 }
@@ -334,6 +337,7 @@ mod tests {
             wall_s: 0.1 + 0.2,
             measuring_s: 7.0,
             reference: None,
+            base: Some(StageReport::example().results),
             reports: vec![StageReport::example()],
         }
     }
@@ -366,6 +370,20 @@ mod tests {
             assert!(bits(read) == bits(&numbers(seed)));
         }
         assert_eq!(fs::read_dir(directory(run.path())).unwrap().count(), 1);
+    }
+
+    /// A state as it was written before there was a `base` in it, with the checksum that it had.
+    #[test]
+    fn older_checkpoints_are_read() {
+        let run = tempfile::tempdir().unwrap();
+        let path = save_at(run.path(), 8);
+        let older = r#"{"domain":{"binary":"minke 0.1.0","isa":"avx2","dtype":"bf16"},"seed":1,"plan":[6,4],"stage":1,"step":2,"total_steps":8,"updates":2,"tokens":1000,"metrics_lines":8,"wall_s":0.30000000000000004,"measuring_s":7.0,"reports":[{"kind":"sft","steps":6,"tokens":900,"wall_s":0.2,"think":{"level":2,"items":8,"accuracy":0.5,"interval":{"low":0.2,"high":0.8},"lenient":0.5,"thought_tokens":3.0,"truncated":0.0}}]}"#;
+        let older: serde_json::Value = serde_json::from_str(older).unwrap();
+        let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(path.join(STATE)).unwrap()).unwrap();
+        (manifest["state"], manifest["crc32"]) = (older, 1299201147u32.into());
+        fs::write(path.join(STATE), manifest.to_string()).unwrap();
+        let state = load(&path).unwrap().state;
+        assert_eq!((state.total_steps, state.reports.len(), state.base), (8, 1, None));
     }
 
     #[test]

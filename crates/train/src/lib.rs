@@ -16,6 +16,7 @@ pub mod grpo;
 pub mod intervals;
 pub mod learner;
 pub mod loss;
+pub mod measure;
 pub mod metrics;
 pub mod progress;
 pub mod recipe;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::advantages::zero_variance;
-use crate::report::StageReport;
+use crate::report::{Results, StageReport};
 use crate::rollouts::Rollout;
 
 /// The kinds of stage.
@@ -145,6 +145,8 @@ pub enum Progress<'a> {
         /// A rollout of the step, prompt and completion.
         sample: Option<&'a Rollout>,
     },
+    /// The published model that the run starts from is measured.
+    Base(&'a Results),
     /// Held-out problems of a level are being answered.
     Measuring {
         /// Which.

@@ -35,6 +35,9 @@ pub struct Report {
     pub parameters: u64,
     /// The task's name.
     pub task: String,
+    /// Results before the first step, where the model was a published one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Results>,
     /// Results after each stage.
     pub stages: Vec<StageReport>,
     /// Results at the end, with the recipe's greedy decoding.
@@ -185,9 +188,12 @@ impl Report {
     fn write_table(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "| after | level | accuracy | lenient | pass@1 sampled | pass@k | thought tokens | truncated |")?;
         writeln!(out, "|---|---|---|---|---|---|---|---|")?;
-        for (i, stage) in self.stages.iter().enumerate() {
+        let base = self.base.iter().map(|results| ("base model".to_string(), results));
+        let stages = self.stages.iter().enumerate().map(|(i, stage)| {
             let StageReport { kind, steps, wall_s, results, .. } = stage;
-            let name = format!("stage {}: {}, {steps} steps, {}", i + 1, kind.name(), duration(*wall_s));
+            (format!("stage {}: {}, {steps} steps, {}", i + 1, kind.name(), duration(*wall_s)), results)
+        });
+        for (name, results) in base.chain(stages) {
             write_row(out, &name, &results.think)?;
             if let Some(above) = &results.above {
                 write_row(out, "", above)?;
@@ -271,6 +277,7 @@ mod tests {
             family: "deepseek_v3".into(),
             parameters: 1_000_000,
             task: "chain_sum".into(),
+            base: Some(stage.results.clone()),
             last: stage.results.clone(),
             control: Some(Control {
                 kind: recipe::Control::Direct,
@@ -310,6 +317,7 @@ mod tests {
             "A deepseek_v3 of 1000000 parameters, `chain_sum`, seed 1: **75.0 % (30.1 to 95.4)** of 4 held-out problems \
              at level 3, in 1 h 2 min all in all (minke 0.1.0, avx2, bf16).",
             "The control, the same model trained to answer without a thought for 1 min 15 s (300 steps): **75.0 %",
+            "|---|\n| base model | 3 | 75.0 % (30.1 to 95.4) of 4 | 100.0 % | 37.5 %",
             "| stage 1: sft, 100 steps, 1 min 15 s | 3 | 75.0 % (30.1 to 95.4) of 4 | 100.0 % | 37.5 %",
             "![Curves](curves.svg)",
             "## A sum nobody trained it on\n\n```\n1+2=<think>1+2=3</think>3<end>\n```\n\nReward 1: answer 3 is right\n",

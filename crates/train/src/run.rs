@@ -6,6 +6,7 @@
 //! control/     the same, for the model that it is compared with
 //! ```
 
+mod base;
 mod replay;
 
 use std::fs::{self, File, TryLockError};
@@ -80,6 +81,16 @@ pub enum Ending {
     Stopped(u64),
 }
 
+/// How a training begins, unless it is gone on with.
+struct Start<'s> {
+    /// Seconds that it may take.
+    budget_s: Option<u64>,
+    /// A published model is measured first,
+    base: bool,
+    /// unless it is stopped.
+    stop: &'s AtomicBool,
+}
+
 /// A recipe with all that it names.
 struct Setup<'a> {
     cpu: &'a Cpu,
@@ -116,7 +127,10 @@ pub fn run(
     setup.task.remember(&directory.join("task.jsonl"), true)?;
 
     let budget_s = choices.budget_s.or(recipe.budget_s);
-    let mut trial = setup.trial(directory, &recipe.stages, values, options.accept, budget_s, watch)?;
+    let start = Start { budget_s, base: true, stop };
+    let Some(mut trial) = setup.trial(directory, &recipe.stages, values, options.accept, start, watch)? else {
+        return Ok(Ending::Stopped(0));
+    };
     if !trial.train(stop, watch)? {
         return Ok(Ending::Stopped(trial.state().total_steps));
     }
@@ -296,16 +310,17 @@ impl<'a> Setup<'a> {
         Ok((Setup { cpu, recipe, task, format, find: options.find, config, domain, seed }, values))
     }
 
-    /// A training in `directory`: where it was left, or at its start with the steps that fit the budget.
+    /// A training in `directory`: where it was left, or at its start with the steps that fit the budget. `None` if it was
+    /// stopped before it could begin.
     fn trial<'t>(
         &'t self,
         directory: &Path,
         stages: &'t [Stage],
         values: Vec<f32>,
         accept: bool,
-        budget_s: Option<u64>,
+        Start { budget_s, base, stop }: Start<'_>,
         watch: &mut Watch<'_>,
-    ) -> Result<Trial<'t>> {
+    ) -> Result<Option<Trial<'t>>> {
         let start = Instant::now();
         let (cpu, recipe) = (self.cpu, self.recipe);
         let plan = Plan {
@@ -333,7 +348,7 @@ impl<'a> Setup<'a> {
             learner.restore(saved.values, saved.m, saved.v, saved.state.updates);
             let trial = Trial::new(plan, learner, saved.state)?;
             watch(&Progress::Begun);
-            return Ok(trial);
+            return Ok(Some(trial));
         }
         watch(&Progress::Begun);
         audit::check(cpu, &self.config, &values, self.seed)?;
@@ -351,8 +366,13 @@ impl<'a> Setup<'a> {
             wall_s: 0.0,
             measuring_s: 0.0,
             reference: None,
+            base: None,
             reports: Vec::new(),
         };
+        if base && matches!(recipe.model, Source::Reference(_)) {
+            let Some(results) = self.base(&values, stop, watch)? else { return Ok(None) };
+            state.base = Some(results);
+        }
         if let Some(budget_s) = budget_s {
             let mut costs = Vec::new();
             for (i, stage) in stages.iter().enumerate() {
@@ -360,13 +380,13 @@ impl<'a> Setup<'a> {
                 costs.push((stage.steps(), self.cost(stage, &values)?));
             }
             state.plan = budget::fit(&costs, budget_s as f64 * TRAINING);
-            state.measuring_s = start.elapsed().as_secs_f64();
         }
+        state.measuring_s = start.elapsed().as_secs_f64();
         let mut trial =
             Trial::new(plan, Learner::new(cpu, &self.config, recipe.dtype, recipe.recompute, values), state)?;
         // What was resolved by the clock is on disk before the first step.
         trial.save()?;
-        Ok(trial)
+        Ok(Some(trial))
     }
 
     /// Seconds that a step of a stage takes, tried on a copy that is thrown away.
@@ -387,6 +407,7 @@ impl<'a> Setup<'a> {
             family: self.config.family.name().into(),
             parameters: Parameters::of(&self.config).len() as u64,
             task: self.task.name().into(),
+            base: state.base.clone(),
             stages: state.reports.clone(),
             last: last.ok_or_else(|| Error::new("the run has no stage"))?,
             control: None,
@@ -426,7 +447,10 @@ impl<'a> Setup<'a> {
             vec![Stage::Sft(Sft { steps: (wall_s / cost).max(1.0) as u32, ..stage })]
         };
         watch(&Progress::Control);
-        let mut control = self.trial(&directory, &stages, values, options.accept, None, watch)?;
+        let start = Start { budget_s: None, base: false, stop };
+        let Some(mut control) = self.trial(&directory, &stages, values, options.accept, start, watch)? else {
+            return Ok(None);
+        };
         if !control.train(stop, watch)? {
             return Ok(None);
         }

@@ -12,8 +12,9 @@ use minke_model::{Checkpoint, Error, Precision, Result, Source, Transformer, hug
 use crate::checkpoint::{self, Arenas, State};
 use crate::corpus::Corpus;
 use crate::format::Format;
-use crate::generate::{Drawing, Generator};
+use crate::generate::Generator;
 use crate::learner::{self, Learner};
+use crate::measure::measure;
 use crate::metrics::MetricsFile;
 use crate::progress::{Progress, StageKind, StepMetrics, Watch};
 use crate::recipe::{Distil, Eval, Learning, Optimizer, Share, Stage, Teacher};
@@ -356,26 +357,11 @@ impl<'a> Trial<'a> {
         Ok(true)
     }
 
-    /// Held-out results at the level trained for and one above; `None` where `stop` came first.
+    /// Held-out results of the model as it is now; `None` where `stop` came first.
     fn results(&mut self, stop: &AtomicBool, watch: &mut Watch<'_>) -> Result<Option<Results>> {
-        let eval = self.plan.eval;
-        let drawing = Drawing { seed: self.seed(), temperature: eval.temperature, limit: eval.max_new_tokens as usize };
+        let Plan { task, eval, .. } = self.plan;
         let (cpu, transformer) = (self.learner.cpu(), self.learner.transformer());
-        let mut measured = Vec::new();
-        for level in eval.levels(self.plan.task) {
-            let items = held_out_items(self.plan.task, level, eval.items as usize);
-            let heed = |done| {
-                watch(&Progress::Measuring { level, done, of: items.len() });
-                !stop.load(Ordering::Relaxed)
-            };
-            match self.generator.evaluate(cpu, transformer, &items, eval.samples, drawing, heed)? {
-                Some(evaluation) => measured.push(evaluation),
-                None => return Ok(None),
-            }
-        }
-        let mut measured = measured.into_iter();
-        let think = measured.next().unwrap_or_else(|| unreachable!("a range of levels has its first"));
-        Ok(Some(Results { think, above: measured.next() }))
+        measure(&mut self.generator, task, eval, cpu, transformer, self.state.seed as u32, stop, watch)
     }
 
     /// Held-out problems as the model answers them now, greedily: at the level trained for, and one above.

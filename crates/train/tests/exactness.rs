@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use minke_kernels::random::Random;
 use minke_kernels::{Cpu, Isa};
 use minke_train::progress::Progress;
+use minke_train::report::Report;
 use minke_train::run::{Choices, Ending, Options, run};
 use minke_train::{Result, checkpoint, distil, metrics, rollouts};
 
@@ -44,6 +45,10 @@ fn outcome(directory: &Path) -> Vec<Vec<u8>> {
 
 fn rollouts_of(directory: &Path) -> Vec<Vec<u8>> {
     (1..=192).map(|step| rollouts::path(directory, step)).filter_map(|path| std::fs::read(path).ok()).collect()
+}
+
+fn report(directory: &Path) -> Report {
+    serde_json::from_slice(&std::fs::read(directory.join("report.json")).unwrap()).unwrap()
 }
 
 fn finished(ending: Result<Ending>) -> bool {
@@ -159,13 +164,21 @@ fn a_published_model_ends_with_the_same_bits() {
     let losses: Vec<f64> = metrics::read(&whole.path().join("metrics.jsonl")).unwrap().iter().map(|m| m.loss).collect();
     assert!(losses[39] < losses[0] - 0.3, "the demonstrations are learnt: {losses:?}");
 
-    let mut resume = false;
+    // Stopped before its first step, while the published model is measured, and then again and again.
     let pieces = tempfile::tempdir().unwrap();
-    while !finished(carry_out(&cpu, &recipe, pieces.path(), resume, Some(13))) {
-        resume = true;
+    assert!(!finished(carry_out(&cpu, &recipe, pieces.path(), false, Some(0))));
+    assert!(checkpoint::list(pieces.path()).unwrap().is_empty());
+    let mut stops = 0;
+    while !finished(carry_out(&cpu, &recipe, pieces.path(), true, Some(13))) {
+        stops += 1;
     }
-    assert!(resume);
+    assert!(stops > 0);
     assert_eq!(outcome(pieces.path()), expected);
+    let [whole_report, report] = [&whole, &pieces].map(|run| report(run.path()));
+    let base = report.base.as_ref().unwrap();
+    assert_eq!(base.think.items, 8);
+    assert_eq!(Some(base), whole_report.base.as_ref(), "it is measured once, before anything is learnt");
+    assert!(report.markdown().contains("| base model | 2 |"), "{}", report.markdown());
 
     let trained = minke_model::Checkpoint::open(&whole.path().join("model")).unwrap();
     assert!(trained.chat_template().unwrap().is_some() && trained.tokenizer().unwrap().eos == [2]);

@@ -178,12 +178,16 @@ struct Finished {
 
 impl Show for Finished {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Report { stages, control, shown, wall_s, .. } = &self.report;
+        let Report { base, stages, control, shown, wall_s, .. } = &self.report;
         writeln!(out, "{:42} level   greedy (95 %)         sampled   any of k   thought", "held-out problems")?;
-        for (i, stage) in stages.iter().enumerate() {
+        let base = base.iter().map(|results| ("base model".to_string(), results));
+        let stages = stages.iter().enumerate().map(|(i, stage)| {
             let name = format!("stage {}: {}, {} steps", i + 1, stage.kind.name(), stage.steps);
-            row(out, &format!("{name:32} {:>9}", duration(stage.wall_s)), &stage.results.think)?;
-            if let Some(above) = &stage.results.above {
+            (format!("{name:32} {:>9}", duration(stage.wall_s)), &stage.results)
+        });
+        for (name, results) in base.chain(stages) {
+            row(out, &name, &results.think)?;
+            if let Some(above) = &results.above {
                 row(out, "", above)?;
             }
         }

@@ -180,6 +180,7 @@ pub fn shown(command: &[String]) -> String {
 }
 
 fn results(report: &Report) -> Markup {
+    let base = report.base.iter().map(|base| ("base model".to_string(), &base.think, base.above.as_ref()));
     let stages = report.stages.iter().enumerate().map(|(i, stage)| {
         let name = format!("stage {}: {}, {} steps", i + 1, stage.kind.name(), stage.steps);
         (name, &stage.results.think, stage.results.above.as_ref())
@@ -206,7 +207,7 @@ fn results(report: &Report) -> Markup {
                         tr { @for name in ["after", "level", "right", "tokens of thought"] { th scope="col" { (name) } } }
                     }
                     tbody {
-                        @for (name, at, above) in stages.chain(control) {
+                        @for (name, at, above) in base.chain(stages).chain(control) {
                             (row(&name, at))
                             @if let Some(above) = above { (row("", above)) }
                         }
