@@ -5,7 +5,7 @@ usage: bench/recipes.py [RECIPE ...] [--seeds 1 2 3] [--no-run]
 
 Each run's report goes to bench/results/RECIPE-SEED.json with the commit and the machine; a run whose file is there at this
 commit is not made again, so evidence may accumulate over several sittings. The table is of all files there are for the
-recipes named. Nothing else should be running: the control gets the time that the run took.
+recipes named. Nothing else should be running, or the times mislead; the control gets as many core-seconds as the run took.
 """
 import argparse, json, os, tempfile
 

@@ -73,6 +73,7 @@ impl View {
                     say(&opening);
                 }
             }
+            Progress::Note(note) => self.lasting(note.to_string()),
             Progress::Timing { stage } => {
                 self.draw(true, || vec![dim(format!("timing stage {stage}, to fit the budget"))]);
             }
@@ -85,7 +86,7 @@ impl View {
             Progress::Measured(report) => self.measured(report),
             Progress::Control => {
                 self.control = true;
-                self.lasting("now the control, for the same time".into());
+                self.lasting("now the control, for as much of the cores' time".into());
             }
         }
     }

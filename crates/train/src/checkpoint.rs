@@ -11,8 +11,10 @@ use flate2::Crc;
 use minke_model::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Resolved;
 use crate::files::{failed, hidden, make_directory, read_floats, rename, sync_names, write_floats, write_whole};
 use crate::report::{Results, StageReport};
+use crate::spent::Spent;
 
 /// The version of the format that is written; others are refused.
 const VERSION: u32 = 1;
@@ -64,6 +66,9 @@ pub struct State {
     pub seed: u64,
     /// Steps of each stage, resolved once when the run began.
     pub plan: Vec<u32>,
+    /// What a budget left of the stages, where there was one: resolved once, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Resolved>,
     /// Index of the stage that it is in.
     pub stage: usize,
     /// Steps of that stage that are done.
@@ -80,6 +85,12 @@ pub struct State {
     pub wall_s: f64,
     /// Seconds spent measuring what stages came to.
     pub measuring_s: f64,
+    /// What training has spent, up to here,
+    #[serde(default, skip_serializing_if = "Spent::is_unknown")]
+    pub training: Spent,
+    /// and whatever else the run has done.
+    #[serde(default, skip_serializing_if = "Spent::is_unknown")]
+    pub measuring: Spent,
     /// CRC-32 of the weights that the stage is held to, where it has begun and is held to any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<u32>,
@@ -108,7 +119,8 @@ impl State {
             Some(steps) => self.step <= *steps,
             None => self.stage == stages && self.step == 0,
         };
-        within && self.plan.len() == stages && self.reports.len() == self.stage
+        let budget = self.budget.as_ref().map_or(stages, |budget| budget.stages.len());
+        within && self.plan.len() == stages && budget == stages && self.reports.len() == self.stage
     }
 }
 
@@ -328,6 +340,7 @@ mod tests {
             domain: Domain { binary: "minke 0.1.0".into(), isa: "avx2".into(), dtype: "bf16".into() },
             seed: u64::MAX,
             plan: vec![100, 80],
+            budget: Some(Resolved { budget_s: 900, stages: Vec::new() }),
             stage: 1,
             step: 20,
             total_steps,
@@ -336,6 +349,8 @@ mod tests {
             metrics_lines: 120,
             wall_s: 0.1 + 0.2,
             measuring_s: 7.0,
+            training: Spent { core_s: Some(1.0 / 3.0), joules: None, sampled_tokens: 1 << 50, learnt_tokens: 7 },
+            measuring: Spent::NOTHING,
             reference: None,
             base: Some(StageReport::example().results),
             reports: vec![StageReport::example()],
@@ -384,6 +399,7 @@ mod tests {
         fs::write(path.join(STATE), manifest.to_string()).unwrap();
         let state = load(&path).unwrap().state;
         assert_eq!((state.total_steps, state.reports.len(), state.base), (8, 1, None));
+        assert!(state.training.is_unknown() && state.reports[0].spent.is_unknown());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::intervals::{Interval, pass_at_k, wilson};
+use crate::intervals::{Interval, paired, pass_at_k, wilson};
 
 /// How one held-out item went.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,9 @@ pub struct Evaluation {
     pub accuracy: f64,
     /// and its interval.
     pub interval: Interval,
+    /// The greedy completions one by one, in the order of the items: `1` for a right one, `0` for any other.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub right: String,
     /// Fraction of items whose greedy completion has the right answer where a lenient reader looks for it. Where this is much
     /// more than `accuracy`, the model knows better than it writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,6 +46,24 @@ pub struct Evaluation {
     /// Chances of sampling, where it was tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampled: Option<Sampled>,
+}
+
+/// How much more often one model is right than another on the same items.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Number of items.
+    pub items: usize,
+    /// Difference of the accuracies,
+    pub mean: f64,
+    /// and its interval.
+    pub interval: Interval,
+}
+
+impl Difference {
+    /// Whether chance alone would hardly make it so large: the interval is all on one side of 0.
+    pub fn is_more_than_noise(&self) -> bool {
+        self.interval.low > 0.0 || self.interval.high < 0.0
+    }
 }
 
 /// Chances of sampling a right completion.
@@ -61,6 +82,19 @@ pub struct Sampled {
 }
 
 impl Evaluation {
+    /// How much more often this model is right than another on the same items; `None` where they are not known to be the
+    /// same.
+    pub fn minus(&self, other: &Evaluation) -> Option<Difference> {
+        if (self.level, self.right.len()) != (other.level, other.right.len()) || self.right.is_empty() {
+            return None;
+        }
+        let pairs = || self.right.bytes().zip(other.right.bytes());
+        let (gained, lost) = (pairs().filter(|(a, b)| a > b).count(), pairs().filter(|(a, b)| a < b).count());
+        let items = self.right.len();
+        let mean = (gained as f64 - lost as f64) / items as f64;
+        Some(Difference { items, mean, interval: paired(gained, lost, items) })
+    }
+
     /// Sums up the outcomes of a level's items, each with equally many samples.
     ///
     /// # Panics
@@ -87,6 +121,7 @@ impl Evaluation {
             items,
             accuracy,
             interval: wilson(accuracy, items),
+            right: outcomes.iter().map(|o| if o.greedy { '1' } else { '0' }).collect(),
             lenient: Some(mean(&|o| f64::from(u8::from(o.lenient)))),
             thought_tokens: mean(&|o| o.thought_tokens as f64),
             truncated: mean(&|o| f64::from(u8::from(!o.finished))),
@@ -113,11 +148,24 @@ mod tests {
         let evaluation = Evaluation::of(3, &outcomes);
         assert_eq!((evaluation.items, evaluation.accuracy, evaluation.truncated), (4, 0.5, 0.5));
         assert_eq!(evaluation.lenient, Some(0.75));
+        assert_eq!(evaluation.right, "1100");
         let sampled = evaluation.sampled.as_ref().unwrap();
         assert_eq!((sampled.k, sampled.pass_at_1, sampled.pass_at_k), (4, 0.375, 0.75));
         assert!(evaluation.interval.low < 0.5 && evaluation.interval.high > 0.5);
         let text = serde_json::to_string(&evaluation).unwrap();
         assert_eq!(serde_json::from_str::<Evaluation>(&text).unwrap(), evaluation);
+
+        let other = Evaluation { right: "0110".into(), ..evaluation.clone() };
+        let difference = evaluation.minus(&other).unwrap();
+        assert_eq!((difference.items, difference.mean), (4, 0.0));
+        assert!(!difference.is_more_than_noise() && difference.interval.low < 0.0);
+        let (all, none) = ("1".repeat(40), "0".repeat(40));
+        let [better, worse] = [all, none].map(|right| Evaluation { right, ..evaluation.clone() });
+        assert!(better.minus(&worse).unwrap().interval.low > 0.8 && worse.minus(&better).unwrap().is_more_than_noise());
+        assert!(!better.minus(&better).unwrap().is_more_than_noise());
+        for stranger in [Evaluation { level: 4, ..other.clone() }, Evaluation { right: String::new(), ..other }] {
+            assert_eq!(evaluation.minus(&stranger), None);
+        }
 
         let greedy = Outcome { samples: 0, right: 0, ..outcome(true, 0) };
         assert_eq!(Evaluation::of(3, &[greedy]).sampled, None);

@@ -123,6 +123,11 @@ impl Format {
         }
     }
 
+    /// Whether the chat template opens the thought itself, so that completions begin inside it.
+    pub fn opens_thought(&self) -> bool {
+        matches!(self.kind, Kind::Chat { opened: true, .. })
+    }
+
     /// Tokens that end a completion.
     pub fn ends(&self) -> &[u32] {
         &self.ends

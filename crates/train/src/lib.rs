@@ -25,7 +25,10 @@ pub mod report;
 pub mod rollouts;
 pub mod run;
 pub mod sft;
+pub mod spent;
+mod system;
 pub mod tasks;
+pub mod timing;
 pub mod trial;
 
 pub use minke_model::{Error, Result};

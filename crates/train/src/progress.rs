@@ -120,6 +120,8 @@ impl RolloutMetrics {
 pub enum Progress<'a> {
     /// Whatever the run needs was found to be in order.
     Begun,
+    /// Something worth knowing, in a sentence.
+    Note(&'a str),
     /// A stage (from 1) is tried for some steps, to know how many fit the budget.
     Timing {
         /// Which.

@@ -1,5 +1,6 @@
 //! Recipes: one TOML file that says what a run does, checked whole before a chip is spent.
 
+mod price;
 mod section;
 mod stage;
 mod task;
@@ -21,6 +22,7 @@ pub use task::TaskRecipe;
 use crate::budget;
 use crate::files::failed;
 use crate::format::{SPECIALS, Settings};
+use crate::spent::Price;
 use crate::tasks::Task;
 use section::Section;
 
@@ -56,6 +58,8 @@ pub struct Recipe {
     pub eval: Eval,
     /// What the trained model is compared with.
     pub control: Control,
+    /// What the report reckons a core at.
+    pub price: Option<Price>,
     /// Steps from one checkpoint to the next.
     pub checkpoint_every: u32,
     /// Bytes that a run's checkpoints may take; the newest is kept in any case.
@@ -72,13 +76,13 @@ pub enum Source {
     Reference(String),
 }
 
-/// What a run may be compared with, trained for the same time.
+/// What a run may be compared with, trained for as much of the cores' time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Control {
     /// The same model from its beginning, on the same problems with their answers alone.
     Direct,
-    /// The model after its first stage, on the same demonstrations for as long as the later stages took.
+    /// The model after its first stage, on the same demonstrations for as much of the cores' time as the later stages took.
     Sft,
 }
 
@@ -132,7 +136,19 @@ impl Recipe {
         let all = Section::new(
             "recipe",
             table,
-            ["version", "seed", "model", "task", "format", "stage", "budget", "eval", "control", "checkpoint"],
+            [
+                "version",
+                "seed",
+                "model",
+                "task",
+                "format",
+                "stage",
+                "budget",
+                "eval",
+                "control",
+                "checkpoint",
+                "report",
+            ],
         )?;
         match all.need_whole("version", 0..=u32::MAX)? {
             VERSION => {}
@@ -166,6 +182,7 @@ impl Recipe {
             stages,
             budget_s: budget.text("time")?.map(budget::parse).transpose()?,
             eval: Eval::read(all.need_table("eval")?, &*built)?,
+            price: price::read(all.table("report")?.unwrap_or_default())?,
             control: control.word("kind", &kinds)?.unwrap_or(Control::Direct),
             checkpoint_every: checkpoint.whole("every", 1..=10_000_000)?.unwrap_or(20),
             checkpoint_bytes: u64::from(checkpoint.whole("disk_mb", 1..=1 << 30)?.unwrap_or(1024)) << 20,

@@ -1,19 +1,23 @@
 //! `report.md`, `report.json` and `curves.svg`: what a run came to, for people and for programs.
 
+mod table;
+
 use std::fmt::Write;
 use std::path::Path;
 
 use minke_model::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Resolved;
 use crate::checkpoint::Domain;
 use crate::curves;
-use crate::evaluation::Evaluation;
+use crate::evaluation::{Difference, Evaluation};
 use crate::files::write_whole;
 use crate::intervals::Interval;
 use crate::progress::{StageKind, StepMetrics};
 use crate::recipe;
 use crate::rollouts::Rollout;
+use crate::spent::{Price, Spent};
 
 /// The version of `report.json`.
 pub const VERSION: u32 = 1;
@@ -48,6 +52,21 @@ pub struct Report {
     pub control: Option<Control>,
     /// Seconds that the run took, from its start to this report.
     pub wall_s: f64,
+    /// What it spent, all in all, without the control; where a kill undid something, without that.
+    #[serde(default, skip_serializing_if = "Spent::is_unknown")]
+    pub spent: Spent,
+    /// What a core is reckoned at, where the recipe says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
+    /// What the run and its control cost at that price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+    /// What a budget left of the stages, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Resolved>,
+    /// What is worth knowing besides, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Rollouts of problems nobody trained on, whole.
     pub shown: Vec<Shown>,
 }
@@ -61,8 +80,11 @@ pub struct StageReport {
     pub steps: u32,
     /// Tokens sampled and learnt from.
     pub tokens: u64,
-    /// Seconds it took, without the evaluation after it.
+    /// Seconds it took, without the evaluation after it,
     pub wall_s: f64,
+    /// and what it spent.
+    #[serde(default, skip_serializing_if = "Spent::is_unknown")]
+    pub spent: Spent,
     /// Results.
     #[serde(flatten)]
     pub results: Results,
@@ -78,15 +100,34 @@ pub struct Results {
     pub above: Option<Evaluation>,
 }
 
-/// What the run is compared with: the same model, trained for the same time in another way.
+/// What a run cost at the recipe's price.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// The run, without the control.
+    pub run: f64,
+    /// The control.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<f64>,
+}
+
+/// What the run is compared with: the same model, trained for as much of the cores' time in another way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Control {
     /// What it is.
     pub kind: recipe::Control,
     /// Steps it had.
     pub steps: u32,
-    /// Seconds of training, evaluation not counted.
+    /// Seconds of training, evaluation not counted,
     pub wall_s: f64,
+    /// and what was spent on that.
+    #[serde(default, skip_serializing_if = "Spent::is_unknown")]
+    pub spent: Spent,
+    /// What was spent on the control, all in all.
+    #[serde(default, skip_serializing_if = "Spent::is_unknown")]
+    pub total: Spent,
+    /// The run at its end minus the control, on the same held-out problems.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<Difference>,
     /// Held-out results at the level trained for.
     #[serde(flatten)]
     pub evaluation: Evaluation,
@@ -157,11 +198,15 @@ impl Report {
             think.level,
             duration(self.wall_s),
         )?;
+        for note in &self.notes {
+            let (first, rest) = note.split_at(note.chars().next().map_or(0, char::len_utf8));
+            writeln!(out, "{}{rest}.\n", first.to_uppercase())?;
+        }
         if let Some(control) = &self.control {
             let Evaluation { accuracy, interval, .. } = control.evaluation;
             writeln!(
                 out,
-                "The control, {} for {} ({} steps): **{}**.\n",
+                "The control, {} for {} ({} steps): **{}**.{}\n",
                 match control.kind {
                     recipe::Control::Direct => "the same model trained to answer without a thought",
                     recipe::Control::Sft =>
@@ -170,14 +215,25 @@ impl Report {
                 duration(control.wall_s),
                 control.steps,
                 percent(accuracy, interval),
+                control.difference.map_or(String::new(), |difference| format!(" {}", difference.sentence())),
             )?;
         }
-        self.write_table(out)?;
+        table::write(self, out)?;
         writeln!(
             out,
-            "Accuracy is of greedy decoding, lenient of the same completions whatever their form; intervals are Wilson's, \
-             95 %.\n\n![Curves](curves.svg)\n"
+            "Accuracy is of greedy decoding, lenient of the same completions whatever their form; core-seconds are those of \
+             training. The last column is the run at its end minus this row, in points, on the same problems. Intervals are of \
+             95 %: Wilson's, and of differences Agresti and Min's for pairs.\n"
         )?;
+        let price = self.price.as_ref();
+        if !self.spent.is_unknown() {
+            writeln!(out, "Spent, measuring included: {}.", self.spent.words(price))?;
+            if let Some(control) = self.control.as_ref().filter(|control| !control.total.is_unknown()) {
+                writeln!(out, "The control: {}.", control.total.words(price))?;
+            }
+            writeln!(out, "What was done between a checkpoint and a kill, and done again, counts once.\n")?;
+        }
+        writeln!(out, "![Curves](curves.svg)\n")?;
         for Shown { title, prompt, completion, reward, reason } in &self.shown {
             let fence = fence(&[prompt, completion]);
             writeln!(out, "## {title}\n\n{fence}\n{prompt}{completion}\n{fence}\n\nReward {reward}: {reason}\n")?;
@@ -185,49 +241,13 @@ impl Report {
         Ok(())
     }
 
-    fn write_table(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "| after | level | accuracy | lenient | pass@1 sampled | pass@k | thought tokens | truncated |")?;
-        writeln!(out, "|---|---|---|---|---|---|---|---|")?;
-        let base = self.base.iter().map(|results| ("base model".to_string(), results));
-        let stages = self.stages.iter().enumerate().map(|(i, stage)| {
-            let StageReport { kind, steps, wall_s, results, .. } = stage;
-            (format!("stage {}: {}, {steps} steps, {}", i + 1, kind.name(), duration(*wall_s)), results)
+    /// What the run and its control cost at the recipe's price, if it has one.
+    pub fn reckon(&mut self) {
+        let control = self.control.as_ref().map(|control| control.total);
+        self.cost = self.price.as_ref().and_then(|price| {
+            Some(Cost { run: price.of(&self.spent)?, control: control.and_then(|spent| price.of(&spent)) })
         });
-        for (name, results) in base.chain(stages) {
-            write_row(out, &name, &results.think)?;
-            if let Some(above) = &results.above {
-                write_row(out, "", above)?;
-            }
-        }
-        if let Some(control) = &self.control {
-            write_row(
-                out,
-                &format!("control, {} steps, {}", control.steps, duration(control.wall_s)),
-                &control.evaluation,
-            )?;
-        }
-        writeln!(out)
     }
-}
-
-fn write_row(out: &mut String, name: &str, evaluation: &Evaluation) -> std::fmt::Result {
-    let (one, all) = match &evaluation.sampled {
-        None => (String::new(), String::new()),
-        Some(s) => (
-            percent(s.pass_at_1, s.pass_at_1_interval),
-            format!("{} (k = {})", percent(s.pass_at_k, s.pass_at_k_interval), s.k),
-        ),
-    };
-    let lenient = evaluation.lenient.map_or(String::new(), |part| format!("{:.1} %", 100.0 * part));
-    writeln!(
-        out,
-        "| {name} | {} | {} of {} | {lenient} | {one} | {all} | {:.1} | {:.1} % |",
-        evaluation.level,
-        percent(evaluation.accuracy, evaluation.interval),
-        evaluation.items,
-        evaluation.thought_tokens,
-        100.0 * evaluation.truncated,
-    )
 }
 
 fn percent(fraction: f64, Interval { low, high }: Interval) -> String {
@@ -235,7 +255,7 @@ fn percent(fraction: f64, Interval { low, high }: Interval) -> String {
 }
 
 /// Seconds, as people say them.
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
         0..60 => format!("{seconds:.1} s"),
@@ -263,13 +283,15 @@ mod tests {
             let think = Evaluation::of(3, &[outcome(true), outcome(true), outcome(false), outcome(true)]);
             let above = Some(Evaluation { level: 4, ..think.clone() });
             let results = Results { think, above };
-            StageReport { kind: StageKind::Sft, steps: 100, tokens: 1 << 20, wall_s: 75.3, results }
+            let spent = Spent { core_s: Some(140.4), joules: None, sampled_tokens: 0, learnt_tokens: 1 << 20 };
+            StageReport { kind: StageKind::Sft, steps: 100, tokens: 1 << 20, wall_s: 75.3, spent, results }
         }
     }
 
     fn report() -> Report {
         let stage = StageReport::example();
-        Report {
+        let control = Evaluation { right: "0001".into(), ..stage.results.think.clone() };
+        let mut report = Report {
             version: VERSION,
             recipe: "sums".into(),
             seed: 1,
@@ -283,12 +305,22 @@ mod tests {
                 kind: recipe::Control::Direct,
                 steps: 300,
                 wall_s: 75.0,
-                evaluation: stage.results.think.clone(),
+                spent: stage.spent,
+                total: stage.spent + stage.spent,
+                difference: stage.results.think.minus(&control),
+                evaluation: control,
             }),
-            stages: vec![stage],
             wall_s: 3725.0,
+            spent: Spent { core_s: Some(7200.0), joules: Some(2500.0), ..stage.spent },
+            price: Some(Price { per_core_hour: 0.5, currency: "EUR".into() }),
+            cost: None,
+            budget: None,
+            notes: vec!["it is a test".into()],
+            stages: vec![stage],
             shown: vec![Shown::of("A sum nobody trained it on", &Rollout::example())],
-        }
+        };
+        report.reckon();
+        report
     }
 
     #[test]
@@ -306,6 +338,12 @@ mod tests {
             assert!(json.pointer(path).is_some_and(|x| x.is_f64()), "{path}");
         }
         assert_eq!(json.pointer("/final/think/sampled/k"), Some(&8.into()));
+        for (path, expected) in
+            [("/cost/run", 1.0), ("/stages/0/spent/core_s", 140.4), ("/control/difference/mean", 0.5)]
+        {
+            assert_eq!(json.pointer(path).and_then(|x| x.as_f64()), Some(expected), "{path}");
+        }
+        assert_eq!(json.pointer("/stages/0/spent/joules"), None);
         assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report());
     }
 
@@ -316,9 +354,18 @@ mod tests {
             "# sums\n",
             "A deepseek_v3 of 1000000 parameters, `chain_sum`, seed 1: **75.0 % (30.1 to 95.4)** of 4 held-out problems \
              at level 3, in 1 h 2 min all in all (minke 0.1.0, avx2, bf16).",
-            "The control, the same model trained to answer without a thought for 1 min 15 s (300 steps): **75.0 %",
+            "\nIt is a test.\n",
+            "The control, the same model trained to answer without a thought for 1 min 15 s (300 steps): **75.0 % (30.1 to \
+             95.4)**. The run at its end minus the control, on the same 4 problems: +50.0 points (95 %: -16.6 to +83.2), which \
+             may be noise.\n",
             "|---|\n| base model | 3 | 75.0 % (30.1 to 95.4) of 4 | 100.0 % | 37.5 %",
+            "| 12.0 | 0.0 % |  | 0.0 (-32.7 to +32.7) |\n",
             "| stage 1: sft, 100 steps, 1 min 15 s | 3 | 75.0 % (30.1 to 95.4) of 4 | 100.0 % | 37.5 %",
+            "| 12.0 | 0.0 % | 140 |  |\n",
+            "| control, 300 steps, 1 min 15 s | 3 |",
+            "| 12.0 | 0.0 % | 140 | +50.0 (-16.6 to +83.2) |\n",
+            "Spent, measuring included: 7200 core-seconds (2.000 core-hours, 1.00 EUR at 0.5 EUR a core-hour), 0 tokens sampled \
+             and 1048576 learnt, 2.5 kJ of the machine's processors.\nThe control: 281 core-seconds",
             "![Curves](curves.svg)",
             "## A sum nobody trained it on\n\n```\n1+2=<think>1+2=3</think>3<end>\n```\n\nReward 1: answer 3 is right\n",
         ] {

@@ -6,11 +6,11 @@
 //! control/     the same, for the model that it is compared with
 //! ```
 
-mod base;
+mod before;
+mod directory;
 mod replay;
+mod resolve;
 
-use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -22,28 +22,25 @@ use serde::{Deserialize, Serialize};
 use crate::audit;
 use crate::budget;
 use crate::checkpoint::{self, Domain, State};
-use crate::files::{failed, make_directory, write_whole};
+use crate::files::make_directory;
 use crate::format::{END, Format, SPECIALS};
 use crate::learner::{Learner, initial_values};
 use crate::metrics;
 use crate::progress::{Progress, Watch};
 use crate::recipe::{Control, Recipe, Sft, Share, Source, Stage};
 use crate::report::{self, Report, Shown};
+use crate::spent::{Meter, Spent};
 use crate::tasks::{Style, Task, held_out_items};
-use crate::trial::{Plan, Trial, cost};
+use crate::timing::{Cost, cost};
+use crate::trial::{Plan, Trial};
 
+use directory::{choices, claim};
 pub use replay::replay;
-
-/// Part of a budget that goes into training; the rest is for measuring and writing.
-const TRAINING: f64 = 0.9;
 
 /// Values, gradients and two moments as f32, and weights packed for products.
 const BYTES_PER_PARAMETER: u128 = 18;
 /// Of a reference, only the weights packed for products.
 const BYTES_PER_REFERENCE: u128 = 2;
-
-/// The version of `run.json`.
-const VERSION: u32 = 1;
 
 /// What is decided when a run begins, and holds until it ends: `run.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,8 +82,8 @@ pub enum Ending {
 struct Start<'s> {
     /// Seconds that it may take.
     budget_s: Option<u64>,
-    /// A published model is measured first,
-    base: bool,
+    /// It is the run itself, not its control: what is worth knowing is said, and a published model is measured first,
+    main: bool,
     /// unless it is stopped.
     stop: &'s AtomicBool,
 }
@@ -127,7 +124,7 @@ pub fn run(
     setup.task.remember(&directory.join("task.jsonl"), true)?;
 
     let budget_s = choices.budget_s.or(recipe.budget_s);
-    let start = Start { budget_s, base: true, stop };
+    let start = Start { budget_s, main: true, stop };
     let Some(mut trial) = setup.trial(directory, &recipe.stages, values, options.accept, start, watch)? else {
         return Ok(Ending::Stopped(0));
     };
@@ -137,7 +134,7 @@ pub fn run(
     let ended = Instant::now();
     let [at, beyond] = trial.answers()?;
     trial.export(&directory.join("model"))?;
-    let mut report = setup.report(&trial)?;
+    let mut report = setup.report(&mut trial)?;
     let first = at.iter().find(|rollout| rollout.reward > 0.0).or(at.first());
     let wrong = at.iter().find(|rollout| rollout.reward == 0.0);
     let titled = [("a held-out problem", first), ("one that it got wrong", wrong), ("one level above", beyond.first())];
@@ -150,75 +147,9 @@ pub fn run(
             Some(control) => report.control = Some(control),
         }
     }
+    report.reckon();
     report.write(directory, &metrics::read(&directory.join("metrics.jsonl"))?)?;
     Ok(Ending::Finished(Box::new(report)))
-}
-
-/// What was decided for the run to go on with, which must be of this recipe; or what is decided for a new one, where
-/// there is none yet.
-fn choices(directory: &Path, recipe: &str, begin: Option<&Choices>) -> Result<Choices> {
-    let (path, at) = (directory.join("recipe.toml"), directory.display());
-    let there = match fs::read_to_string(&path) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(no_place(directory, error)),
-    };
-    match (there, begin) {
-        (None, None) => Err(Error::new(format!("there is no run in {at} to go on with; leave --resume out"))),
-        (Some(_), Some(_)) => Err(Error::new(format!(
-            "there is a run in {at} already; go on with it (--resume), or start anew elsewhere (--out)"
-        ))),
-        (Some(there), None) if there != recipe => Err(Error::new(format!(
-            "the recipe is not the one that the run in {at} began with; resume with {}, or start anew elsewhere (--out)",
-            path.display()
-        ))),
-        (Some(_), None) => read_choices(&directory.join("run.json")),
-        (None, Some(choices)) => Ok(choices.clone()),
-    }
-}
-
-/// Makes the directory of a run that begins with a recipe and choices. The run is this process's until the file is closed.
-fn claim(directory: &Path, begin: Option<(&str, &Choices)>) -> Result<File> {
-    let choices_path = directory.join("run.json");
-    if let Some((recipe, choices)) = begin {
-        fs::create_dir_all(directory).map_err(|error| no_place(directory, error))?;
-        let json = serde_json::json!({ "version": VERSION, "choices": choices });
-        write_whole(&choices_path, format!("{json:#}\n").as_bytes())?;
-        // What is there last says that there is a run.
-        write_whole(&directory.join("recipe.toml"), recipe.as_bytes())?;
-    }
-    let lock = File::open(&choices_path).map_err(|e| failed("open", &choices_path, e))?;
-    match lock.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(Error::new(format!(
-            "another minke is at work on the run in {}; wait for it, or stop it",
-            directory.display()
-        ))),
-        // Where there are no locks, there is nobody to find out about.
-        Err(TryLockError::Error(_)) | Ok(()) => Ok(lock),
-    }
-}
-
-fn no_place(directory: &Path, error: std::io::Error) -> Error {
-    Error::new(format!("a run can't be kept in {} ({error}); choose another place (--out)", directory.display()))
-}
-
-fn read_choices(path: &Path) -> Result<Choices> {
-    let damaged = |what: &dyn std::fmt::Display| {
-        Error::new(format!(
-            "{} is damaged: {what}; put back the one that the run began with, or start anew elsewhere (--out)",
-            path.display()
-        ))
-    };
-    let json = fs::read(path).map_err(|e| damaged(&e))?;
-    let mut value: serde_json::Value = serde_json::from_slice(&json).map_err(|e| damaged(&e))?;
-    if value["version"] != VERSION {
-        return Err(Error::new(format!(
-            "{} is of version {}, but this minke reads version {VERSION}; use the minke that wrote it",
-            path.display(),
-            value["version"]
-        )));
-    }
-    serde_json::from_value(value["choices"].take()).map_err(|e| damaged(&e))
 }
 
 /// That a model can be trained in so many bytes of memory.
@@ -310,24 +241,24 @@ impl<'a> Setup<'a> {
         Ok((Setup { cpu, recipe, task, format, find: options.find, config, domain, seed }, values))
     }
 
-    /// A training in `directory`: where it was left, or at its start with the steps that fit the budget. `None` if it was
+    /// A training in `directory`: where it was left, or at its start with what a budget leaves of its stages. `None` if it was
     /// stopped before it could begin.
     fn trial<'t>(
         &'t self,
         directory: &Path,
-        stages: &'t [Stage],
+        stages: &[Stage],
         values: Vec<f32>,
         accept: bool,
-        Start { budget_s, base, stop }: Start<'_>,
+        Start { budget_s, main, stop }: Start<'_>,
         watch: &mut Watch<'_>,
     ) -> Result<Option<Trial<'t>>> {
-        let start = Instant::now();
+        let (start, mut meter) = (Instant::now(), Meter::start());
         let (cpu, recipe) = (self.cpu, self.recipe);
-        let plan = Plan {
+        let mut plan = Plan {
             task: &*self.task,
             format: &self.format,
             find: self.find,
-            stages,
+            stages: stages.to_vec(),
             eval: recipe.eval,
             checkpoint_every: recipe.checkpoint_every,
             checkpoint_bytes: recipe.checkpoint_bytes,
@@ -346,17 +277,24 @@ impl<'a> Setup<'a> {
             }
             let mut learner = Learner::new(cpu, &self.config, recipe.dtype, recipe.recompute, values);
             learner.restore(saved.values, saved.m, saved.v, saved.state.updates);
+            plan.stages = budget::sized(stages, saved.state.budget.as_ref());
             let trial = Trial::new(plan, learner, saved.state)?;
             watch(&Progress::Begun);
+            if main {
+                self.notes(trial.state().budget.as_ref()).iter().for_each(|note| watch(&Progress::Note(note)));
+            }
             return Ok(Some(trial));
         }
         watch(&Progress::Begun);
+        if main {
+            self.notes(None).iter().for_each(|note| watch(&Progress::Note(note)));
+        }
         audit::check(cpu, &self.config, &values, self.seed)?;
-        let full: Vec<u32> = stages.iter().map(Stage::steps).collect();
         let mut state = State {
             domain: self.domain.clone(),
             seed: u64::from(self.seed),
-            plan: full.clone(),
+            plan: stages.iter().map(Stage::steps).collect(),
+            budget: None,
             stage: 0,
             step: 0,
             total_steps: 0,
@@ -365,23 +303,27 @@ impl<'a> Setup<'a> {
             metrics_lines: 0,
             wall_s: 0.0,
             measuring_s: 0.0,
+            training: Spent::NOTHING,
+            measuring: Spent::NOTHING,
             reference: None,
             base: None,
             reports: Vec::new(),
         };
-        if base && matches!(recipe.model, Source::Reference(_)) {
-            let Some(results) = self.base(&values, stop, watch)? else { return Ok(None) };
+        let begun = Instant::now();
+        if main && matches!(recipe.model, Source::Reference(_)) {
+            let Some(results) = self.before(&values, stop, watch)? else { return Ok(None) };
             state.base = Some(results);
         }
+        let base_s = state.base.as_ref().map_or(0.0, |_| begun.elapsed().as_secs_f64());
         if let Some(budget_s) = budget_s {
-            let mut costs = Vec::new();
-            for (i, stage) in stages.iter().enumerate() {
-                watch(&Progress::Timing { stage: i + 1 });
-                costs.push((stage.steps(), self.cost(stage, &values)?));
-            }
-            state.plan = budget::fit(&costs, budget_s as f64 * TRAINING);
+            let resolved = self.resolve(stages, &values, budget_s, start, base_s, watch)?;
+            watch(&Progress::Note(&resolved.words(stages)));
+            plan.stages = budget::sized(stages, Some(&resolved));
+            state.plan = resolved.stages.iter().map(|stage| stage.steps).collect();
+            state.budget = Some(resolved);
         }
         state.measuring_s = start.elapsed().as_secs_f64();
+        state.measuring = meter.lap();
         let mut trial =
             Trial::new(plan, Learner::new(cpu, &self.config, recipe.dtype, recipe.recompute, values), state)?;
         // What was resolved by the clock is on disk before the first step.
@@ -389,14 +331,15 @@ impl<'a> Setup<'a> {
         Ok(Some(trial))
     }
 
-    /// Seconds that a step of a stage takes, tried on a copy that is thrown away.
-    fn cost(&self, stage: &Stage, values: &[f32]) -> Result<f64> {
+    /// What a step of a stage takes, tried on a copy that is thrown away.
+    fn cost(&self, stage: &Stage, values: &[f32]) -> Result<Cost> {
         let (recipe, values) = (self.recipe, values.to_vec());
         let learner = Learner::new(self.cpu, &self.config, recipe.dtype, recipe.recompute, values);
         cost(&*self.task, &self.format, learner, stage, self.seed)
     }
 
-    fn report(&self, trial: &Trial<'_>) -> Result<Report> {
+    fn report(&self, trial: &mut Trial<'_>) -> Result<Report> {
+        let spent = trial.spent();
         let state = trial.state();
         let last = state.reports.last().map(|report| report.results.clone());
         Ok(Report {
@@ -412,11 +355,17 @@ impl<'a> Setup<'a> {
             last: last.ok_or_else(|| Error::new("the run has no stage"))?,
             control: None,
             wall_s: state.wall_s,
+            spent,
+            price: self.recipe.price.clone(),
+            cost: None,
+            budget: state.budget.clone(),
+            notes: self.notes(state.budget.as_ref()),
             shown: Vec::new(),
         })
     }
 
-    /// Trains the model that the run is compared with, for as long as the run was trained. `None` if it was stopped.
+    /// Trains the model that the run is compared with, for as much of the cores' time as the run was trained: that depends
+    /// less on what else the machine does meanwhile than time by the clock. `None` if it was stopped.
     fn control(
         &self,
         trial: &Trial<'_>,
@@ -427,15 +376,15 @@ impl<'a> Setup<'a> {
         let first = demonstrations(self.recipe)?;
         let directory = options.directory.join("control");
         let reports = &trial.state().reports;
-        let (stage, values, wall_s) = match self.recipe.control {
+        let (stage, values, matched) = match self.recipe.control {
             Control::Direct => {
                 let mixture = vec![Share { style: Style::Direct, share: 1.0 }];
                 let values = beginning(self.recipe, &self.config, self.seed, options)?;
-                (Sft { mixture, ..first.clone() }, values, reports.iter().map(|report| report.wall_s).sum())
+                (Sft { mixture, ..first.clone() }, values, &reports[..])
             }
             Control::Sft => {
                 let values = read_values(&ModelFiles::open(&options.directory.join("stages/1"))?, &self.config)?;
-                (first.clone(), values, reports.iter().skip(1).map(|report| report.wall_s).sum::<f64>())
+                (first.clone(), values, &reports[1..])
             }
         };
         make_directory(&directory)?;
@@ -444,10 +393,15 @@ impl<'a> Setup<'a> {
             vec![Stage::Sft(stage)]
         } else {
             let cost = self.cost(&Stage::Sft(stage.clone()), &values)?;
-            vec![Stage::Sft(Sft { steps: (wall_s / cost).max(1.0) as u32, ..stage })]
+            let core_s = matched.iter().map(|report| report.spent).sum::<Spent>().core_s;
+            let steps = match (core_s, cost.core_s) {
+                (Some(spent), Some(step)) => spent / step,
+                _ => matched.iter().map(|report| report.wall_s).sum::<f64>() / cost.wall_s,
+            };
+            vec![Stage::Sft(Sft { steps: steps.max(1.0) as u32, ..stage })]
         };
         watch(&Progress::Control);
-        let start = Start { budget_s: None, base: false, stop };
+        let start = Start { budget_s: None, main: false, stop };
         let Some(mut control) = self.trial(&directory, &stages, values, options.accept, start, watch)? else {
             return Ok(None);
         };
@@ -455,8 +409,18 @@ impl<'a> Setup<'a> {
             return Ok(None);
         }
         control.export(&directory.join("model"))?;
+        let total = control.spent();
         let done = &control.state().reports[0];
         let evaluation = done.results.think.clone();
-        Ok(Some(report::Control { kind: self.recipe.control, steps: done.steps, wall_s: done.wall_s, evaluation }))
+        let difference = reports.last().and_then(|last| last.results.think.minus(&evaluation));
+        Ok(Some(report::Control {
+            kind: self.recipe.control,
+            steps: done.steps,
+            wall_s: done.wall_s,
+            spent: done.spent,
+            total,
+            difference,
+            evaluation,
+        }))
     }
 }

@@ -17,10 +17,11 @@ use crate::learner::{self, Learner};
 use crate::measure::measure;
 use crate::metrics::MetricsFile;
 use crate::progress::{Progress, StageKind, StepMetrics, Watch};
-use crate::recipe::{Distil, Eval, Learning, Optimizer, Share, Stage, Teacher};
+use crate::recipe::{Distil, Eval, Learning, Optimizer, Stage, Teacher};
 use crate::report::{Results, StageReport};
 use crate::rollouts::{self, Rollout};
-use crate::tasks::{Style, Task, held_out_items};
+use crate::spent::{Meter, Spent};
+use crate::tasks::{Task, held_out_items};
 use crate::{distil, grpo, reference, sft};
 
 /// What a training goes by, the same from its start to its end.
@@ -32,7 +33,7 @@ pub struct Plan<'a> {
     /// Finds a model by its reference.
     pub find: &'a dyn Fn(&str) -> Result<PathBuf>,
     /// In which stages; how many steps each has is in the state.
-    pub stages: &'a [Stage],
+    pub stages: Vec<Stage>,
     /// How results are measured.
     pub eval: Eval,
     /// Steps from one checkpoint to the next.
@@ -58,17 +59,25 @@ pub struct Trial<'a> {
     pace: [f64; 2],
     /// Steps that the last checkpoint keeps.
     saved: u64,
+    /// What is spent and not yet in the state.
+    meter: Meter,
 }
-
-/// Steps that a stage is tried for at least, and seconds, to know what a step costs.
-const TRIES: (u32, f64) = (4, 1.5);
 
 /// What one step came to.
 pub(crate) struct Stepped {
     loss: f64,
     gradient_norm: f32,
     tokens: u64,
-    rollouts: Option<grpo::Step>,
+    pub rollouts: Option<grpo::Step>,
+}
+
+impl Stepped {
+    /// What the step spent: its tokens, besides what a meter says.
+    fn spent(&self, measured: Spent) -> Spent {
+        let rollouts = self.rollouts.iter().flat_map(|step| &step.rollouts);
+        let sampled_tokens: u64 = rollouts.map(|rollout| rollout.tokens.len() as u64).sum();
+        Spent { sampled_tokens, learnt_tokens: self.tokens - sampled_tokens, ..measured }
+    }
 }
 
 /// Where in a training a step is.
@@ -80,38 +89,6 @@ pub(crate) struct At {
     pub steps: u32,
     /// In the run, from 1.
     pub number: u64,
-}
-
-/// Seconds that a step of `stage` takes: the mean of some steps of a learner that is thrown away, after one uncounted.
-///
-/// # Errors
-/// Those of a step.
-pub fn cost(task: &dyn Task, format: &Format, mut learner: Learner<'_>, stage: &Stage, seed: u32) -> Result<f64> {
-    let mut generator = Generator::new(task, format);
-    // The teacher's time is its own: steps are timed on other completions.
-    let mut corpus = match stage {
-        Stage::Distil(distil) if task.demonstrates() => {
-            let think = [Share { style: Style::Think, share: 1.0 }];
-            Some(Corpus::draw(task, &distil.levels, distil.batch, &think, u64::from(seed)))
-        }
-        Stage::Distil(_) => {
-            return Err(Error::new(
-                "a distil stage on a task without demonstrations can't be fitted to a budget; leave the budget out",
-            ));
-        }
-        Stage::Sft(_) | Stage::Grpo(_) => None,
-    };
-    let reference = stage.has_reference().then(|| learner.with(&learner.values));
-    let (mut start, mut tries) = (Instant::now(), 0);
-    while tries < TRIES.0 || start.elapsed().as_secs_f64() < TRIES.1 {
-        let at = At { seed, index: tries, steps: u32::MAX, number: u64::from(tries) + 1 };
-        advance(&mut learner, reference.as_ref(), &mut generator, &mut corpus, task, format, stage, at)?;
-        if tries == 0 {
-            start = Instant::now();
-        }
-        tries += 1;
-    }
-    Ok(start.elapsed().as_secs_f64() / f64::from(tries - 1))
 }
 
 /// Takes one step of a stage.
@@ -159,13 +136,20 @@ impl<'a> Trial<'a> {
     pub fn new(plan: Plan<'a>, learner: Learner<'a>, state: State) -> Result<Trial<'a>> {
         let metrics = MetricsFile::open(&plan.directory.join("metrics.jsonl"), state.metrics_lines)?;
         let generator = Generator::new(plan.task, plan.format);
-        let saved = state.total_steps;
-        Ok(Trial { plan, learner, generator, state, metrics, corpus: None, reference: None, pace: [0.0; 2], saved })
+        let (saved, meter) = (state.total_steps, Meter::start());
+        let pace = [0.0; 2];
+        Ok(Trial { plan, learner, generator, state, metrics, corpus: None, reference: None, pace, saved, meter })
     }
 
     /// How far it has come.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// What was spent up to now, all in all.
+    pub fn spent(&mut self) -> Spent {
+        self.state.measuring += self.meter.lap();
+        self.state.training + self.state.measuring
     }
 
     /// The model that learns.
@@ -178,7 +162,7 @@ impl<'a> Trial<'a> {
     /// # Errors
     /// What the file system says, or a defect that a step found.
     pub fn train(&mut self, stop: &AtomicBool, watch: &mut Watch<'_>) -> Result<bool> {
-        while let Some(stage) = self.plan.stages.get(self.state.stage) {
+        while let Some(stage) = &self.plan.stages.get(self.state.stage).cloned() {
             while self.state.step < self.state.plan[self.state.stage] {
                 if stop.load(Ordering::Relaxed) {
                     self.save()?;
@@ -237,6 +221,7 @@ impl<'a> Trial<'a> {
         self.state.tokens += done.tokens;
         self.state.metrics_lines = self.metrics.lines();
         self.state.wall_s += wall_s;
+        self.state.training += done.spent(self.meter.lap());
         let pace = &mut self.pace[usize::from(stage.kind() == StageKind::Grpo)];
         *pace = if *pace == 0.0 { wall_s } else { 0.9 * *pace + 0.1 * wall_s };
         let sample = done.rollouts.as_ref().map(|step| moment(&step.rollouts, self.state.total_steps));
@@ -335,6 +320,7 @@ impl<'a> Trial<'a> {
         let start = Instant::now();
         let wall_before: f64 = self.state.reports.iter().map(|report| report.wall_s).sum();
         let tokens_before: u64 = self.state.reports.iter().map(|report| report.tokens).sum();
+        let spent_before: Spent = self.state.reports.iter().map(|report| report.spent).sum();
         let Some(results) = self.results(stop, watch)? else { return Ok(false) };
         let number = self.state.stage + 1;
         self.export(&self.plan.directory.join(format!("stages/{number}")))?;
@@ -343,6 +329,7 @@ impl<'a> Trial<'a> {
             steps: self.state.plan[self.state.stage],
             tokens: self.state.tokens - tokens_before,
             wall_s: self.state.wall_s - wall_before,
+            spent: self.state.training - spent_before,
             results,
         });
         if let Some(report) = self.state.reports.last() {
@@ -397,6 +384,7 @@ impl<'a> Trial<'a> {
     /// # Errors
     /// What the file system says.
     pub fn save(&mut self) -> Result<()> {
+        self.state.measuring += self.meter.lap();
         self.metrics.sync()?;
         let learner = &self.learner;
         let arenas = Arenas { values: &learner.values, m: &learner.m, v: &learner.v };

@@ -7,10 +7,21 @@ use minke_kernels::random::Random;
 use minke_kernels::{Cpu, Isa};
 use minke_train::progress::Progress;
 use minke_train::report::Report;
-use minke_train::run::{Choices, Ending, Options, run};
+use minke_train::run::{Choices, Ending, Options, replay, run};
 use minke_train::{Result, checkpoint, distil, metrics, rollouts};
 
 const RECIPE: &str = include_str!("../../../recipes/tiny.toml");
+
+fn options(directory: &Path, resume: bool) -> Options<'_> {
+    Options {
+        begin: (!resume).then(Choices::default),
+        accept: false,
+        directory,
+        binary: "test".into(),
+        memory: None,
+        find: &|reference| Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/models").join(reference)),
+    }
+}
 
 /// Runs the smallest recipe in `directory`, stopping after as many steps as `stop_after` says.
 fn tiny(cpu: &Cpu, directory: &Path, resume: bool, stop_after: Option<u32>) -> Result<Ending> {
@@ -18,14 +29,7 @@ fn tiny(cpu: &Cpu, directory: &Path, resume: bool, stop_after: Option<u32>) -> R
 }
 
 fn carry_out(cpu: &Cpu, recipe: &str, directory: &Path, resume: bool, stop_after: Option<u32>) -> Result<Ending> {
-    let options = Options {
-        begin: (!resume).then(Choices::default),
-        accept: false,
-        directory,
-        binary: "test".into(),
-        memory: None,
-        find: &|reference| Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/models").join(reference)),
-    };
+    let options = options(directory, resume);
     let stop = AtomicBool::new(false);
     let mut steps = 0;
     run(cpu, "tiny", recipe, &options, &stop, &mut |progress| {
@@ -251,4 +255,36 @@ fn a_program_that_never_says_the_same_is_not_asked_twice() {
     }
     assert_eq!(outcome(again.path()), outcome(pieces.path()));
     assert_ne!(outcome(anew.path()), outcome(pieces.path()), "a program without whims is no test");
+}
+
+/// What a budget left of a run is what it goes on with, and what is replayed; and what was spent before goes on being counted.
+#[test]
+fn what_a_budget_left_survives_interruption() {
+    let recipe = RECIPE.replacen("prompts = 4\nsamples = 4", "prompts = 8\nsamples = 16", 1);
+    let recipe = recipe.replacen("[eval]", "[budget]\ntime = \"1s\"\n\n[eval]", 1);
+    assert!(recipe.contains("samples = 16") && recipe.contains("1s"));
+    let cpu = Cpu::new(Isa::choose(None).unwrap(), 2);
+    let run = tempfile::tempdir().unwrap();
+    // Timing alone takes longer than that: what is left is a step of each, the smallest.
+    assert!(!finished(carry_out(&cpu, &recipe, run.path(), false, Some(1))));
+    let (_, path) = checkpoint::list(run.path()).unwrap().pop().unwrap();
+    let before = checkpoint::load(&path).unwrap().state;
+    assert!(finished(carry_out(&cpu, &recipe, run.path(), true, None)));
+    let report = report(run.path());
+    assert_eq!(report.budget, before.budget);
+    let stages = report.budget.as_ref().unwrap().stages.clone();
+    let size = stages[1].size.unwrap();
+    assert_eq!((stages[0].steps, stages[1].steps, size.prompts, size.samples), (1, 1, 2, 4));
+    assert_eq!(report.notes.len(), 1);
+    let told =
+        "resolved for 1 s: stage 1: 1 of 6 steps; stage 2: 1 of 4 steps, 2 of 8 prompts, 4 of 16 samples; about ";
+    assert!(report.notes[0].starts_with(told), "{:?}", report.notes);
+    let sampled = rollouts::read(run.path(), 2).unwrap();
+    assert_eq!(sampled.len(), 8);
+    assert_eq!(replay(&cpu, "tiny", &recipe, &options(run.path(), true), 2, |_| ()).unwrap(), sampled);
+
+    let (then, now) = (before.training + before.measuring, report.spent);
+    assert!(before.training.core_s > Some(0.0) && now.core_s > then.core_s, "{then:?} {now:?}");
+    let learnt: u64 = report.stages.iter().map(|stage| stage.spent.learnt_tokens).sum();
+    assert!(report.stages[0].spent.learnt_tokens == then.learnt_tokens && now.learnt_tokens == learnt && learnt > 0);
 }

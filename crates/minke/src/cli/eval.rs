@@ -94,7 +94,7 @@ struct Measured(Evaluation);
 
 impl Show for Measured {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Evaluation { level, items, accuracy, interval, lenient, thought_tokens, truncated, sampled } = &self.0;
+        let Evaluation { level, items, accuracy, interval, lenient, thought_tokens, truncated, sampled, .. } = &self.0;
         let line = |name: &str, part: f64, Interval { low, high }: &Interval| {
             format!("{name:<9} {:5.1} %  ({:.1}–{:.1}, 95 %)", 100.0 * part, 100.0 * low, 100.0 * high)
         };

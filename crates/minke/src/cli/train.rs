@@ -36,13 +36,13 @@ pub struct Train {
     /// Where the run is kept; by default in the store, under the recipe's name
     #[arg(long, value_name = "DIRECTORY")]
     out: Option<PathBuf>,
-    /// Time that the run may take: 90s, 15m or 2h; stages are shortened to fit
+    /// Time that the run may take: 90s, 15m or 2h; stages, and then groups, are made smaller to fit
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = |text: &str| budget::parse(text).map_err(|e| e.to_string()))]
     budget: Option<u64>,
     /// Which random numbers; the same seed gives the same weights
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<u32>,
-    /// Train the model that it is compared with too, for the same time
+    /// Train the model that it is compared with too, for as much of the cores' time
     #[arg(long)]
     control: bool,
     /// Go on with a run that was interrupted
@@ -178,7 +178,7 @@ struct Finished {
 
 impl Show for Finished {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Report { base, stages, control, shown, wall_s, .. } = &self.report;
+        let Report { base, stages, control, shown, wall_s, spent, price, .. } = &self.report;
         writeln!(out, "{:42} level   greedy (95 %)         sampled   any of k   thought", "held-out problems")?;
         let base = base.iter().map(|results| ("base model".to_string(), results));
         let stages = stages.iter().enumerate().map(|(i, stage)| {
@@ -199,11 +199,17 @@ impl Show for Finished {
             let name = format!("control: {kind}, {} steps", control.steps);
             row(out, &format!("{name:32} {:>9}", duration(control.wall_s)), &control.evaluation)?;
         }
+        if let Some(difference) = control.as_ref().and_then(|control| control.difference) {
+            writeln!(out, "\n{}", difference.sentence())?;
+        }
         for rollout in shown {
             show_rollout(out, rollout)?;
         }
+        if !spent.is_unknown() {
+            writeln!(out, "\nSpent: {}.", spent.words(price.as_ref()))?;
+        }
         let report = self.directory.join("report.md");
-        writeln!(out, "\n{} in all. The report: {}", duration(*wall_s), report.display())?;
+        writeln!(out, "{} in all. The report: {}", duration(*wall_s), report.display())?;
         writeln!(out, "Talk to the model: minke chat {} \"{}\"", self.name, self.question())
     }
 }

@@ -7,7 +7,7 @@ use minke_model::dequantize::DataType;
 use minke_model::{Checkpoint, Parameters, safetensors};
 use serde_json::Value;
 
-use crate::{Place, printed, replaced, repository, tiny, tiny_from};
+use crate::{Place, printed, replaced, repository, said, tiny, tiny_from};
 
 const SUBCOMMANDS: [&[&str]; 36] = [
     &["chat"],
@@ -339,6 +339,16 @@ fn a_recipe_becomes_a_model_that_can_be_talked_to() {
     assert_eq!((report["recipe"].as_str(), report["seed"].as_u64()), (Some("tiny"), Some(1)));
     assert_eq!(report["stages"].as_array().unwrap().len(), 2);
     assert!(report["control"]["steps"].as_u64() > Some(0), "{report}");
+    // Who knows nothing is not measured; what was spent is said, and whether the control is another.
+    assert!(report.get("base").is_none() && report.get("budget").is_none(), "{report}");
+    assert_eq!(report["control"]["difference"]["items"], 8);
+    for spent in ["/spent", "/stages/0/spent", "/stages/1/spent", "/control/spent", "/control/total"] {
+        let spent = report.pointer(spent).unwrap();
+        assert!(spent["core_s"].as_f64() > Some(0.0), "{spent}");
+    }
+    assert_eq!(report["stages"][0]["spent"]["sampled_tokens"], 0);
+    let tokens = |of: &Value| of["sampled_tokens"].as_u64().unwrap() + of["learnt_tokens"].as_u64().unwrap();
+    assert_eq!(tokens(&report["stages"][1]["spent"]), report["stages"][1]["tokens"].as_u64().unwrap());
     let text = |name: &str| String::from_utf8(place.read(&format!("{run}/{name}"))).unwrap();
     assert!(text("report.md").contains("tiny") && text("curves.svg").contains("<svg"));
     assert_eq!(text("recipe.toml"), tiny());
@@ -369,6 +379,10 @@ fn a_recipe_becomes_a_model_that_can_be_talked_to() {
     let seeded = place.json(&["train", "recipes/tiny.toml", "--seed", "2", "--budget", "2s"]);
     assert_eq!((seeded["directory"].as_str(), seeded["seed"].as_u64()), (Some("home/runs/tiny-2"), Some(2)));
     assert_ne!(seeded["shown"], report["shown"]);
+    // A budget is told, in numbers and in words.
+    let steps = |stages: &Value| stages.as_array().unwrap().iter().map(|s| s["steps"].clone()).collect::<Vec<Value>>();
+    assert_eq!(steps(&seeded["budget"]["stages"]), steps(&seeded["stages"]));
+    assert!(seeded["notes"][0].as_str().unwrap().contains("2 s: "), "{seeded}");
 }
 
 /// A control begins where its run began, also where that is a model that exists: with a rate of 0 it stays there.
@@ -378,8 +392,30 @@ fn a_model_that_exists_is_trained_further_and_so_is_its_control() {
     place.write("tiny.toml", tiny());
     place.run(&["train", "tiny.toml", "--seed", "7"]);
     place.write("again.toml", replaced(&tiny_from("tiny"), "lr = 3e-3", "lr = 0\nbias_rate = 0"));
-    place.run(&["train", "again.toml", "--control"]);
+    let report = place.json(&["train", "again.toml", "--control"]);
+    // A model that does not move is as good after its first stage as before it.
+    assert!(report["base"]["think"]["right"].is_string(), "{report}");
+    assert_eq!(report["base"]["think"], report["stages"][0]["think"]);
     let weights = |model: &str| place.read(&format!("home/runs/{model}/model.safetensors"));
     let before = weights("tiny/model");
     assert!(weights("again/stages/1") == before && weights("again/control/model") == before);
+}
+
+/// Templates that open the thought themselves are told of, when a run begins and in its report.
+#[test]
+fn a_template_that_opens_the_thought_is_told_of() {
+    const NOTE: &str = "chat template opens <think> itself; completions are read as beginning inside it";
+    let place = Place::new();
+    place.copy(&repository().join("golden/models/llama-chat"), "llama-chat");
+    place.write("tiny.toml", tiny_from("llama-chat"));
+    let before = place.minke(&["train", "tiny.toml", "--out", "before"]).output().unwrap();
+    let template = String::from_utf8(place.read("llama-chat/chat_template.jinja")).unwrap();
+    place.write("llama-chat/chat_template.jinja", format!("{}<think>\n", template.trim_end()));
+    let after = place.minke(&["train", "tiny.toml", "--out", "after"]).output().unwrap();
+    let report = |name: &str| String::from_utf8(place.read(&format!("{name}/report.md"))).unwrap();
+    for (output, name, told) in [(before, "before", 0), (after, "after", 1)] {
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert_eq!(said(&output).matches(NOTE).count(), told, "{}", said(&output));
+        assert_eq!(report(name).matches(NOTE).count(), told, "{}", report(name));
+    }
 }

@@ -250,6 +250,21 @@ fn broken_recipes_get_one_sentence() {
         ("direct = 0.4", "direkt = 0.4", "stage 1 mixture has an unknown key \"direkt\"; did you mean direct?"),
         ("direct = 0.4", "direct = -1", "stage 1 mixture: direct is -1, which is not from 0 to 1"),
         ("items = 8", "items = 0", "eval: items is 0, which is not from 1 to 1000000"),
+        (
+            "[checkpoint]",
+            "[report]\nprice_per_core_hour = -1\n\n[checkpoint]",
+            "report: price_per_core_hour is -1, which is not from 0 to 1000000",
+        ),
+        (
+            "[checkpoint]",
+            "[report]\ncurrency = \"EUR\"\n\n[checkpoint]",
+            "report: currency is of no use without price_per_core_hour",
+        ),
+        (
+            "[checkpoint]",
+            "[report]\ncurrency = \"seventeen letters\"\n\n[checkpoint]",
+            "report: currency is a name such as EUR, of at most 16 characters",
+        ),
         ("every = 2", "evry = 2", "checkpoint has an unknown key \"evry\"; did you mean every?"),
         ("[[stage]]\nkind = \"sft\"", "[stage]\nkind = \"sft\"", "line 43 is not TOML: duplicate key"),
     ] {

@@ -5,7 +5,9 @@
 use minke_kernels::Cpu;
 use minke_model::{Error, Result};
 
-use super::{Options, Setup, choices};
+use super::directory::choices;
+use super::{Options, Setup};
+use crate::budget;
 use crate::checkpoint;
 use crate::corpus::Corpus;
 use crate::generate::Generator;
@@ -55,7 +57,8 @@ pub fn replay(
     }
     let mut generator = Generator::new(&**task, format);
     let (mut corpus, mut held) = (None, None);
-    while let Some(current) = recipe.stages.get(stage) {
+    let stages = budget::sized(&recipe.stages, state.budget.as_ref());
+    while let Some(current) = stages.get(stage) {
         let steps = state.plan[stage];
         if step == steps {
             (stage, step, corpus, held) = (stage + 1, 0, None, None);

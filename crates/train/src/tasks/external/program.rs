@@ -1,5 +1,5 @@
 //! A program that is asked one line at a time: how long it may take, how much it may write and how much memory it may
-//! have. Calls to the operating system stand here.
+//! have.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -9,6 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use minke_model::error::quoted;
+
+use crate::system;
 
 /// Longest line that a program may write, in bytes.
 const LONGEST_LINE: u64 = 1 << 20;
@@ -45,7 +47,7 @@ impl Program {
         let (read, lines) = sync_channel(WAITING);
         let complaints = Arc::new(Mutex::new(Vec::new()));
         let program = Program { child, requests, lines, complaints: Arc::clone(&complaints) };
-        program.limit(memory)?;
+        system::limit_memory(&program.child, memory)?;
         // Each end of the program has a thread, so that whatever it does not read or write, this side can stop waiting.
         let mut stdin = stdin.ok_or("has no input")?;
         thread::spawn(move || {
@@ -114,34 +116,11 @@ impl Program {
             None => how,
         }
     }
-
-    #[cfg(target_os = "linux")]
-    fn limit(&self, memory: u64) -> Result<(), String> {
-        use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-        let most = getrlimit(Resource::As).maximum.map_or(memory, |most| most.min(memory));
-        let limit = Rlimit { current: Some(most), maximum: Some(most) };
-        match prlimit(Some(Pid::from_child(&self.child)), Resource::As, limit) {
-            // One that has ended already is found out when it is asked.
-            Ok(_) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(error) => Err(format!("can't be given a memory limit: {error}")),
-        }
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn limit(&self, _: u64) -> Result<(), String> {
-        Ok(())
-    }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        #[cfg(unix)]
-        let _ = rustix::process::kill_process_group(
-            rustix::process::Pid::from_child(&self.child),
-            rustix::process::Signal::KILL,
-        );
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        system::end(&mut self.child);
     }
 }
 
