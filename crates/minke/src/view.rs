@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use minke_kernels::Cpu;
 use minke_train::Recipe;
+use minke_train::curriculum::LevelMetrics;
 use minke_train::evaluation::Evaluation;
 use minke_train::progress::{Progress, RolloutMetrics, StepMetrics};
 use minke_train::report::StageReport;
@@ -208,6 +209,11 @@ fn figures(metrics: &StepMetrics, curves: &[String]) -> Vec<Line> {
                 100.0 * truncated
             ),
         ));
+        if let Some(level) = rollouts.level {
+            let of = |l: &LevelMetrics| format!("{}: {:.0} % of {}", l.level, 100.0 * l.rate, l.problems);
+            let levels = rollouts.levels.iter().map(of).collect::<Vec<String>>().join(", ");
+            lines.push(figure("level", format!("{level:.1}")).add(Style::Dim, levels));
+        }
     } else {
         lines.push(figure("loss", format!("{:.4}", metrics.loss)).add(Style::Accent, curves[0].as_str()));
     }

@@ -12,6 +12,7 @@ use minke_model::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::budget::Resolved;
+use crate::curriculum::Curriculum;
 use crate::files::{failed, hidden, make_directory, read_floats, rename, sync_names, write_floats, write_whole};
 use crate::report::{Results, StageReport};
 use crate::spent::Spent;
@@ -97,6 +98,9 @@ pub struct State {
     /// How the model did before the first step, where it was a published one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Results>,
+    /// How the levels of the stage have gone, where it has begun and has a curriculum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curriculum: Option<Curriculum>,
     /// Reports of the stages that are over.
     pub reports: Vec<StageReport>,
 }
@@ -353,6 +357,7 @@ mod tests {
             measuring: Spent::NOTHING,
             reference: None,
             base: Some(StageReport::example().results),
+            curriculum: Some(Curriculum::new(&[2, 3])),
             reports: vec![StageReport::example()],
         }
     }

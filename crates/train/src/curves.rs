@@ -19,7 +19,7 @@ struct Panel {
     most: Option<f64>,
 }
 
-/// Draws loss, reward, thought length and entropy over the steps; whatever a run hasn't measured is left out.
+/// Draws loss, reward, the levels of a curriculum, thought length and entropy over the steps; whatever a run hasn't measured is left out.
 pub fn svg(metrics: &[StepMetrics]) -> String {
     let steps = || (1..).map(f64::from).zip(metrics);
     let of_rollouts = |title, most, value: fn(&RolloutMetrics) -> f64| Panel {
@@ -28,9 +28,11 @@ pub fn svg(metrics: &[StepMetrics]) -> String {
         most,
     };
     let demonstrations = steps().filter(|(_, m)| m.rollouts.is_none()).map(|(x, m)| (x, m.loss)).collect();
+    let levels = steps().filter_map(|(x, m)| Some((x, m.rollouts.as_ref()?.level?))).collect();
     let panels = [
         Panel { title: "loss on demonstrations (nats per token)", points: demonstrations, most: None },
         of_rollouts("reward (mean of the step's rollouts)", Some(1.0), |r| r.reward),
+        Panel { title: "level of the problems (mean)", points: levels, most: None },
         of_rollouts("length of thoughts (tokens)", None, |r| r.thought_tokens),
         of_rollouts("entropy (nats per token)", None, |r| r.entropy),
     ];

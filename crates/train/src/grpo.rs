@@ -9,13 +9,14 @@ use minke_kernels::random::Random;
 use minke_model::{Error, Result, Transformer};
 
 use crate::advantages::advantages;
+use crate::curriculum::Curriculum;
 use crate::generate::{Ask, Drawing, Generator};
 use crate::learner::{self, Example, Learner};
 use crate::loss::{Tokens, Totals, token_losses};
 use crate::progress::RolloutMetrics;
 use crate::recipe::Grpo;
 use crate::rollouts::Rollout;
-use crate::tasks::{Item, Task, training_item};
+use crate::tasks::{Item, Split, Task, training_item};
 
 /// First word of the random streams that prompts are drawn from.
 const PROMPTS: u32 = 0x6772_706f;
@@ -34,7 +35,7 @@ pub struct Step {
     pub tokens: u64,
 }
 
-/// Draws the problems of a step (counted over the whole run), samples and judges a group of completions for each, and weighs
+/// Draws the problems of a step (counted over the whole run), by the stage's curriculum as far as it has come, samples and judges a group of completions for each, and weighs
 /// them. Groups whose rewards are all equal teach nothing: as far as the stage has refills, further problems are drawn in
 /// their place. All rollouts are returned, and the mean entropy of a token's distribution, in nats.
 ///
@@ -45,12 +46,17 @@ pub fn sample(
     learner: &Learner<'_>,
     task: &dyn Task,
     stage: &Grpo,
+    curriculum: Option<&Curriculum>,
     seed: u32,
     step: u64,
 ) -> Result<(Vec<Rollout>, f64)> {
     let draw = |prompt: u32| {
         let mut random = Random::new(u64::from(seed), [PROMPTS, step as u32, prompt]);
-        (prompt, training_item(task, &stage.levels, &mut random))
+        let item = match curriculum {
+            Some(curriculum) => task.sample(Split::Train, curriculum.draw(&mut random), &mut random),
+            None => training_item(task, &stage.levels, &mut random),
+        };
+        (prompt, item)
     };
     let drawing = Drawing { seed, temperature: stage.temperature, limit: stage.max_new_tokens as usize };
     let (mut rollouts, mut entropy): (Vec<Rollout>, f64) = (Vec::new(), 0.0);

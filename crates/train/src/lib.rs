@@ -5,6 +5,7 @@ pub mod audit;
 pub mod budget;
 pub mod checkpoint;
 pub mod corpus;
+pub mod curriculum;
 mod curves;
 pub mod distil;
 pub mod evaluation;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::advantages::zero_variance;
+use crate::curriculum::LevelMetrics;
 use crate::report::{Results, StageReport};
 use crate::rollouts::Rollout;
 
@@ -88,6 +89,12 @@ pub struct RolloutMetrics {
     /// where the stage has a reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kl: Option<f64>,
+    /// Mean level of the problems, where the stage has a curriculum,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<f64>,
+    /// and each level that was open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub levels: Vec<LevelMetrics>,
 }
 
 impl RolloutMetrics {
@@ -111,6 +118,8 @@ impl RolloutMetrics {
             clipped_high: 0.0,
             compared: 0,
             kl: None,
+            level: None,
+            levels: Vec::new(),
         }
     }
 }

@@ -307,6 +307,7 @@ impl<'a> Setup<'a> {
             measuring: Spent::NOTHING,
             reference: None,
             base: None,
+            curriculum: None,
             reports: Vec::new(),
         };
         let begun = Instant::now();

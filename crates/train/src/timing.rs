@@ -5,6 +5,7 @@ use std::time::Instant;
 use minke_model::{Error, Result};
 
 use crate::corpus::Corpus;
+use crate::curriculum::Curriculum;
 use crate::format::Format;
 use crate::generate::Generator;
 use crate::learner::Learner;
@@ -47,10 +48,13 @@ pub fn cost(task: &dyn Task, format: &Format, mut learner: Learner<'_>, stage: &
         Stage::Sft(_) | Stage::Grpo(_) => None,
     };
     let reference = stage.has_reference().then(|| learner.with(&learner.values));
+    // Harder levels take longer, and the stage may spend most of its steps on them.
+    let mut curriculum = stage.curriculum().map(Curriculum::opened);
     let (mut start, mut meter, mut tries, mut lengths) = (Instant::now(), Meter::start(), 0, Vec::new());
     while tries < TRIES.0 || start.elapsed().as_secs_f64() < TRIES.1 {
         let at = At { seed, index: tries, steps: u32::MAX, number: u64::from(tries) + 1 };
-        let done = advance(&mut learner, reference.as_ref(), &mut generator, &mut corpus, task, format, stage, at)?;
+        let (reference, curriculum) = (reference.as_ref(), curriculum.as_mut());
+        let done = advance(&mut learner, reference, &mut generator, &mut corpus, curriculum, task, format, stage, at)?;
         let rollouts = done.rollouts.iter().flat_map(|step| &step.rollouts);
         lengths.extend(rollouts.map(|rollout| rollout.tokens.len() as u32));
         if tries == 0 {

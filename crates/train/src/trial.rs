@@ -11,6 +11,7 @@ use minke_model::{Checkpoint, Error, Precision, Result, Source, Transformer, hug
 
 use crate::checkpoint::{self, Arenas, State};
 use crate::corpus::Corpus;
+use crate::curriculum::Curriculum;
 use crate::format::Format;
 use crate::generate::Generator;
 use crate::learner::{self, Learner};
@@ -97,6 +98,7 @@ pub(crate) fn advance(
     reference: Option<&Transformer>,
     generator: &mut Generator<'_>,
     corpus: &mut Option<Corpus>,
+    curriculum: Option<&mut Curriculum>,
     task: &dyn Task,
     format: &Format,
     stage: &Stage,
@@ -120,8 +122,14 @@ pub(crate) fn advance(
             demonstrated(corpus, distil.batch)
         }
         Stage::Grpo(grpo) => {
-            let (sampled, entropy) = grpo::sample(generator, learner, task, grpo, at.seed, at.number)?;
-            let done = grpo::learn(learner, reference, sampled, entropy, grpo, alpha, &update)?;
+            let known = curriculum.as_deref();
+            let (sampled, entropy) = grpo::sample(generator, learner, task, grpo, known, at.seed, at.number)?;
+            let mut done = grpo::learn(learner, reference, sampled, entropy, grpo, alpha, &update)?;
+            if let (Some(curriculum), Some(promote_at)) = (curriculum, grpo.promote_at) {
+                done.metrics.levels = curriculum.step(&done.rollouts, grpo.samples as usize, promote_at);
+                let levels = done.rollouts.iter().map(|rollout| f64::from(rollout.item.level));
+                done.metrics.level = Some(levels.sum::<f64>() / done.rollouts.len() as f64);
+            }
             let (loss, gradient_norm, tokens) = (done.loss, done.gradient_norm, done.tokens);
             Ok(Stepped { loss, gradient_norm, tokens, rollouts: Some(done) })
         }
@@ -192,12 +200,14 @@ impl<'a> Trial<'a> {
         if index == 0 {
             // A stage begins with an optimiser that remembers nothing.
             self.learner.reset_optimizer();
+            self.state.curriculum = stage.curriculum();
         }
         self.hold(stage)?;
         let at = At { seed: self.seed(), index, steps, number: self.state.total_steps + 1 };
         let Plan { task, format, .. } = self.plan;
         let (learner, reference) = (&mut self.learner, self.reference.as_ref());
-        let done = advance(learner, reference, &mut self.generator, &mut self.corpus, task, format, stage, at)?;
+        let (corpus, curriculum) = (&mut self.corpus, self.state.curriculum.as_mut());
+        let done = advance(learner, reference, &mut self.generator, corpus, curriculum, task, format, stage, at)?;
         if let Some(step) = &done.rollouts {
             rollouts::write(&self.plan.directory, at.number, &step.rollouts)?;
         }
@@ -338,6 +348,7 @@ impl<'a> Trial<'a> {
         self.corpus = None;
         self.reference = None;
         self.state.reference = None;
+        self.state.curriculum = None;
         self.state.stage += 1;
         self.state.step = 0;
         self.state.measuring_s += start.elapsed().as_secs_f64();

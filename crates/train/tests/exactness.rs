@@ -223,6 +223,50 @@ fn a_teachers_traces_survive_interruption() {
     assert_eq!(std::fs::read(pieces.path().join("traces/2.jsonl.gz")).unwrap(), kept);
 }
 
+/// Which levels a curriculum draws follows from what has happened, whatever interrupts it; and any step can be replayed.
+#[test]
+fn a_curriculum_survives_interruption() {
+    let curriculum = "level = [2, 3, 4]\ncurriculum = true\npromote_at = 0.05\nrefills = 1\nloss";
+    let recipe = RECIPE.replacen("level = 2\nloss", curriculum, 1).replacen("steps = 4", "steps = 10", 1);
+    assert!(recipe.contains(curriculum) && recipe.contains("steps = 10"));
+    let cpu = Cpu::new(Isa::choose(None).unwrap(), 2);
+    let whole = tempfile::tempdir().unwrap();
+    assert!(finished(carry_out(&cpu, &recipe, whole.path(), false, None)));
+    let expected = outcome(whole.path());
+    let steps = metrics::read(&whole.path().join("metrics.jsonl")).unwrap();
+    for (number, step) in steps.iter().enumerate().skip(6) {
+        let rollouts = rollouts::read(whole.path(), number as u64 + 1).unwrap();
+        let metrics = step.rollouts.as_ref().unwrap();
+        assert_eq!(metrics.levels.len(), (number - 5).min(3), "another level opens after each of the first steps");
+        for level in &metrics.levels {
+            let drawn = rollouts.chunks(4).filter(|group| group[0].item.level == level.level).count();
+            assert_eq!(drawn, level.problems as usize);
+        }
+        assert!(metrics.levels.iter().map(|level| level.problems as usize * 4).sum::<usize>() == rollouts.len());
+    }
+
+    let mut random = Random::new(9, [0; 3]);
+    for round in 0..3 {
+        let (pieces, mut resume) = (tempfile::tempdir().unwrap(), false);
+        while !finished(carry_out(&cpu, &recipe, pieces.path(), resume, Some(1 + random.below(4)))) {
+            resume = true;
+        }
+        assert_eq!(outcome(pieces.path()), expected, "round {round}");
+    }
+
+    // From a checkpoint before it, or from the beginning.
+    for (number, kept) in [(13, true), (16, true), (15, false)] {
+        if !kept {
+            for (_, checkpoint) in checkpoint::list(whole.path()).unwrap().iter().rev().skip(1) {
+                std::fs::remove_dir_all(checkpoint).unwrap();
+            }
+        }
+        let made = replay(&cpu, "tiny", &recipe, &options(whole.path(), true), number, |_| ()).unwrap();
+        let kept = rollouts::read(whole.path(), number).unwrap();
+        assert!(made == kept, "step {number}");
+    }
+}
+
 #[test]
 fn a_run_is_not_overwritten_and_not_mixed_up() {
     let cpu = Cpu::new(Isa::Portable, 1);

@@ -18,11 +18,12 @@ const DRAWN: usize = 12;
 /// Points of a drawn curve; where there are more, neighbours are put together.
 const POINTS: usize = 240;
 /// Names with titles, in the order in which they are drawn; other names come after these as they are.
-const TITLES: [(&str, &str); 11] = [
+const TITLES: [(&str, &str); 12] = [
     ("rollouts.reward", "Reward"),
     ("reward", "Reward"),
     ("accuracy", "Accuracy"),
     ("loss", "Loss"),
+    ("rollouts.level", "Level of the problems"),
     ("rollouts.thought_tokens", "Length of thoughts, in tokens"),
     ("rollouts.entropy", "Entropy, in nats per token"),
     ("rollouts.truncated", "Cut off at the limit"),

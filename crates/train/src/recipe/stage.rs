@@ -15,6 +15,7 @@ pub use learning::{Learning, Optimizer, Schedule};
 pub use sft::{Sft, Share};
 
 use super::section::Section;
+use crate::curriculum::Curriculum;
 use crate::progress::StageKind;
 use crate::tasks::Task;
 
@@ -64,6 +65,14 @@ impl Stage {
         match self {
             Self::Sft(_) | Self::Distil(_) => false,
             Self::Grpo(grpo) => grpo.objective.penalty.is_some(),
+        }
+    }
+
+    /// Its curriculum as it begins, if it has one.
+    pub fn curriculum(&self) -> Option<Curriculum> {
+        match self {
+            Self::Grpo(Grpo { levels, promote_at: Some(_), .. }) => Some(Curriculum::new(levels)),
+            _ => None,
         }
     }
 

@@ -83,6 +83,20 @@ fn teachers_are_read() {
 }
 
 #[test]
+fn curricula_are_read() {
+    let read = |keys: &str| {
+        let recipe = Recipe::parse("tiny", &tiny().replacen("level = 2\nloss", &format!("{keys}\nloss"), 1)).unwrap();
+        let Stage::Grpo(grpo) = recipe.stages[1].clone() else { panic!("a grpo stage") };
+        assert_eq!(recipe.stages[1].curriculum().is_some(), grpo.promote_at.is_some());
+        (grpo.levels, grpo.promote_at)
+    };
+    assert_eq!(read("level = [3, 2]"), (vec![3, 2], None));
+    assert_eq!(read("level = [3, 2]\ncurriculum = false"), (vec![3, 2], None));
+    assert_eq!(read("level = [4, 2, 2]\ncurriculum = true"), (vec![2, 4], Some(0.8)));
+    assert_eq!(read("level = [2, 3]\ncurriculum = true\npromote_at = 0.5"), (vec![2, 3], Some(0.5)));
+}
+
+#[test]
 fn optimisers_are_read() {
     let read = |keys: &str| {
         let recipe = Recipe::parse("tiny", &tiny().replacen("lr = 3e-3", &format!("lr = 3e-3\n{keys}"), 1));
@@ -183,6 +197,12 @@ fn broken_recipes_get_one_sentence() {
             "file = \"a\"\nchecker = \"fuzzy\"",
             "task: checker is \"fuzzy\"; it can be number, exact, regex, choice",
         ),
+        (
+            "level = 2\nloss",
+            "level = [2, 2]\ncurriculum = true\nloss",
+            "stage 2: a curriculum needs more than one level; give level a list of them",
+        ),
+        ("loss", "promote_at = 0.5\nloss", "stage 2: promote_at is of no use without curriculum"),
         ("digits = 1", "digits = [2, 1]", "task: digits is a number, or the fewest and the most as [1, 2]"),
         ("digits = 1", "digits = 9", "task: digits is 9, which is not from 1 to 4"),
         ("digits = 1", "digits = []", "task: digits is empty"),

@@ -55,6 +55,7 @@ pub fn replay(
         learner.restore(saved.values, saved.m, saved.v, state.updates);
         (stage, step, total) = (state.stage, state.step, state.total_steps);
     }
+    let mut curriculum = state.curriculum.filter(|_| before.is_some());
     let mut generator = Generator::new(&**task, format);
     let (mut corpus, mut held) = (None, None);
     let stages = budget::sized(&recipe.stages, state.budget.as_ref());
@@ -66,6 +67,7 @@ pub fn replay(
         }
         if step == 0 {
             learner.reset_optimizer();
+            curriculum = current.curriculum();
         }
         if matches!(current, Stage::Distil(_)) && corpus.is_none() {
             corpus = Some(Corpus::of(&distil::read(run, stage + 1)?, format, state.seed));
@@ -85,10 +87,11 @@ pub fn replay(
                     stage + 1
                 )));
             };
-            return Ok(grpo::sample(&mut generator, &learner, &**task, grpo, at.seed, number)?.0);
+            return Ok(grpo::sample(&mut generator, &learner, &**task, grpo, curriculum.as_ref(), at.seed, number)?.0);
         }
         heed(at.number);
-        advance(&mut learner, held.as_ref(), &mut generator, &mut corpus, &**task, format, current, at)?;
+        let (held, curriculum) = (held.as_ref(), curriculum.as_mut());
+        advance(&mut learner, held, &mut generator, &mut corpus, curriculum, &**task, format, current, at)?;
         (step, total) = (step + 1, total + 1);
     }
     let last: u64 = state.plan.iter().map(|&steps| u64::from(steps)).sum();

@@ -22,8 +22,11 @@ pub struct Grpo {
     pub max_new_tokens: u32,
     /// What logits are divided by when sampling.
     pub temperature: f32,
-    /// Levels that problems are drawn from, each equally likely.
+    /// Levels that problems are drawn from, each equally likely unless there is a curriculum.
     pub levels: Vec<u32>,
+    /// With a curriculum ([`crate::curriculum`]), which begins at the lowest level: the success rate of the highest open level at
+    /// which the next one opens.
+    pub promote_at: Option<f64>,
     /// What is minimised.
     pub objective: Objective,
     /// What advantages are divided by.
@@ -39,6 +42,9 @@ pub struct Grpo {
     pub learning: Learning,
 }
 
+/// Success rate at which a level counts as mastered unless the recipe says otherwise.
+const PROMOTE_AT: f64 = 0.8;
+
 /// Most rollouts of a step: they are held in memory together.
 const ROLLOUTS: u64 = 1 << 20;
 
@@ -46,8 +52,9 @@ impl Grpo {
     pub(super) fn read(name: &str, table: Table, task: &dyn Task) -> Result<Grpo> {
         let own =
             ["kind", "steps", "prompts", "samples", "max_new_tokens", "temperature", "level", "refills", "updates"];
+        let curriculum = ["curriculum", "promote_at"];
         let rewards = ["scale_rewards", "mask_truncated"];
-        let section = Section::new(name, table, [&own[..], &OBJECTIVE, &rewards, &LEARNING].concat())?;
+        let section = Section::new(name, table, [&own[..], &curriculum, &OBJECTIVE, &rewards, &LEARNING].concat())?;
         let steps = section.need_whole("steps", STEPS)?;
         let prompts = section.need_whole("prompts", 1..=65_536)?;
         let samples = section.need_whole("samples", 2..=65_536)?;
@@ -58,13 +65,28 @@ impl Grpo {
                 section.error(format!("prompts times samples is {rollouts}, more than the {ROLLOUTS} of a step"))
             );
         }
+        let mut levels = section.need("level", section.wholes("level", task.levels())?)?;
+        let promote_at = section.number("promote_at", 0.0..=1.0)?;
+        let promote_at = match section.flag("curriculum")?.unwrap_or(false) {
+            false if promote_at.is_some() => return Err(section.error("promote_at is of no use without curriculum")),
+            false => None,
+            true => {
+                levels.sort_unstable();
+                levels.dedup();
+                if levels.len() < 2 {
+                    return Err(section.error("a curriculum needs more than one level; give level a list of them"));
+                }
+                Some(promote_at.unwrap_or(PROMOTE_AT))
+            }
+        };
         Ok(Grpo {
             steps,
             prompts,
             samples,
             max_new_tokens: section.need_whole("max_new_tokens", 1..=1_048_576)?,
             temperature: section.number("temperature", 0.01..=100.0)?.unwrap_or(1.0) as f32,
-            levels: section.need("level", section.wholes("level", task.levels())?)?,
+            levels,
+            promote_at,
             objective: read_objective(&section)?,
             scale: section
                 .word("scale_rewards", &[("group", Scale::Group), ("batch", Scale::Batch), ("none", Scale::None)])?
