@@ -14,6 +14,7 @@ pub mod attention;
 mod blocks;
 pub mod buffer;
 pub mod cpu;
+pub mod divergence;
 pub mod elementwise;
 pub mod embedding;
 pub mod gemm;

@@ -20,7 +20,7 @@ pub const VOCAB_CHUNK: usize = 1024;
 const BLOCK: usize = 256;
 
 /// The cost of an exponential, in elements of plain arithmetic.
-const COST: usize = 4;
+pub(crate) const COST: usize = 4;
 
 /// What a row says of its target. Logarithms are natural.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -36,17 +36,17 @@ pub struct LogProb {
 /// A running log-sum-exp. With z = logit times inverse temperature: the largest z, the sum of exp(z - max), and the
 /// sum of (z - max) exp(z - max).
 #[derive(Clone, Copy)]
-struct Fold {
-    max: f32,
-    sum: f32,
+pub(crate) struct Fold {
+    pub max: f32,
+    pub sum: f32,
     weighted: f32,
 }
 
 impl Fold {
-    const START: Fold = Fold { max: f32::NEG_INFINITY, sum: 0.0, weighted: 0.0 };
+    pub const START: Fold = Fold { max: f32::NEG_INFINITY, sum: 0.0, weighted: 0.0 };
 
     /// Takes in the next chunk of logits.
-    fn chunk(&mut self, kernels: &Kernels, logits: &[f32], inverse_temperature: f32) {
+    pub fn chunk(&mut self, kernels: &Kernels, logits: &[f32], inverse_temperature: f32) {
         // SAFETY: the length is the slice's own.
         let largest = unsafe { (kernels.max)(logits.len(), logits.as_ptr()) } * inverse_temperature;
         if largest > self.max {
@@ -68,7 +68,7 @@ impl Fold {
     }
 
     /// (log of the sum of exp z, entropy)
-    fn finish(self) -> (f32, f32) {
+    pub fn finish(self) -> (f32, f32) {
         let log_sum = math::ln(f64::from(self.sum));
         let lse = f64::from(self.max) + log_sum;
         let entropy = log_sum - f64::from(self.weighted) / f64::from(self.sum);
@@ -195,15 +195,15 @@ pub fn log_prob_backward(
 }
 
 /// Room for the logits of a block of rows and a chunk of the vocabulary.
-struct Logits(Vec<f32>);
+pub(crate) struct Logits(Vec<f32>);
 
 impl Logits {
-    fn new(rows: usize, vocabulary: usize) -> Logits {
+    pub fn new(rows: usize, vocabulary: usize) -> Logits {
         Logits(vec![0.0; rows.min(BLOCK) * vocabulary.min(VOCAB_CHUNK)])
     }
 
     /// The logits of all rows of `hidden` for `columns` of the vocabulary, rows by columns.
-    fn fill(&mut self, cpu: &Cpu, head: &Matrix, hidden: View<'_>, columns: &Range<usize>) -> &mut [f32] {
+    pub fn fill(&mut self, cpu: &Cpu, head: &Matrix, hidden: View<'_>, columns: &Range<usize>) -> &mut [f32] {
         let out = &mut self.0[..hidden.rows() * columns.len()];
         let b = Operand::columns(head, columns.clone());
         gemm(cpu, out, columns.len(), Mode::Set, &[Job { a: hidden, b, row: 0, col: 0 }]);
@@ -212,15 +212,15 @@ impl Logits {
 }
 
 /// (start, length) of blocks of rows.
-fn row_blocks(rows: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn row_blocks(rows: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..rows).step_by(BLOCK).map(move |start| (start, BLOCK.min(rows - start)))
 }
 
-fn vocabulary_chunks(vocabulary: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn vocabulary_chunks(vocabulary: usize) -> impl Iterator<Item = Range<usize>> {
     (0..vocabulary).step_by(VOCAB_CHUNK).map(move |start| start..vocabulary.min(start + VOCAB_CHUNK))
 }
 
-fn assert_targets(targets: &[u32], vocabulary: usize) {
+pub(crate) fn assert_targets(targets: &[u32], vocabulary: usize) {
     for &target in targets {
         assert!((target as usize) < vocabulary, "token {target} of a vocabulary of {vocabulary}");
     }

@@ -243,6 +243,10 @@ fn rows_of_every_length() {
             let (sum, weighted) = (k.exp_sums)(n, 0.9, 1.5, b[0].at());
             vec![sum, weighted]
         });
+        agree!("exp_gaps", [z, y], |k, b| {
+            let (sum, weighted) = (k.exp_gaps)(n, 1.5, 0.5, b[0].at(), b[1].at());
+            vec![sum, weighted]
+        });
         agree!("exp_scaled", [z], |k, b| {
             (k.exp_scaled)(n, 0.9, 1.5, -2.0, b[0].at_mut());
             vec![]

@@ -324,6 +324,31 @@ pub unsafe fn exp_sums<S: Simd>(n: usize, scale: f32, shift: f32, x: *const f32)
 }
 
 #[inline(always)]
+pub unsafe fn exp_gaps<S: Simd>(n: usize, x_shift: f32, y_shift: f32, x: *const f32, y: *const f32) -> (f32, f32) {
+    // SAFETY: the contract. What is left of a vector is filled up with -inf, whose exponential is 0, and with what differs
+    // from it by a number.
+    unsafe {
+        let (x_shift, y_shift) = (S::splat(x_shift), S::splat(y_shift));
+        let (mut total, mut weighted) = (S::splat(0.0), S::splat(0.0));
+        let (mut x_tail, mut y_tail) = ([f32::NEG_INFINITY; 32], [0.0_f32; 32]);
+        let whole = n - n % S::LANES;
+        std::ptr::copy_nonoverlapping(x.add(whole), x_tail.as_mut_ptr(), n - whole);
+        std::ptr::copy_nonoverlapping(y.add(whole), y_tail.as_mut_ptr(), n - whole);
+        let mut i = 0;
+        while i < n {
+            let (x, y) = if i < whole { (x.add(i), y.add(i)) } else { (x_tail.as_ptr(), y_tail.as_ptr()) };
+            // The constant stands first so that a NaN comes through.
+            let z = S::max(S::splat(-88.0), S::sub(S::load(x), x_shift));
+            let e = exp::<S>(z);
+            total = S::add(total, e);
+            weighted = S::fma(S::sub(z, S::sub(S::load(y), y_shift)), e, weighted);
+            i += S::LANES;
+        }
+        (S::sum(total), S::sum(weighted))
+    }
+}
+
+#[inline(always)]
 pub unsafe fn exp_scaled<S: Simd>(n: usize, scale: f32, shift: f32, factor: f32, x: *mut f32) {
     // SAFETY: the contract.
     unsafe {
@@ -651,6 +676,7 @@ macro_rules! table {
                 fn dot(n: usize, x: *const f32, y: *const f32) -> f32;
                 fn max(n: usize, x: *const f32) -> f32;
                 fn exp_sums(n: usize, scale: f32, shift: f32, x: *const f32) -> (f32, f32);
+                fn exp_gaps(n: usize, x_shift: f32, y_shift: f32, x: *const f32, y: *const f32) -> (f32, f32);
                 fn exp_scaled(n: usize, scale: f32, shift: f32, factor: f32, x: *mut f32);
                 fn scale_by(n: usize, factor: f32, x: *const f32, weight: *const f32, y: *mut f32);
                 fn rotate_halves(heads: usize, stride: usize, half: usize, cos: *const f32, sin: *const f32, sign: f32, x: *mut f32);
@@ -677,7 +703,7 @@ macro_rules! table {
             }
             Kernels {
                 bf16_inner: 256,
-                gemm_f32, gemm_bf16, gemm_quantized, quantize, softmax, softmax_page_backward, scale, axpy, dot, max, exp_sums, exp_scaled, scale_by,
+                gemm_f32, gemm_bf16, gemm_quantized, quantize, softmax, softmax_page_backward, scale, axpy, dot, max, exp_sums, exp_gaps, exp_scaled, scale_by,
                 rotate_halves, rotate_pairs, swiglu, swiglu_backward, adamw, to_bf16, widen_i8,
             }
         };

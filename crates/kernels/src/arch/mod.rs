@@ -344,6 +344,9 @@ pub(crate) struct Kernels {
     /// Sums of exp(z[i]) and of z[i] * exp(z[i]), z[i] = x[i] * scale - shift; both 0 from z <= -88 on, -inf included.
     /// Lane by lane and then by a fixed tree.
     pub exp_sums: unsafe fn(n: usize, scale: f32, shift: f32, x: *const f32) -> (f32, f32),
+    /// Sums of exp(z[i]) and of (z[i] - w[i]) * exp(z[i]), z[i] = x[i] - x_shift, w[i] = y[i] - y_shift; both 0 from z <= -88
+    /// on. Lane by lane and then by a fixed tree.
+    pub exp_gaps: unsafe fn(n: usize, x_shift: f32, y_shift: f32, x: *const f32, y: *const f32) -> (f32, f32),
     /// x[i] = factor * exp(x[i] * scale - shift)
     pub exp_scaled: unsafe fn(n: usize, scale: f32, shift: f32, factor: f32, x: *mut f32),
     /// y[i] = x[i] * factor * weight[i]

@@ -17,6 +17,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     dot,
     max,
     exp_sums,
+    exp_gaps,
     exp_scaled,
     scale_by,
     rotate_halves,
@@ -334,6 +335,19 @@ unsafe fn exp_sums(n: usize, scale: f32, shift: f32, x: *const f32) -> (f32, f32
         let e = exp(z);
         total += e;
         weighted += z * e;
+    }
+    (total, weighted)
+}
+
+unsafe fn exp_gaps(n: usize, x_shift: f32, y_shift: f32, x: *const f32, y: *const f32) -> (f32, f32) {
+    let (mut total, mut weighted) = (0.0, 0.0);
+    for i in 0..n {
+        // SAFETY: see above.
+        let (z, w) = unsafe { (*x.add(i) - x_shift, *y.add(i) - y_shift) };
+        let z = if z < -88.0 { -88.0 } else { z };
+        let e = exp(z);
+        total += e;
+        weighted += (z - w) * e;
     }
     (total, weighted)
 }

@@ -1,8 +1,10 @@
-//! AdamW and the balance loss against torch: numbers of `golden/`, made by `golden/make_golden.py`.
+//! AdamW, the balance loss and distillation against torch: numbers of `golden/`, made by its `make_golden.py` and
+//! `make_distillation.py`.
 
+use minke_kernels::divergence::{Divergence, Output, divergence, divergence_backward};
 use minke_kernels::optimizer::{AdamW, adamw, sum_of_squares};
 use minke_kernels::router::{Router, Scoring, balance, route};
-use minke_kernels::{Cpu, math};
+use minke_kernels::{Cpu, Dtype, Matrix, View, math};
 use serde_json::Value;
 
 use crate::data::{assert_near, widen};
@@ -10,6 +12,7 @@ use crate::data::{assert_near, widen};
 pub fn all(cpu: &Cpu) {
     optimizer(cpu);
     sequence_balance(cpu);
+    distillation(cpu);
 }
 
 fn read(path: &str) -> Value {
@@ -63,6 +66,44 @@ fn optimizer(cpu: &Cpu) {
         count += 1;
     }
     assert_eq!(count, 4, "cases of AdamW");
+}
+
+fn distillation(cpu: &Cpu) {
+    let file = read("losses/distillation.json");
+    let mut count = 0;
+    for (i, case) in cases(&file) {
+        let share = case["kl"].as_f64().expect("a share");
+        let targets: Vec<u32> = numbers(&case["targets"]).into_iter().map(|id| id as u32).collect();
+        let [w, x, v, y] = ["head", "hidden", "teacher_head", "teacher_hidden"].map(|key| floats(&case[key]));
+        let (rows, vocabulary) = (targets.len(), case["head"].as_array().expect("a matrix").len());
+        let (inputs, wide) = (x.len() / rows, y.len() / rows);
+        let (w, v) = (View::new(&w, vocabulary, inputs), View::new(&v, vocabulary, wide));
+        let (head, teacher_head) = (Matrix::pack(cpu, Dtype::F32, w), Matrix::pack(cpu, Dtype::F32, v));
+        let student = Output { head: &head, hidden: View::new(&x, rows, inputs) };
+        let teacher = Output { head: &teacher_head, hidden: View::new(&y, rows, wide) };
+        let mut out = vec![Divergence::default(); rows];
+        divergence(cpu, student, teacher, &targets, &mut out);
+        let kl: Vec<f32> = out.iter().map(|row| row.kl).collect();
+        assert_near(
+            "a row's divergence",
+            &kl,
+            numbers(&case["divergence"]).into_iter().map(|kl| (kl, 1e-5 * kl.max(1.0))),
+        );
+        let of = |row: &Divergence| share * f64::from(row.kl) - (1.0 - share) * f64::from(row.log_prob);
+        let loss = out.iter().map(of).sum::<f64>() / rows as f64;
+        let golden = case["loss"].as_f64().expect("a loss");
+        assert!((loss - golden).abs() <= 1e-5 * golden.max(1.0), "case {i}: a loss of {loss}, not {golden}");
+        let [d_log_prob, d_kl] = [share - 1.0, share].map(|d| vec![(d / rows as f64) as f32; rows]);
+        let (mut d_hidden, mut d_head) = (vec![0.0; x.len()], vec![0.0; w.rows() * inputs]);
+        divergence_backward(cpu, student, w, teacher, &targets, &out, &d_log_prob, &d_kl, &mut d_hidden, &mut d_head);
+        for (name, got) in [("d_hidden", &d_hidden), ("d_head", &d_head)] {
+            let golden = numbers(&case[name]);
+            let largest = golden.iter().fold(0.0_f64, |m, g| m.max(g.abs()));
+            assert_near(&format!("case {i}: {name}"), got, golden.into_iter().map(|g| (g, 1e-5 * largest)));
+        }
+        count += 1;
+    }
+    assert_eq!(count, 4, "cases of distillation");
 }
 
 fn sequence_balance(cpu: &Cpu) {

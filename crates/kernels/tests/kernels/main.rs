@@ -6,6 +6,7 @@
 
 mod attention;
 mod data;
+mod divergence;
 mod experts;
 mod golden;
 mod gradients;
@@ -24,7 +25,7 @@ use minke_kernels::{Cpu, Isa};
 /// One check of some kernels.
 type Check = (&'static str, fn(&Cpu));
 
-const CHECKS: [Check; 25] = [
+const CHECKS: [Check; 27] = [
     ("products in f32", products::f32_products),
     ("products in bf16", products::bf16_products),
     ("products of quantised weights", quantized::products),
@@ -48,6 +49,8 @@ const CHECKS: [Check; 25] = [
     ("balance", experts::balance),
     ("log-probabilities", log_prob::forward),
     ("log-probabilities of whole rows", log_prob::whole_rows),
+    ("divergences from a teacher", divergence::forward),
+    ("gradients of divergences", divergence::backward),
     ("gradients", gradients::all),
     ("golden numbers of torch", golden::all),
 ];

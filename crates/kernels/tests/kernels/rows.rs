@@ -2,6 +2,7 @@
 //! neither knows of threads.
 
 use minke_kernels::attention::attention_backward;
+use minke_kernels::divergence::{Divergence, Output, divergence};
 use minke_kernels::gemm::{Job, Mode, Operand, gemm};
 use minke_kernels::head_norm::rms_norm_heads;
 use minke_kernels::heads::Heads;
@@ -204,6 +205,19 @@ fn forward(cpu: &Cpu) {
                     let mut out = vec![LogProb::default(); rows];
                     log_prob(cpu, matrix, View::new(x, rows, dim), targets, inverse_temperature, &mut out);
                     out.iter().flat_map(|o| [o.log_prob, o.lse, o.entropy]).collect()
+                }),
+            );
+            let own = &matrices[0];
+            operations.add(
+                &format!("divergences, {}", matrix.format()),
+                dim,
+                n,
+                Box::new(move |cpu, rows, x, targets| {
+                    let hidden = View::new(x, rows, dim);
+                    let (student, teacher) = (Output { head: matrix, hidden }, Output { head: own, hidden });
+                    let mut out = vec![Divergence::default(); rows];
+                    divergence(cpu, student, teacher, targets, &mut out);
+                    out.iter().flat_map(|o| [o.log_prob, o.kl, o.lse, o.teacher_lse]).collect()
                 }),
             );
         }
