@@ -16,6 +16,7 @@ mod session;
 mod speculate;
 mod store;
 mod talker;
+mod teacher;
 mod terminal;
 mod think;
 mod told;

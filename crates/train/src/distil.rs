@@ -18,9 +18,14 @@ use crate::tasks::{Item, Task, training_item};
 
 /// First words of the random streams that problems and completions are drawn from.
 const PROBLEMS: u32 = 0x7472_6163;
-const COMPLETIONS: u32 = u32::MAX - 1;
+pub(crate) const COMPLETIONS: u32 = u32::MAX - 1;
 /// Problems that are put to the teacher at a time.
 const CHUNK: usize = 64;
+
+/// Where the replies of a remote teacher of a stage, counted from 1, are kept.
+pub fn replies(run: &Path, stage: usize) -> PathBuf {
+    run.join("traces").join(stage.to_string())
+}
 
 /// The file of a stage, counted from 1.
 fn path(run: &Path, stage: usize) -> PathBuf {
@@ -43,12 +48,7 @@ pub fn sample(
 ) -> Result<Option<Vec<Rollout>>> {
     let drawing = Drawing { seed, temperature: stage.temperature, limit: stage.max_new_tokens as usize };
     let mut generator = Generator::new(task, format);
-    let problems: Vec<Item> = (0..stage.problems)
-        .map(|problem| {
-            let mut random = Random::new(u64::from(seed), [PROBLEMS, problem, 0]);
-            training_item(task, &stage.levels, &mut random)
-        })
-        .collect();
+    let problems = problems(task, stage, seed);
     task.health()?;
     let mut traces = Vec::new();
     for (chunk, items) in problems.chunks(CHUNK).enumerate() {
@@ -64,9 +64,33 @@ pub fn sample(
             })
             .collect();
         let written = generator.complete(cpu, teacher, &asks, drawing)?.rollouts;
-        let right = |rollout: &&Rollout| rollout.reward == 1.0 && format.parts(&rollout.text, rollout.finished).is_ok();
-        traces.extend(written.chunks(stage.samples as usize).filter_map(|all| all.iter().find(right).cloned()));
+        traces.extend(first_right(format, &written));
     }
+    at_least_one(traces, stage).map(Some)
+}
+
+/// The problems of a stage.
+pub(crate) fn problems(task: &dyn Task, stage: &Distil, seed: u32) -> Vec<Item> {
+    let item = |problem| {
+        let mut random = Random::new(u64::from(seed), [PROBLEMS, problem, 0]);
+        training_item(task, &stage.levels, &mut random)
+    };
+    (0..stage.problems).map(item).collect()
+}
+
+/// Whether a completion is right, and in the right form.
+pub(crate) fn is_right(format: &Format, rollout: &Rollout) -> bool {
+    rollout.reward == 1.0 && format.parts(&rollout.text, rollout.finished).is_ok()
+}
+
+/// Of the completions of each problem, which stand side by side, the first right one.
+pub(crate) fn first_right(format: &Format, written: &[Rollout]) -> impl Iterator<Item = Rollout> {
+    let problems = written.chunk_by(|a, b| a.prompt == b.prompt);
+    problems.filter_map(|all| all.iter().find(|rollout| is_right(format, rollout)).cloned())
+}
+
+/// The traces, if there are any to learn from.
+pub(crate) fn at_least_one(traces: Vec<Rollout>, stage: &Distil) -> Result<Vec<Rollout>> {
     if traces.is_empty() {
         return Err(Error::new(format!(
             "the teacher solved none of {} problems in the right form; give it easier levels or more samples, or another \
@@ -74,7 +98,7 @@ pub fn sample(
             stage.problems
         )));
     }
-    Ok(Some(traces))
+    Ok(traces)
 }
 
 /// Keeps the traces of a stage.

@@ -133,6 +133,11 @@ impl Format {
         &self.ends
     }
 
+    /// What a model behind a chat API is asked in the place of this one: the question and what stands around it.
+    pub fn messages(&self, task: &dyn Task, item: &Item) -> Vec<Message> {
+        messages(self.settings().unwrap_or(&Settings::default()), task.question(item))
+    }
+
     /// The tokens that a problem is put in.
     ///
     /// # Errors
@@ -254,14 +259,18 @@ impl Format {
     }
 }
 
-fn render(template: &ChatTemplate, settings: &Settings, question: String) -> Result<String> {
+fn messages(settings: &Settings, question: String) -> Vec<Message> {
     let mut messages: Vec<Message> = settings.system.iter().map(|text| Message::new("system", text)).collect();
     let text = [Some(question), settings.instruction.clone()].into_iter().flatten().collect::<Vec<String>>().join("\n");
     messages.push(Message::new("user", text));
+    messages
+}
+
+fn render(template: &ChatTemplate, settings: &Settings, question: String) -> Result<String> {
     // The names that Qwen3's and DeepSeek-V3.1's templates give to it.
     let variables: Map<String, Value> =
         ["enable_thinking", "thinking"].into_iter().map(|name| (name.into(), settings.think.into())).collect();
-    template.render(&messages, true, &variables)
+    template.render(&messages(settings, question), true, &variables)
 }
 
 /// The parts of a well-formed completion, `<think>THOUGHT</think>ANSWER`.

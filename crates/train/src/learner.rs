@@ -1,5 +1,7 @@
 //! A model that learns: its values, gradients and optimiser state, and the weights that the engine reads.
 
+mod beside;
+
 use minke_kernels::cpu::Scratch;
 use minke_kernels::elementwise::{add, gather_rows};
 use minke_kernels::kv::{KvPages, PAGE_POSITIONS};
@@ -117,6 +119,20 @@ impl<'c> Pass<'c> {
         examples: &[Example],
         inverse_temperature: f32,
     ) -> Pass<'c> {
+        let mut pass = Pass::states(cpu, transformer, kv, a, examples);
+        let view = View::new(&pass.hidden, pass.rows.len(), transformer.config().hidden_size);
+        log_prob(cpu, transformer.head(), view, &pass.targets, inverse_temperature, &mut pass.log_probs);
+        pass
+    }
+
+    /// As far as the final hidden states; log-probabilities are still to be found.
+    fn states(
+        cpu: &'c Cpu,
+        transformer: &Transformer,
+        kv: &mut KvPages,
+        a: &mut Activations,
+        examples: &[Example],
+    ) -> Pass<'c> {
         // The last token of a sequence predicts nothing.
         let (mut batch, mut rows, mut targets) = (Batch::default(), Vec::new(), Vec::new());
         let mut pages = 0;
@@ -155,9 +171,7 @@ impl<'c> Pass<'c> {
         let hidden_size = transformer.config().hidden_size;
         let mut hidden = cpu.scratch(rows.len() * hidden_size);
         gather_rows(cpu, &a.hidden, hidden_size, &rows, &mut hidden);
-        let mut log_probs = vec![LogProb::default(); rows.len()];
-        let view = View::new(&hidden, rows.len(), hidden_size);
-        log_prob(cpu, transformer.head(), view, &targets, inverse_temperature, &mut log_probs);
+        let log_probs = vec![LogProb::default(); rows.len()];
         Pass { batch, rows, targets, hidden, log_probs }
     }
 }
@@ -228,7 +242,8 @@ impl<'a> Learner<'a> {
         alpha: f32,
         weigh: impl FnOnce(&[LogProb]) -> Result<Vec<f32>, E>,
     ) -> Result<(), E> {
-        let Learner { cpu, transformer, values, kv, activations: a, .. } = self;
+        let cpu = self.cpu;
+        let Learner { transformer, values, kv, activations: a, .. } = self;
         let hidden_size = transformer.config().hidden_size;
         let vocab_size = transformer.config().vocab_size;
         let Pass { batch, rows, targets, hidden, log_probs } =
@@ -254,14 +269,24 @@ impl<'a> Learner<'a> {
             &mut d_rows,
             &mut gradient[head],
         );
+        self.back(&batch, &rows, &d_rows, alpha, gradient, passes);
+        Ok(())
+    }
+
+    /// Goes back through the model from the gradient of the final hidden states at `rows` of the last pass, and closes the pass:
+    /// `gradient` is that of its leaf, `passes` how many passes that has so far.
+    fn back(&mut self, batch: &Batch, rows: &[u32], d_rows: &[f32], alpha: f32, mut gradient: Vec<f32>, passes: usize) {
+        let cpu = self.cpu;
+        let Learner { transformer, values, kv, activations: a, .. } = self;
+        let hidden_size = transformer.config().hidden_size;
         let mut d_hidden = cpu.scratch(a.hidden.len());
         d_hidden.fill(0.0);
         // The last row of a shared prompt predicts a token of every completion.
-        for (d_row, &row) in d_rows.chunks_exact(hidden_size).zip(&rows) {
+        for (d_row, &row) in d_rows.chunks_exact(hidden_size).zip(rows) {
             let d_hidden = &mut d_hidden[row as usize * hidden_size..][..hidden_size];
             d_hidden.iter_mut().zip(d_row).for_each(|(sum, d)| *sum += d);
         }
-        transformer.backward(cpu, values, &batch, kv, a, &d_hidden, alpha, &mut gradient);
+        transformer.backward(cpu, values, batch, kv, a, &d_hidden, alpha, &mut gradient);
 
         self.loads.resize_with(a.loads().len(), Vec::new);
         for (total, loads) in self.loads.iter_mut().zip(a.loads()) {
@@ -273,7 +298,6 @@ impl<'a> Learner<'a> {
         } else {
             self.tree.add(gradient, |x, y| add(cpu, x, y));
         }
-        Ok(())
     }
 
     /// Log-probabilities of the learnt tokens of `examples`, in order, under a model made by [`Learner::with`].

@@ -22,12 +22,14 @@ use serde::{Deserialize, Serialize};
 use crate::audit;
 use crate::budget;
 use crate::checkpoint::{self, Domain, State};
+use crate::distillation;
 use crate::files::make_directory;
 use crate::format::{END, Format, SPECIALS};
 use crate::learner::{Learner, initial_values};
 use crate::metrics;
 use crate::progress::{Progress, Watch};
-use crate::recipe::{Control, Recipe, Sft, Share, Source, Stage};
+use crate::recipe::{Control, Distil, Recipe, Sft, Share, Source, Stage, Teacher};
+use crate::remote::Chat;
 use crate::report::{self, Report, Shown};
 use crate::spent::{Meter, Spent};
 use crate::tasks::{Style, Task, held_out_items};
@@ -68,6 +70,8 @@ pub struct Options<'a> {
     pub memory: Option<u64>,
     /// Finds a model by its reference.
     pub find: &'a dyn Fn(&str) -> Result<PathBuf>,
+    /// Asks a teacher that is elsewhere.
+    pub chat: &'a Chat<'a>,
 }
 
 /// How a run ended.
@@ -95,6 +99,7 @@ struct Setup<'a> {
     task: Box<dyn Task>,
     format: Format,
     find: &'a dyn Fn(&str) -> Result<PathBuf>,
+    chat: &'a Chat<'a>,
     config: Config,
     domain: Domain,
     seed: u32,
@@ -235,10 +240,17 @@ impl<'a> Setup<'a> {
         // What the model can't read or write is found out before anything has begun.
         let format = Format::new(tokenizer, template, recipe.format.clone())?;
         check_lengths(&*task, &format, recipe, config.max_positions)?;
+        for stage in recipe.stages.iter().filter(|_| options.begin.is_some()) {
+            distillation::check(stage, options.find, &config, format.tokenizer())?;
+            if let Stage::Distil(Distil { teacher: Teacher::Remote(remote), .. }) = stage {
+                (options.chat)(remote, &[])?;
+            }
+        }
         let values = beginning(recipe, &config, seed, options)?;
         let domain =
             Domain { binary: options.binary.clone(), isa: cpu.isa().name().into(), dtype: recipe.dtype.name().into() };
-        Ok((Setup { cpu, recipe, task, format, find: options.find, config, domain, seed }, values))
+        let (find, chat) = (options.find, options.chat);
+        Ok((Setup { cpu, recipe, task, format, find, chat, config, domain, seed }, values))
     }
 
     /// A training in `directory`: where it was left, or at its start with what a budget leaves of its stages. `None` if it was
@@ -258,6 +270,7 @@ impl<'a> Setup<'a> {
             task: &*self.task,
             format: &self.format,
             find: self.find,
+            chat: self.chat,
             stages: stages.to_vec(),
             eval: recipe.eval,
             checkpoint_every: recipe.checkpoint_every,
@@ -336,7 +349,7 @@ impl<'a> Setup<'a> {
     fn cost(&self, stage: &Stage, values: &[f32]) -> Result<Cost> {
         let (recipe, values) = (self.recipe, values.to_vec());
         let learner = Learner::new(self.cpu, &self.config, recipe.dtype, recipe.recompute, values);
-        cost(&*self.task, &self.format, learner, stage, self.seed)
+        cost(&*self.task, &self.format, self.find, learner, stage, self.seed)
     }
 
     fn report(&self, trial: &mut Trial<'_>) -> Result<Report> {

@@ -5,13 +5,13 @@ use std::result;
 
 use minke_model::Result;
 
-use crate::corpus::Corpus;
+use crate::corpus::{self, Corpus};
 use crate::format::Format;
 use crate::learner::{Example, Learner, Step};
 use crate::tasks::Task;
 
 /// Sequences of a pass: enough rows for full products, few enough that their activations stay in the cache.
-const PASS: usize = 32;
+pub(crate) const PASS: usize = 32;
 
 /// What a step came to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,13 +38,7 @@ pub fn step(
     alpha: f32,
     update: &Step,
 ) -> Result<Learnt> {
-    let mut examples = Vec::with_capacity(batch as usize);
-    for demonstration in corpus.batch(index, batch) {
-        let mut tokens = format.prompt(task, &demonstration.item)?;
-        let prompt = tokens.len();
-        tokens.extend(format.completion(&demonstration.shown)?);
-        examples.push(Example { tokens, prompt });
-    }
+    let examples = examples(task, format, corpus, batch, index)?;
     let learnt: usize = examples.iter().map(Example::learnt).sum();
     // The balance loss is a mean over sequences, as the cross-entropy is one over tokens.
     let alpha = alpha / examples.len() as f32;
@@ -61,4 +55,24 @@ pub fn step(
     }
     let tokens = examples.iter().map(|example| example.tokens.len() as u64).sum();
     Ok(Learnt { loss, gradient_norm: learner.update(update), tokens })
+}
+
+/// The demonstrations of step `index`, in the model's tokens.
+///
+/// # Errors
+/// When one cannot be written in them.
+pub(crate) fn examples(
+    task: &dyn Task,
+    format: &Format,
+    corpus: &Corpus,
+    batch: u32,
+    index: u32,
+) -> Result<Vec<Example>> {
+    let example = |demonstration: &corpus::Example| {
+        let mut tokens = format.prompt(task, &demonstration.item)?;
+        let prompt = tokens.len();
+        tokens.extend(format.completion(&demonstration.shown)?);
+        Ok(Example { tokens, prompt })
+    };
+    corpus.batch(index, batch).into_iter().map(example).collect()
 }

@@ -1,11 +1,13 @@
 //! Timing: what a step of a stage takes on this machine, tried on a learner that is thrown away.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use minke_model::{Error, Result};
 
 use crate::corpus::Corpus;
 use crate::curriculum::Curriculum;
+use crate::distillation;
 use crate::format::Format;
 use crate::generate::Generator;
 use crate::learner::Learner;
@@ -32,7 +34,14 @@ pub struct Cost {
 ///
 /// # Errors
 /// Those of a step.
-pub fn cost(task: &dyn Task, format: &Format, mut learner: Learner<'_>, stage: &Stage, seed: u32) -> Result<Cost> {
+pub fn cost(
+    task: &dyn Task,
+    format: &Format,
+    find: &dyn Fn(&str) -> Result<PathBuf>,
+    mut learner: Learner<'_>,
+    stage: &Stage,
+    seed: u32,
+) -> Result<Cost> {
     let mut generator = Generator::new(task, format);
     // The teacher's time is its own: steps are timed on other completions.
     let mut corpus = match stage {
@@ -47,7 +56,9 @@ pub fn cost(task: &dyn Task, format: &Format, mut learner: Learner<'_>, stage: &
         }
         Stage::Sft(_) | Stage::Grpo(_) => None,
     };
-    let reference = stage.has_reference().then(|| learner.with(&learner.values));
+    let (cpu, config) = (learner.cpu(), learner.transformer().config());
+    let teacher = distillation::teacher(cpu, stage, find, config, format.tokenizer())?;
+    let reference = teacher.or_else(|| stage.has_reference().then(|| learner.with(&learner.values)));
     // Harder levels take longer, and the stage may spend most of its steps on them.
     let mut curriculum = stage.curriculum().map(Curriculum::opened);
     let (mut start, mut meter, mut tries, mut lengths) = (Instant::now(), Meter::start(), 0, Vec::new());

@@ -1,5 +1,7 @@
 //! One training, from its first step to its last: its stages, checkpoints and measurements.
 
+mod teaching;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -7,7 +9,7 @@ use std::time::Instant;
 use minke_kernels::optimizer::AdamW;
 use minke_kernels::random::Random;
 use minke_model::dequantize::DataType;
-use minke_model::{Checkpoint, Error, Precision, Result, Source, Transformer, huggingface};
+use minke_model::{Error, Result, Transformer, huggingface};
 
 use crate::checkpoint::{self, Arenas, State};
 use crate::corpus::Corpus;
@@ -18,12 +20,13 @@ use crate::learner::{self, Learner};
 use crate::measure::measure;
 use crate::metrics::MetricsFile;
 use crate::progress::{Progress, StageKind, StepMetrics, Watch};
-use crate::recipe::{Distil, Eval, Learning, Optimizer, Stage, Teacher};
+use crate::recipe::{Eval, Learning, Optimizer, Stage};
+use crate::remote::Chat;
 use crate::report::{Results, StageReport};
 use crate::rollouts::{self, Rollout};
 use crate::spent::{Meter, Spent};
 use crate::tasks::{Task, held_out_items};
-use crate::{distil, grpo, reference, sft};
+use crate::{distillation, grpo, reference, sft};
 
 /// What a training goes by, the same from its start to its end.
 pub struct Plan<'a> {
@@ -33,6 +36,8 @@ pub struct Plan<'a> {
     pub format: &'a Format,
     /// Finds a model by its reference.
     pub find: &'a dyn Fn(&str) -> Result<PathBuf>,
+    /// Asks a teacher that is elsewhere.
+    pub chat: &'a Chat<'a>,
     /// In which stages; how many steps each has is in the state.
     pub stages: Vec<Stage>,
     /// How results are measured.
@@ -54,7 +59,8 @@ pub struct Trial<'a> {
     metrics: MetricsFile,
     /// The demonstrations of the stage under way, if it learns from any.
     corpus: Option<Corpus>,
-    /// The model as it was when the stage under way began, if the stage is held to it.
+    /// The model as it was when the stage under way began, if the stage is held to it; or a teacher, if its distributions are
+    /// learnt.
     reference: Option<Transformer>,
     /// Seconds that a step of each kind of stage took lately.
     pace: [f64; 2],
@@ -119,7 +125,14 @@ pub(crate) fn advance(
         }
         Stage::Distil(distil) => {
             let corpus = corpus.as_ref().unwrap_or_else(|| unreachable!("traces are there before the first step"));
-            demonstrated(corpus, distil.batch)
+            if distil.kl == 0.0 {
+                return demonstrated(corpus, distil.batch);
+            }
+            let teacher = reference.unwrap_or_else(|| unreachable!("a teacher is there before the first step"));
+            let examples = sft::examples(task, format, corpus, distil.batch, at.index)?;
+            let done = distillation::step(learner, teacher, &examples, distil.kl, alpha, &update)?;
+            let sft::Learnt { loss, gradient_norm, tokens } = done;
+            Ok(Stepped { loss, gradient_norm, tokens, rollouts: None })
         }
         Stage::Grpo(grpo) => {
             let known = curriculum.as_deref();
@@ -245,51 +258,14 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// Before a step: what a teacher wrote is there, if the stage learns from one; false where `stop` came first.
-    fn teach(&mut self, stage: &Stage, stop: &AtomicBool, watch: &mut Watch<'_>) -> Result<bool> {
-        let Stage::Distil(stage) = stage else { return Ok(true) };
-        if self.corpus.is_some() {
-            return Ok(true);
-        }
-        let (run, number) = (&self.plan.directory, self.state.stage + 1);
-        let traces = if self.state.step > 0 {
-            distil::read(run, number)?
-        } else {
-            let start = Instant::now();
-            let heed = |done| {
-                watch(&Progress::Teaching { done, of: stage.problems as usize });
-                !stop.load(Ordering::Relaxed)
-            };
-            let Some(traces) = self.traces(stage, heed)? else { return Ok(false) };
-            // On disk before any checkpoint that counts on them.
-            distil::write(run, number, &traces)?;
-            self.state.wall_s += start.elapsed().as_secs_f64();
-            traces
-        };
-        self.corpus = Some(Corpus::of(&traces, self.plan.format, self.state.seed));
-        Ok(true)
-    }
-
-    /// What the teacher of a stage writes; none where `heed` says no.
-    fn traces(&self, stage: &Distil, heed: impl FnMut(usize) -> bool) -> Result<Option<Vec<Rollout>>> {
-        let Plan { task, format, find, .. } = self.plan;
-        let (cpu, seed) = (self.learner.cpu(), self.seed());
-        let reference = match &stage.teacher {
-            Teacher::Itself => {
-                return distil::sample(task, format, cpu, self.learner.transformer(), stage, seed, heed);
-            }
-            Teacher::Reference(reference) => reference,
-        };
-        let files = Checkpoint::open(&find(reference)?).map_err(|error| error.at(reference))?;
-        let template = files.chat_template()?;
-        let settings = template.as_ref().and_then(|_| format.settings().cloned());
-        let format = Format::new(files.tokenizer()?, template, settings).map_err(|error| error.at(reference))?;
-        let teacher = Transformer::new(cpu, files.config(), Precision::Stored, Source::Checkpoint(&files))?;
-        distil::sample(task, &format, cpu, &teacher, stage, seed, heed)
-    }
-
-    /// Before a step: the model as it was when the stage began is there, if the stage is held to it.
+    /// Before a step: the model as it was when the stage began is there, if the stage is held to it; or a teacher, if its
+    /// distributions are learnt.
     fn hold(&mut self, stage: &Stage) -> Result<()> {
+        if self.reference.is_none() {
+            let (cpu, config, Plan { find, format, .. }) =
+                (self.learner.cpu(), self.learner.transformer().config(), &self.plan);
+            self.reference = distillation::teacher(cpu, stage, *find, config, format.tokenizer())?;
+        }
         if !stage.has_reference() {
             return Ok(());
         }

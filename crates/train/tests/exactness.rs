@@ -19,6 +19,7 @@ fn options(directory: &Path, resume: bool) -> Options<'_> {
         directory,
         binary: "test".into(),
         memory: None,
+        chat: &|_, _| unreachable!("a teacher that is elsewhere"),
         find: &|reference| Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/models").join(reference)),
     }
 }
@@ -223,10 +224,84 @@ fn a_teachers_traces_survive_interruption() {
     assert_eq!(std::fs::read(pieces.path().join("traces/2.jsonl.gz")).unwrap(), kept);
 }
 
+/// A model that has learnt to answer sums of two numbers at once; and a recipe without a grpo stage that learns from it.
+fn apprentice(teacher: &Path, kl: &str) -> String {
+    let first = RECIPE.find("[[stage]]").unwrap();
+    let eval = RECIPE.find("[eval]").unwrap();
+    let stage = format!(
+        "[[stage]]\nkind = \"distil\"\nsteps = 12\nbatch = 8\nteacher = {teacher:?}\nkl = {kl}\nproblems = 70\nlevel = 2\n\
+         max_new_tokens = 8\nlr = 1e-2\n\n"
+    );
+    format!("{}{stage}{}", &RECIPE[..first], &RECIPE[eval..])
+}
+
+/// A teacher's distributions are learnt from, whatever interrupts it; and only where they are over the same tokens.
+#[test]
+fn a_teachers_distributions_are_learnt() {
+    let cpu = Cpu::new(Isa::choose(None).unwrap(), 2);
+    let school = tempfile::tempdir().unwrap();
+    let direct = "level = 2\nmixture = { direct = 1 }";
+    let recipe =
+        RECIPE.replacen("level = [2, 3]\nmixture = { direct = 0.4, think = 0.45, backtrack = 0.15 }", direct, 1);
+    let recipe =
+        recipe.replacen("steps = 6\nbatch = 8", "steps = 120\nbatch = 32", 1).replacen("lr = 3e-3", "lr = 1e-2", 1);
+    let recipe =
+        format!("{}{}", &recipe[..recipe.rfind("[[stage]]").unwrap()], &recipe[recipe.find("[eval]").unwrap()..]);
+    assert!(recipe.contains(direct) && recipe.contains("steps = 120\nbatch = 32") && !recipe.contains("grpo"));
+    assert!(finished(carry_out(&cpu, &recipe, school.path(), false, None)));
+    let teacher = school.path().join("model");
+
+    let losses = |directory: &Path| -> Vec<f64> {
+        metrics::read(&directory.join("metrics.jsonl")).unwrap().iter().map(|step| step.loss).collect()
+    };
+    let weights = |directory: &Path| std::fs::read(directory.join("model/model.safetensors")).unwrap();
+    let [hard, mixed, soft] = ["0", "0.5", "1"].map(|kl| {
+        let run = tempfile::tempdir().unwrap();
+        assert!(finished(carry_out(&cpu, &apprentice(&teacher, kl), run.path(), false, None)));
+        run
+    });
+    let [h, m, s] = [&hard, &mixed, &soft].map(|run| losses(run.path()));
+    // At first all are the same model.
+    assert!((m[0] - 0.5 * (h[0] + s[0])).abs() < 1e-6, "{} of {} and {}", m[0], h[0], s[0]);
+    assert!(s[0] > 0.0 && s[11] < 0.7 * s[0], "{s:?}");
+    assert_ne!(weights(hard.path()), weights(soft.path()));
+
+    let (pieces, mut resume) = (tempfile::tempdir().unwrap(), false);
+    while !finished(carry_out(&cpu, &apprentice(&teacher, "0.5"), pieces.path(), resume, Some(5))) {
+        resume = true;
+    }
+    assert!(resume && weights(pieces.path()) == weights(mixed.path()) && losses(pieces.path()) == m);
+
+    // From itself, as it was: at first there is nothing to learn but its own choices.
+    let itself = recipe.replacen(
+        "[eval]",
+        "[[stage]]\nkind = \"distil\"\nsteps = 6\nbatch = 4\nteacher = \"self\"\nkl = 1\n\
+        problems = 70\nlevel = 2\nmax_new_tokens = 8\nlr = 1e-2\n\n[eval]",
+        1,
+    );
+    let whole = tempfile::tempdir().unwrap();
+    assert!(finished(carry_out(&cpu, &itself, whole.path(), false, None)));
+    assert!(losses(whole.path())[120].abs() < 1e-6 && whole.path().join("reference/2.f32").exists());
+    let (pieces, mut resume) = (tempfile::tempdir().unwrap(), false);
+    while !finished(carry_out(&cpu, &itself, pieces.path(), resume, Some(41))) {
+        resume = true;
+    }
+    assert_eq!(losses(pieces.path()), losses(whole.path()));
+
+    let error =
+        carry_out(&cpu, &apprentice(Path::new("llama-chat"), "0.5"), pieces.path().join("no").as_path(), false, None);
+    let error = error.err().unwrap().to_string();
+    assert!(
+        error.starts_with("the teacher llama-chat has another vocabulary than the model (")
+            && error.ends_with("leave kl out"),
+        "{error}"
+    );
+}
+
 /// Which levels a curriculum draws follows from what has happened, whatever interrupts it; and any step can be replayed.
 #[test]
 fn a_curriculum_survives_interruption() {
-    let curriculum = "level = [2, 3, 4]\ncurriculum = true\npromote_at = 0.05\nrefills = 1\nloss";
+    let curriculum = "level = [2, 3, 4]\ncurriculum = true\npromote_at = 0.02\nrefills = 1\nloss";
     let recipe = RECIPE.replacen("level = 2\nloss", curriculum, 1).replacen("steps = 4", "steps = 10", 1);
     assert!(recipe.contains(curriculum) && recipe.contains("steps = 10"));
     let cpu = Cpu::new(Isa::choose(None).unwrap(), 2);

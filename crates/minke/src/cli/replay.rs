@@ -68,6 +68,7 @@ pub fn run(arguments: &Replay) -> Result<()> {
         binary: this_binary()?,
         memory: machine::memory(),
         find: &find(&store),
+        chat: &|_, _| Err(minke_train::Error::new("a replay asks no teacher")),
     };
     let watched = io::stderr().is_terminal();
     let made = replay(&cpu, &name, &text, &options, *step, |again| {

@@ -20,7 +20,7 @@ use crate::store::Store;
 use crate::terminal::{dim, is_styled, printable};
 use crate::units::duration;
 use crate::view::View;
-use crate::{interrupt, load, machine};
+use crate::{interrupt, load, machine, teacher};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -68,6 +68,7 @@ pub fn run(arguments: &Train) -> Result<()> {
     let cpu = load::cpu()?;
     let begin =
         (!resume).then_some(Choices { seed: arguments.seed, budget_s: arguments.budget, control: arguments.control });
+    let stop = interrupt::flag()?;
     let options = Options {
         begin,
         accept: arguments.accept_difference,
@@ -75,8 +76,8 @@ pub fn run(arguments: &Train) -> Result<()> {
         binary: this_binary()?,
         memory: machine::memory(),
         find: &find(&store),
+        chat: &|remote, questions| teacher::chat(remote, questions, &stop),
     };
-    let stop = interrupt::flag()?;
     let mut view = View::new(&cpu, &parsed, &directory);
     let ending = run::run(&cpu, &name, &text, &options, &stop, &mut |progress| {
         view.show(progress);

@@ -19,6 +19,7 @@ mod serve_api;
 mod serve_lab;
 mod serve_pages;
 mod server;
+mod teachers;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -60,10 +60,12 @@ impl Stage {
         }
     }
 
-    /// Whether a penalty holds it to the model as it was when the stage began.
+    /// Whether its loss holds it to the model as it was when the stage began.
     pub fn has_reference(&self) -> bool {
         match self {
-            Self::Sft(_) | Self::Distil(_) => false,
+            Self::Sft(_) => false,
+            // Its distributions are learnt, as they were.
+            Self::Distil(distil) => distil.kl > 0.0 && distil.teacher == Teacher::Itself,
             Self::Grpo(grpo) => grpo.objective.penalty.is_some(),
         }
     }

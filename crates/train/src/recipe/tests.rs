@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::loss::{Clip, Importance, Loss, Objective, Penalty};
+use crate::remote::Remote;
 use crate::tasks::Style;
 
 fn path(name: &str) -> std::path::PathBuf {
@@ -80,6 +81,39 @@ fn teachers_are_read() {
     };
     assert_eq!(read("self"), Teacher::Itself);
     assert_eq!(read("smollm2"), Teacher::Reference("smollm2".into()));
+}
+
+#[test]
+fn what_is_learnt_of_a_teacher_is_read() {
+    let read = |keys: &str| {
+        let stage = format!(
+            "[[stage]]\nkind = \"distil\"\nsteps = 3\nbatch = 2\nproblems = 9\nlevel = 2\nmax_new_tokens = 24\n\
+             lr = 1e-3\n{keys}\n\n[eval]"
+        );
+        let recipe = Recipe::parse("tiny", &tiny().replacen("[eval]", &stage, 1)).map_err(|error| error.to_string())?;
+        let Stage::Distil(distil) = recipe.stages[2].clone() else { panic!("a distil stage") };
+        Ok::<_, String>((distil.teacher, distil.kl, recipe.stages[2].has_reference()))
+    };
+    assert_eq!(read("teacher = \"self\""), Ok((Teacher::Itself, 0.0, false)));
+    assert_eq!(read("teacher = \"self\"\nkl = 0.5"), Ok((Teacher::Itself, 0.5, true)));
+    assert_eq!(read("teacher = \"a\"\nkl = 1"), Ok((Teacher::Reference("a".into()), 1.0, false)));
+    let far = "teacher = \"https://a/v1\"\nteacher_model = \"m\"";
+    let remote = |key_env: Option<&str>| {
+        Teacher::Remote(Remote { url: "https://a/v1".into(), model: "m".into(), key_env: key_env.map(Into::into) })
+    };
+    assert_eq!(read(far), Ok((remote(None), 0.0, false)));
+    assert_eq!(read(&format!("{far}\nteacher_key_env = \"K\"")), Ok((remote(Some("K")), 0.0, false)));
+    for (keys, sentence) in [
+        ("teacher = \"http://a/v1\"".to_string(), "stage 3: teacher_model is missing"),
+        (
+            format!("{far}\nkl = 0.5"),
+            "stage 3: kl needs a teacher whose weights are here; leave it out, or give a path or a name",
+        ),
+        ("teacher = \"a\"\nteacher_model = \"m\"".into(), "stage 3: teacher_model is for a teacher at an http address"),
+        ("teacher = \"a\"\nkl = 2".into(), "stage 3: kl is 2, which is not from 0 to 1"),
+    ] {
+        assert_eq!(read(&keys), Err(sentence.into()));
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::learner::Learner;
 use crate::recipe::{Recipe, Stage};
 use crate::rollouts::Rollout;
 use crate::trial::{At, advance};
-use crate::{distil, grpo, reference};
+use crate::{distil, distillation, grpo, reference};
 
 /// The rollouts of step `number` (from 1, over all stages) of the run in `options.directory`, whose recipe is `text`, judged
 /// and weighed. `heed` hears of each step that is trained again, and which one is the goal.
@@ -71,6 +71,9 @@ pub fn replay(
         }
         if matches!(current, Stage::Distil(_)) && corpus.is_none() {
             corpus = Some(Corpus::of(&distil::read(run, stage + 1)?, format, state.seed));
+        }
+        if held.is_none() {
+            held = distillation::teacher(cpu, current, options.find, config, format.tokenizer())?;
         }
         if current.has_reference() && held.is_none() {
             let values = match (step, state.reference) {
