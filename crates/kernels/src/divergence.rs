@@ -10,7 +10,7 @@ use crate::cpu::Cpu;
 use crate::gemm::{Job, Mode, Operand, gemm};
 use crate::log_prob::{COST, Fold, Logits, assert_targets, row_blocks, vocabulary_chunks};
 use crate::math;
-use crate::matrix::Matrix;
+use crate::matrix::{Dtype, Matrix, Packing};
 use crate::view::View;
 
 /// The end of a model: final hidden states, rows by inputs of the head that makes logits of them.
@@ -116,8 +116,8 @@ pub fn divergence(cpu: &Cpu, student: Output<'_>, teacher: Output<'_>, targets: 
 ///
 /// `d_logit[j] = d_kl * (q[j] - p[j]) + d_log_prob * (1[j = target] - q[j])` with the teacher's p and the model's q, computed
 /// again chunk by chunk. `d_hidden` (rows by inputs) and `d_head` (vocabulary by inputs) of the model gain their gradients, the
-/// latter row after row; the teacher has none. `head_rows` is the model's head as it was packed, vocabulary by inputs. A block
-/// of 256 rows without a gradient costs nothing.
+/// latter row after row; the teacher has none. `head_rows` is the model's head as it was packed, vocabulary by inputs;
+/// products are in its dtype. A block of 256 rows without a gradient costs nothing.
 pub fn divergence_backward(
     cpu: &Cpu,
     student: Output<'_>,
@@ -136,22 +136,25 @@ pub fn divergence_backward(
     assert_eq!((rows.len(), d_log_prob.len(), d_kl.len()), (count, count, count), "gradients of {count} rows");
     assert_eq!((head_rows.rows(), head_rows.cols()), (vocabulary, inputs), "the head's rows");
     assert_eq!((d_hidden.len(), d_head.len()), (count * inputs, vocabulary * inputs), "gradients of {count} rows");
+    let dtype = match head.packing() {
+        Packing::Dense(dtype) => dtype,
+        Packing::Quantized(_) => Dtype::F32,
+    };
+    let moves =
+        |(start, n): &(usize, usize)| d_log_prob[*start..][..*n].iter().chain(&d_kl[*start..][..*n]).any(|&d| d != 0.0);
+    let packed = |(start, n)| (start, n, Matrix::pack(cpu, dtype, hidden.rows_from(start, n).t()));
+    let blocks: Vec<(usize, usize, Matrix)> = row_blocks(count).filter(moves).map(packed).collect();
     let (mut logits, mut teacher_logits) = (Logits::new(count, vocabulary), Logits::new(count, vocabulary));
-    for (start, n) in row_blocks(count) {
-        let (d_log_prob, d_kl) = (&d_log_prob[start..][..n], &d_kl[start..][..n]);
-        if d_log_prob.iter().chain(d_kl).all(|&d| d == 0.0) {
-            continue;
-        }
-        let (hidden, targets, rows) = (hidden.rows_from(start, n), &targets[start..][..n], &rows[start..][..n]);
-        let d_hidden = &mut d_hidden[start * inputs..][..n * inputs];
-        for columns in vocabulary_chunks(vocabulary) {
-            let width = columns.len();
-            let logits = logits.fill(cpu, head, hidden, &columns);
+    for columns in vocabulary_chunks(vocabulary) {
+        let width = columns.len();
+        let weight = Matrix::pack(cpu, dtype, head_rows.rows_from(columns.start, width).t());
+        for &(start, n, ref packed) in &blocks {
+            let logits = logits.fill(cpu, head, hidden.rows_from(start, n), &columns);
             let teacher_logits = teacher_logits.fill(cpu, teacher.head, teacher.hidden.rows_from(start, n), &columns);
             let block = rows_per_task(n, width * 2 * COST);
             cpu.pool().chunks_mut(teacher_logits, block * width, |i, logits| {
                 for (r, logits) in logits.chunks_exact_mut(width).enumerate() {
-                    let r = i * block + r;
+                    let r = start + i * block + r;
                     let (lse, factor) = (rows[r].teacher_lse, -d_kl[r]);
                     // SAFETY: the length is the slice's own.
                     unsafe { (cpu.kernels.exp_scaled)(width, 1.0, lse, factor, logits.as_mut_ptr()) };
@@ -159,9 +162,9 @@ pub fn divergence_backward(
             });
             cpu.pool().chunks_mut(logits, block * width, |i, logits| {
                 for (r, logits) in logits.chunks_exact_mut(width).enumerate() {
-                    let r = i * block + r;
+                    let teacher = &teacher_logits[(i * block + r) * width..][..width];
+                    let r = start + i * block + r;
                     let (lse, factor) = (rows[r].lse, d_kl[r] - d_log_prob[r]);
-                    let teacher = &teacher_logits[r * width..][..width];
                     // SAFETY: both slices have `width` numbers.
                     unsafe {
                         (cpu.kernels.exp_scaled)(width, 1.0, lse, factor, logits.as_mut_ptr());
@@ -173,9 +176,10 @@ pub fn divergence_backward(
                 }
             });
             let d_logits = View::new(logits, n, width);
-            let weight = Operand::View(head_rows.rows_from(columns.start, width));
-            gemm(cpu, d_hidden, inputs, Mode::Add, &[Job { a: d_logits, b: weight, row: 0, col: 0 }]);
-            let job = Job { a: d_logits.t(), b: Operand::View(hidden), row: columns.start, col: 0 };
+            let d_hidden = &mut d_hidden[start * inputs..][..n * inputs];
+            let job = Job { a: d_logits, b: Operand::Packed(&weight), row: 0, col: 0 };
+            gemm(cpu, d_hidden, inputs, Mode::Add, &[job]);
+            let job = Job { a: d_logits.t(), b: Operand::Packed(packed), row: columns.start, col: 0 };
             gemm(cpu, d_head, inputs, Mode::Add, &[job]);
         }
     }
