@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 
 /// Tokens of a pass, at most: a pass is large enough to fill the machine, and small enough to fit its caches and memory.
 const PASS: usize = 2048;
+/// Steps before those that count.
+const WARM_UP: usize = 2;
 /// Tokens of the prompt that sampled sequences share.
 const PROMPT: usize = 46;
 
@@ -66,20 +68,20 @@ fn main() -> Result<(), String> {
     let config = config(&name).ok_or(usage)?;
     let cpu = Cpu::detect()?;
     let mut learner = Learner::new(&cpu, &config, dtype, false, initial_values(&config, 1, 0.02));
-    let (warm_up, mut step): (usize, Box<dyn FnMut(u32) -> Result<(), String>>) =
-        match std::env::args().nth(6).as_deref() {
-            None => (2, Box::new(|step| learn(&mut learner, (batch, length), step))),
-            Some("generate") => (1, Box::new(|step| generate(&learner, (batch, length), step))),
-            Some(_) => return Err(usage.into()),
-        };
-    let mut seconds = Vec::new();
-    for number in 0..steps + warm_up {
+    let generating = match std::env::args().nth(6).as_deref() {
+        None => false,
+        Some("generate") => true,
+        Some(_) => return Err(usage.into()),
+    };
+    let mut counted = Vec::new();
+    for step in 0..steps + WARM_UP {
         let start = Instant::now();
-        step(number as u32)?;
-        seconds.push(start.elapsed().as_secs_f64());
+        match generating {
+            true => generate(&learner, (batch, length), step as u32)?,
+            false => learn(&mut learner, (batch, length), step as u32)?,
+        }
+        counted.extend((step >= WARM_UP).then(|| start.elapsed().as_secs_f64()));
     }
-    drop(step);
-    let mut counted = seconds.split_off(warm_up);
     counted.sort_by(f64::total_cmp);
     let median = counted[counted.len() / 2];
     let line = json!({

@@ -39,7 +39,7 @@ fn recipe() -> String {
 /// The same with all that a run may have to remember: what it wrote to learn from, and the model that it is held to.
 fn remembering() -> String {
     let distil = "[[stage]]\nkind = \"distil\"\nteacher = \"self\"\nsteps = 6\nbatch = 4\nproblems = 64\nmax_new_tokens = 24\n\
-                  level = [1, 2]\nlr = 1e-4\n\n";
+                  level = [2, 3]\nlr = 1e-4\n\n";
     let recipe = replaced(&recipe(), "[[stage]]\nkind = \"grpo\"", &format!("{distil}[[stage]]\nkind = \"grpo\""));
     replaced(
         &recipe,
