@@ -263,6 +263,7 @@ fn blocks(cpu: &Cpu) -> [f64; 3] {
             rope: Rope { theta: 1e4, interleaved: false, scaling: RopeScaling::None },
             norm_eps: 1e-5,
             tied_embeddings: true,
+            predictions: 0,
             max_positions: 64,
         };
         let values = vec![0.01; config.parameters() as usize];

@@ -292,6 +292,7 @@ fn dense(parameters: f64) -> Config {
         rope: Rope { theta: 1e4, interleaved: false, scaling: RopeScaling::None },
         norm_eps: 1e-5,
         tied_embeddings: tied,
+        predictions: 0,
         max_positions: 4096,
     }
 }

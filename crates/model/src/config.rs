@@ -60,6 +60,8 @@ pub struct Config {
     pub norm_eps: f32,
     /// The output projection is the embedding table itself.
     pub tied_embeddings: bool,
+    /// Blocks for multi-token prediction beside the model (DeepSeek-V3, arXiv 2412.19437, section 2.2).
+    pub predictions: usize,
     /// Longest sequence the model was made for, in tokens.
     pub max_positions: usize,
 }

@@ -114,6 +114,7 @@ fn common(keys: Keys<'_>, family: Family, attention: Attention, interleaved: boo
         rope: rope::from_json(keys, interleaved)?,
         norm_eps: keys.number_or("rms_norm_eps", 1e-6)? as f32,
         tied_embeddings: keys.flag_or("tie_word_embeddings", false)?,
+        predictions: 0,
         max_positions: keys.size("max_position_embeddings")?,
     })
 }

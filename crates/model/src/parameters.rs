@@ -179,6 +179,13 @@ impl Parameters {
         Parameters::from_shapes(tensor_shapes(config))
     }
 
+    /// The tensors of a model that learns: its own and, behind them, those of its block for multi-token prediction, where the
+    /// configuration has one.
+    pub fn learnt(config: &Config) -> Parameters {
+        let block = (config.predictions > 0).then(|| prediction_shapes(config));
+        Parameters::from_shapes(tensor_shapes(config).chain(block.into_iter().flatten()))
+    }
+
     /// The tensors of the first block for multi-token prediction.
     pub fn of_prediction(config: &Config) -> Parameters {
         Parameters::from_shapes(prediction_shapes(config))

@@ -6,6 +6,8 @@
 //! logits = norm(x) headᵀ
 //! ```
 
+use std::ops::Range;
+
 use minke_kernels::embedding::{gather, scatter_add};
 use minke_kernels::gemm::{Operand, linear};
 use minke_kernels::kv::{KvDtype, KvLayout, KvPages};
@@ -225,7 +227,7 @@ impl Transformer {
     }
 
     /// The output projection in an arena (values or gradient).
-    pub fn head_range(&self) -> std::ops::Range<usize> {
+    pub fn head_range(&self) -> Range<usize> {
         self.head.at()..self.head.at() + self.config.vocab_size * self.config.hidden_size
     }
 
@@ -264,7 +266,7 @@ impl Transformer {
             let a = &mut layers[if *keep == Keep::All { index } else { 0 }];
             layer.forward(&pass, kv, *keep == Keep::All, self.config.norm_eps, a, x);
             if *keep != Keep::Nothing {
-                let chosen: Vec<u64> = a.feed_forward.loads().collect();
+                let chosen = Layer::loads(a);
                 loads.extend((!chosen.is_empty()).then_some(chosen));
             }
         }
@@ -317,37 +319,19 @@ impl Transformer {
                     &layers[0]
                 }
             };
-            let d_x_view = View::new(&d_x, rows, hidden);
-            let normed = View::new(&a.feed_forward_normed, rows, hidden);
-            loss += layer.feed_forward.backward(
-                cpu,
-                values,
-                normed,
-                &a.feed_forward,
-                &sequences,
-                alpha,
-                d_x_view,
-                &mut d_normed,
-                gradient,
-            );
-            let (x, weight) = (View::new(&a.middle, rows, hidden), &layer.feed_forward_norm);
-            let (inv, d_weight) = (&a.feed_forward_inv_rms, weight.gradient(gradient));
-            rms_norm_backward(cpu, x, &weight.values, inv, &d_normed, &mut d_x, hidden, true, d_weight);
-
-            let d_x_view = View::new(&d_x, rows, hidden);
-            let normed = View::new(&a.attention_normed, rows, hidden);
-            layer.attention.backward(&pass, values, kv, normed, &a.attention, d_x_view, &mut d_normed, gradient);
-            let (x, weight) = (View::new(&a.input, rows, hidden), &layer.attention_norm);
-            let (inv, d_weight) = (&a.attention_inv_rms, weight.gradient(gradient));
-            rms_norm_backward(cpu, x, &weight.values, inv, &d_normed, &mut d_x, hidden, true, d_weight);
+            loss += layer.backward(&pass, values, kv, &sequences, alpha, a, &mut d_x, &mut d_normed, gradient);
         }
-        let d_table = match &self.embedding {
+        scatter_add(cpu, &batch.tokens, &d_x, self.embedding_gradient(gradient));
+        loss
+    }
+
+    /// The embedding table's place in a gradient, vocab_size by hidden_size.
+    pub(crate) fn embedding_gradient<'g>(&self, gradient: &'g mut [f32]) -> &'g mut [f32] {
+        match &self.embedding {
             Embedding::Values(table) => table.gradient(gradient),
             Embedding::Head => &mut gradient[self.head_range()],
             Embedding::Table(_) => panic!("backward of a model that was not made from an arena"),
-        };
-        scatter_add(cpu, &batch.tokens, &d_x, d_table);
-        loss
+        }
     }
 }
 
@@ -399,5 +383,53 @@ impl Layer {
         let (normed, inv) = (&mut a.feed_forward_normed, &mut a.feed_forward_inv_rms);
         rms_norm(cpu, View::new(x, rows, hidden), &self.feed_forward_norm.values, eps, normed, inv);
         self.feed_forward.forward(cpu, View::new(&a.feed_forward_normed, rows, hidden), &mut a.feed_forward, x);
+    }
+
+    /// From the gradient of what [`Layer::forward`] came to, in `d_x`, that of what it began with, in its place; the tensors' are
+    /// added to `gradient`. `d_normed` is as long as `d_x`, and has anything. Returns the balance loss, as
+    /// [`Transformer::backward`] does.
+    pub fn backward(
+        &self,
+        pass: &Pass<'_>,
+        values: &[f32],
+        kv: &mut KvPages,
+        sequences: &[Range<usize>],
+        alpha: f32,
+        a: &LayerActivations,
+        d_x: &mut [f32],
+        d_normed: &mut [f32],
+        gradient: &mut [f32],
+    ) -> f32 {
+        let (cpu, rows) = (pass.cpu, pass.positions.len());
+        let hidden = d_x.len() / rows.max(1);
+        let d_x_view = View::new(d_x, rows, hidden);
+        let normed = View::new(&a.feed_forward_normed, rows, hidden);
+        let loss = self.feed_forward.backward(
+            cpu,
+            values,
+            normed,
+            &a.feed_forward,
+            sequences,
+            alpha,
+            d_x_view,
+            d_normed,
+            gradient,
+        );
+        let (x, weight) = (View::new(&a.middle, rows, hidden), &self.feed_forward_norm);
+        let (inv, d_weight) = (&a.feed_forward_inv_rms, weight.gradient(gradient));
+        rms_norm_backward(cpu, x, &weight.values, inv, d_normed, d_x, hidden, true, d_weight);
+
+        let d_x_view = View::new(d_x, rows, hidden);
+        let normed = View::new(&a.attention_normed, rows, hidden);
+        self.attention.backward(pass, values, kv, normed, &a.attention, d_x_view, d_normed, gradient);
+        let (x, weight) = (View::new(&a.input, rows, hidden), &self.attention_norm);
+        let (inv, d_weight) = (&a.attention_inv_rms, weight.gradient(gradient));
+        rms_norm_backward(cpu, x, &weight.values, inv, d_normed, d_x, hidden, true, d_weight);
+        loss
+    }
+
+    /// For each expert, how many of the last pass's tokens chose it; nothing where there are none.
+    pub fn loads(a: &LayerActivations) -> Vec<u64> {
+        a.feed_forward.loads().collect()
     }
 }

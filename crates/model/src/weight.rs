@@ -62,6 +62,12 @@ impl<'a, 'p> Reader<'a, 'p> {
         Reader { source, left: parameters.iter() }
     }
 
+    /// Goes on with the last `count` tensors.
+    pub fn skip_to_last(&mut self, count: usize) {
+        let before = self.left.len() - count;
+        self.left = self.left.as_slice()[before..].iter();
+    }
+
     fn take(&mut self, count: usize) -> &'p [Parameter] {
         let tensors = &self.left.as_slice()[..count];
         self.left.nth(count - 1);

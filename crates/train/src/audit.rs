@@ -35,13 +35,16 @@ pub fn check(cpu: &Cpu, config: &Config, values: &[f32], seed: u32) -> Result<()
         return Ok(());
     }
     let mut learner = Learner::new(cpu, config, Dtype::F32, true, values.to_vec());
-    let even = |log_probs: &[LogProb]| Ok(vec![1.0 / log_probs.len() as f32; log_probs.len()]);
-    match learner.pass::<Infallible>(&examples, 1.0, 0.0, even) {
-        Ok(()) => {}
+    let even = |log_probs: &[LogProb]| Ok(vec![-1.0 / log_probs.len() as f32; log_probs.len()]);
+    // The block for multi-token prediction counts as much as the model, if there is one that learns.
+    let ahead = if config.predictions > 0 { examples.iter().map(Example::ahead).sum() } else { 0 };
+    let weight = if ahead > 0 { 1.0 / ahead as f32 } else { 0.0 };
+    match learner.pass_ahead::<Infallible>(&examples, 1.0, 0.0, weight, even) {
+        Ok(_) => {}
         Err(never) => match never {},
     }
     let gradient = learner.take_gradient().unwrap_or_default();
-    let parameters = learner.transformer().parameters();
+    let parameters = learner.parameters();
     let idle = |parameter: &Parameter| gradient[parameter.range()].iter().all(|g| *g == 0.0);
     for parameter in parameters.iter().filter(|parameter| parameter.trainable && idle(parameter)) {
         // An expert that no token chose has none either, in all of its tensors.
@@ -62,7 +65,16 @@ pub fn check(cpu: &Cpu, config: &Config, values: &[f32], seed: u32) -> Result<()
     let squares: f64 = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum();
     let step = (CHANGE / squares) as f32;
     let mut mean = |sign: f32| {
-        let moved: Vec<f32> = values.iter().zip(&gradient).map(|(x, g)| x + sign * step * g).collect();
+        let moved: Vec<f32> = values.iter().zip(&gradient).map(|(x, g)| x - sign * step * g).collect();
+        if ahead > 0 {
+            let mut own = 0.0;
+            learner.move_to(moved);
+            let done = learner.pass_ahead::<Infallible>(&examples, 1.0, 0.0, weight, |log_probs| {
+                own = log_probs.iter().map(|row| f64::from(row.log_prob)).sum::<f64>() / log_probs.len() as f64;
+                Ok(vec![0.0; log_probs.len()])
+            });
+            return own + done.unwrap_or_else(|never| match never {}) / ahead as f64;
+        }
         let moved = learner.with(&moved);
         let log_probs = learner.log_probs_under(&moved, &examples, 1.0);
         log_probs.iter().map(|&x| f64::from(x)).sum::<f64>() / log_probs.len() as f64
@@ -88,18 +100,21 @@ mod tests {
 
     #[test]
     fn sound_models_pass_and_a_tensor_without_a_gradient_is_named() {
-        let config = mixture();
         let cpu = Cpu::new(Isa::choose(None).unwrap(), 2);
-        for (seed, deviation) in [(1, 0.02), (2, 0.2)] {
-            let mut values = initial_values(&config, seed, deviation);
-            assert_eq!(check(&cpu, &config, &values, 7).map_err(|e| e.to_string()), Ok(()));
-            // Where the output is zero whatever the rest says, the rest learns nothing.
-            let output = "model.layers.1.self_attn.o_proj.weight";
-            let parameters = minke_model::Parameters::of(&config);
-            let output = parameters.iter().find(|parameter| parameter.name == output).unwrap();
-            values[output.range()].fill(0.0);
-            let error = check(&cpu, &config, &values, 7).unwrap_err().to_string();
-            assert!(error.starts_with("no gradient reaches model.layers.1."), "{error}");
+        // Layer 2 is the block for multi-token prediction.
+        for (predictions, layer) in [(0, 1), (1, 1), (1, 2)] {
+            let config = Config { predictions, ..mixture() };
+            for (seed, deviation) in [(1, 0.02), (2, 0.2)] {
+                let mut values = initial_values(&config, seed, deviation);
+                assert_eq!(check(&cpu, &config, &values, 7).map_err(|e| e.to_string()), Ok(()));
+                // Where the output is zero whatever the rest says, the rest learns nothing.
+                let output = format!("model.layers.{layer}.self_attn.o_proj.weight");
+                let parameters = minke_model::Parameters::learnt(&config);
+                let output = parameters.find(&output).unwrap();
+                values[output.range()].fill(0.0);
+                let error = check(&cpu, &config, &values, 7).unwrap_err().to_string();
+                assert!(error.starts_with(&format!("no gradient reaches model.layers.{layer}.")), "{error}");
+            }
         }
     }
 }

@@ -101,6 +101,9 @@ pub struct State {
     /// How the levels of the stage have gone, where it has begun and has a curriculum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub curriculum: Option<Curriculum>,
+    /// CRC-32 of each file of text that the run's stages read, by its path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub texts: BTreeMap<String, u32>,
     /// Reports of the stages that are over.
     pub reports: Vec<StageReport>,
 }
@@ -358,6 +361,7 @@ mod tests {
             reference: None,
             base: Some(StageReport::example().results),
             curriculum: Some(Curriculum::new(&[2, 3])),
+            texts: BTreeMap::from([("a.txt".to_string(), 7)]),
             reports: vec![StageReport::example()],
         }
     }

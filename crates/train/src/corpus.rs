@@ -68,19 +68,24 @@ impl Corpus {
 
     /// The demonstrations of a step (from 0), `batch` of them: pass after pass over the corpus, each in its own order.
     pub fn batch(&self, step: u32, batch: u32) -> Vec<&Example> {
-        let (count, first) = (self.examples.len() as u64, u64::from(step) * u64::from(batch));
-        let mut order: (u64, Vec<usize>) = (u64::MAX, Vec::new());
-        (first..first + u64::from(batch))
-            .map(|place| {
-                let pass = place / count;
-                if order.0 != pass {
-                    order = (pass, (0..self.examples.len()).collect());
-                    Random::new(self.seed, [ORDER, pass as u32, 0]).shuffle(&mut order.1);
-                }
-                &self.examples[order.1[(place % count) as usize]]
-            })
-            .collect()
+        places(self.seed, self.examples.len(), step, batch).into_iter().map(|place| &self.examples[place]).collect()
     }
+}
+
+/// Which of `count` things a step (from 0) takes, `batch` of them: pass after pass over all, each in its own order.
+pub(crate) fn places(seed: u64, count: usize, step: u32, batch: u32) -> Vec<usize> {
+    let (each, first) = (count as u64, u64::from(step) * u64::from(batch));
+    let mut order: (u64, Vec<usize>) = (u64::MAX, Vec::new());
+    (first..first + u64::from(batch))
+        .map(|place| {
+            let pass = place / each;
+            if order.0 != pass {
+                order = (pass, (0..count).collect());
+                Random::new(seed, [ORDER, pass as u32, 0]).shuffle(&mut order.1);
+            }
+            order.1[(place % each) as usize]
+        })
+        .collect()
 }
 
 /// The style that is furthest behind its share: the shares hold after any number of examples, to within an example or so.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::progress::{RolloutMetrics, StepMetrics};
+use crate::progress::{RolloutMetrics, StageKind, StepMetrics};
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 150.0;
@@ -27,9 +27,12 @@ pub fn svg(metrics: &[StepMetrics]) -> String {
         points: steps().filter_map(|(x, m)| Some((x, value(m.rollouts.as_ref()?)))).collect(),
         most,
     };
-    let demonstrations = steps().filter(|(_, m)| m.rollouts.is_none()).map(|(x, m)| (x, m.loss)).collect();
     let levels = steps().filter_map(|(x, m)| Some((x, m.rollouts.as_ref()?.level?))).collect();
+    let text = steps().filter(|(_, m)| m.kind == StageKind::Pretrain).map(|(x, m)| (x, m.loss)).collect();
+    let demonstrated = |m: &StepMetrics| m.rollouts.is_none() && m.kind != StageKind::Pretrain;
+    let demonstrations = steps().filter(|(_, m)| demonstrated(m)).map(|(x, m)| (x, m.loss)).collect();
     let panels = [
+        Panel { title: "loss on text (nats per token)", points: text, most: None },
         Panel { title: "loss on demonstrations (nats per token)", points: demonstrations, most: None },
         of_rollouts("reward (mean of the step's rollouts)", Some(1.0), |r| r.reward),
         Panel { title: "level of the problems (mean)", points: levels, most: None },
@@ -103,7 +106,6 @@ fn round_up(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::StageKind;
 
     #[test]
     fn scales_are_round() {

@@ -105,5 +105,5 @@ pub fn step(
         }
     }
     let tokens = examples.iter().map(|example| example.tokens.len() as u64).sum();
-    Ok(Learnt { loss, gradient_norm: learner.update(update), tokens })
+    Ok(Learnt { loss, mtp_loss: None, gradient_norm: learner.update(update), tokens })
 }

@@ -166,6 +166,18 @@ impl Format {
         Ok(tokens)
     }
 
+    /// The tokens of a document, with those that begin and end it. Special tokens that it writes out count as themselves.
+    ///
+    /// # Errors
+    /// When the model's tokens can't express it.
+    pub fn document(&self, text: &str) -> Result<Vec<u32>> {
+        let mut tokens = self.tokenizer.encode(text, true)?;
+        if tokens.last() != Some(&self.ends[0]) {
+            tokens.push(self.ends[0]);
+        }
+        Ok(tokens)
+    }
+
     /// A completion's tokens as text. How a published model ends its turn is left out; where its template has opened the thought,
     /// the missing tag is put before it, so that such a template costs nobody their reward.
     ///

@@ -12,8 +12,9 @@ use minke_kernels::random::Random;
 use minke_kernels::router::update_bias;
 use minke_kernels::{Cpu, Dtype, View};
 use minke_model::parameters::Initial;
-use minke_model::{Activations, Batch, Config, Parameters, Source, Transformer};
+use minke_model::{Activations, Batch, Config, Parameters, Predictor, Source, Transformer};
 
+use crate::ahead::{Ahead, Looked};
 use crate::gradient::GradientTree;
 
 /// Passes of a leaf of the gradient. More need less memory, since a step has fewer leaves; fewer would let more machines share
@@ -59,7 +60,9 @@ pub struct Learner<'a> {
     cpu: &'a Cpu,
     dtype: Dtype,
     transformer: Transformer,
-    /// The parameters, in f32, laid out as [`Parameters`] says.
+    /// The block that looks one token further, if the model has one that learns.
+    ahead: Option<Ahead>,
+    /// The parameters, in f32, laid out as [`Parameters::learnt`] says.
     pub values: Vec<f32>,
     /// AdamW's running means, or Muon's running sums.
     pub m: Vec<f32>,
@@ -78,7 +81,7 @@ pub struct Learner<'a> {
 
 /// Values of a new model: matrices normal with standard deviation `deviation`, norms one, biases zero.
 pub fn initial_values(config: &Config, seed: u64, deviation: f32) -> Vec<f32> {
-    let parameters = Parameters::of(config);
+    let parameters = Parameters::learnt(config);
     let mut values = vec![0.0; parameters.len()];
     for (i, parameter) in parameters.iter().enumerate() {
         let mut random = Random::new(seed, [u32::MAX, 0, i as u32]);
@@ -93,8 +96,10 @@ pub fn initial_values(config: &Config, seed: u64, deviation: f32) -> Vec<f32> {
     values
 }
 
+/// The model in an arena, which may have a block's values behind its own.
 fn build(cpu: &Cpu, config: &Config, dtype: Dtype, values: &[f32]) -> Transformer {
-    let built = Transformer::new(cpu, config, dtype.into(), Source::Arena(values));
+    let own = Parameters::of(config).len();
+    let built = Transformer::new(cpu, config, dtype.into(), Source::Arena(&values[..own]));
     built.unwrap_or_else(|error| unreachable!("an arena has every tensor: {error}"))
 }
 
@@ -105,9 +110,19 @@ struct Pass<'c> {
     rows: Vec<u32>,
     /// and those tokens.
     targets: Vec<u32>,
+    /// The row of each token of each example but its last.
+    states: Vec<u32>,
     /// Hidden states of those rows: rows by hidden_size.
     hidden: Scratch<'c>,
     log_probs: Vec<LogProb>,
+}
+
+/// What a block for multi-token prediction learns of a pass: the examples, the row of each token of each but its last, and the
+/// weight of its loss.
+struct Look<'p> {
+    examples: &'p [Example],
+    states: &'p [u32],
+    weight: f32,
 }
 
 impl<'c> Pass<'c> {
@@ -134,14 +149,15 @@ impl<'c> Pass<'c> {
         examples: &[Example],
     ) -> Pass<'c> {
         // The last token of a sequence predicts nothing.
-        let (mut batch, mut rows, mut targets) = (Batch::default(), Vec::new(), Vec::new());
+        let (mut batch, mut rows, mut targets, mut states) = (Batch::default(), Vec::new(), Vec::new(), Vec::new());
         let mut pages = 0;
         let mut more = |positions: usize| {
             let first = pages;
             pages += positions.div_ceil(PAGE_POSITIONS) as u32;
             first..pages
         };
-        for group in examples.chunk_by(|a, b| a.given() == b.given()) {
+        // To share a prompt of one token spares nothing.
+        for group in examples.chunk_by(|a, b| a.prompt > 1 && a.given() == b.given()) {
             let prompt = group[0].given();
             // A prompt goes through the model once, whoever goes on from it.
             let past = (group.len() > 1).then(|| {
@@ -154,12 +170,14 @@ impl<'c> Pass<'c> {
                 let first = batch.tokens.len() as u32;
                 let Some((past, last)) = past else {
                     rows.extend(first + prompt.len() as u32 - 1..first + inputs.len() as u32);
+                    states.extend(first..first + inputs.len() as u32);
                     batch.push(inputs, 0, more(inputs.len()).collect());
                     continue;
                 };
                 let own = &inputs[prompt.len()..];
                 rows.push(last);
                 rows.extend(first..first + own.len() as u32);
+                states.extend((last + 1 - prompt.len() as u32..=last).chain(first..first + own.len() as u32));
                 if !own.is_empty() {
                     batch.go_on(past, own, more(prompt.len() % PAGE_POSITIONS + own.len()));
                 }
@@ -172,7 +190,7 @@ impl<'c> Pass<'c> {
         let mut hidden = cpu.scratch(rows.len() * hidden_size);
         gather_rows(cpu, &a.hidden, hidden_size, &rows, &mut hidden);
         let log_probs = vec![LogProb::default(); rows.len()];
-        Pass { batch, rows, targets, hidden, log_probs }
+        Pass { batch, rows, targets, states, hidden, log_probs }
     }
 }
 
@@ -181,12 +199,15 @@ impl<'a> Learner<'a> {
     /// `recompute`, activations are computed again going backward rather than kept, which changes no bit.
     pub fn new(cpu: &'a Cpu, config: &Config, dtype: Dtype, recompute: bool, values: Vec<f32>) -> Learner<'a> {
         let transformer = build(cpu, config, dtype, &values);
+        let ahead = Ahead::new(cpu, config, dtype, &values);
         let len = values.len();
+        let layout = if ahead.is_some() { Predictor::kv_layout(&transformer) } else { transformer.kv_layout() };
         Learner {
             cpu,
             dtype,
-            kv: KvPages::new(transformer.kv_layout(), 0),
+            kv: KvPages::new(layout, 0),
             transformer,
+            ahead,
             values,
             m: vec![0.0; len],
             v: vec![0.0; len],
@@ -202,7 +223,27 @@ impl<'a> Learner<'a> {
     pub fn restore(&mut self, values: Vec<f32>, m: Vec<f32>, v: Vec<f32>, updates: u64) {
         assert_eq!([values.len(), m.len(), v.len()], [self.values.len(); 3], "the state of another model");
         (self.values, self.m, self.v, self.updates) = (values, m, v, updates);
-        self.transformer.refresh(self.cpu, &self.values);
+        self.refresh();
+    }
+
+    /// Takes other values, and leaves the optimiser's memory as it is.
+    pub(crate) fn move_to(&mut self, values: Vec<f32>) {
+        self.values = values;
+        self.refresh();
+    }
+
+    /// Has the weights follow the values.
+    fn refresh(&mut self) {
+        let own = self.transformer.parameters().len();
+        self.transformer.refresh(self.cpu, &self.values[..own]);
+        if let Some(ahead) = &mut self.ahead {
+            ahead.refresh(self.cpu, self.transformer.config(), &self.values);
+        }
+    }
+
+    /// The tensors of its arenas.
+    pub fn parameters(&self) -> &Parameters {
+        self.ahead.as_ref().map_or(self.transformer.parameters(), |ahead| &ahead.parameters)
     }
 
     /// Forgets the optimiser's running means: a new stage begins.
@@ -242,11 +283,30 @@ impl<'a> Learner<'a> {
         alpha: f32,
         weigh: impl FnOnce(&[LogProb]) -> Result<Vec<f32>, E>,
     ) -> Result<(), E> {
+        self.pass_ahead(examples, inverse_temperature, alpha, 0.0, weigh).map(|_| ())
+    }
+
+    /// As [`Learner::pass`], and where `weight` > 0 the block for multi-token prediction learns too, the loss of each token after
+    /// a next one weighing so much; the sum of their log-probabilities.
+    ///
+    /// # Errors
+    /// Those of `weigh`; nothing is learnt then.
+    ///
+    /// # Panics
+    /// Where `weight` > 0 and the model has no such block.
+    pub fn pass_ahead<E>(
+        &mut self,
+        examples: &[Example],
+        inverse_temperature: f32,
+        alpha: f32,
+        weight: f32,
+        weigh: impl FnOnce(&[LogProb]) -> Result<Vec<f32>, E>,
+    ) -> Result<f64, E> {
         let cpu = self.cpu;
         let Learner { transformer, values, kv, activations: a, .. } = self;
         let hidden_size = transformer.config().hidden_size;
         let vocab_size = transformer.config().vocab_size;
-        let Pass { batch, rows, targets, hidden, log_probs } =
+        let Pass { batch, rows, targets, states, hidden, log_probs } =
             Pass::forward(cpu, transformer, kv, a, examples, inverse_temperature);
         let hidden = View::new(&hidden, rows.len(), hidden_size);
 
@@ -269,15 +329,25 @@ impl<'a> Learner<'a> {
             &mut d_rows,
             &mut gradient[head],
         );
-        self.back(&batch, &rows, &d_rows, alpha, gradient, passes);
-        Ok(())
+        let look = (weight > 0.0).then_some(Look { examples, states: &states, weight });
+        Ok(self.back(&batch, &rows, &d_rows, alpha, look, gradient, passes))
     }
 
     /// Goes back through the model from the gradient of the final hidden states at `rows` of the last pass, and closes the pass:
-    /// `gradient` is that of its leaf, `passes` how many passes that has so far.
-    fn back(&mut self, batch: &Batch, rows: &[u32], d_rows: &[f32], alpha: f32, mut gradient: Vec<f32>, passes: usize) {
+    /// `gradient` is that of its leaf, `passes` how many passes that has so far. Where the block for multi-token prediction learns
+    /// too, the sum of its log-probabilities is returned.
+    fn back(
+        &mut self,
+        batch: &Batch,
+        rows: &[u32],
+        d_rows: &[f32],
+        alpha: f32,
+        look: Option<Look<'_>>,
+        mut gradient: Vec<f32>,
+        passes: usize,
+    ) -> f64 {
         let cpu = self.cpu;
-        let Learner { transformer, values, kv, activations: a, .. } = self;
+        let Learner { transformer, ahead, values, kv, activations: a, .. } = self;
         let hidden_size = transformer.config().hidden_size;
         let mut d_hidden = cpu.scratch(a.hidden.len());
         d_hidden.fill(0.0);
@@ -286,10 +356,17 @@ impl<'a> Learner<'a> {
             let d_hidden = &mut d_hidden[row as usize * hidden_size..][..hidden_size];
             d_hidden.iter_mut().zip(d_row).for_each(|(sum, d)| *sum += d);
         }
+        let mut looked = Looked::default();
+        if let Some(Look { examples, states, weight }) = look {
+            let block = ahead.as_mut().expect("a model with a block for multi-token prediction");
+            let (from, weights) = ((&*a.hidden, states), (weight, alpha));
+            looked = block.pass(cpu, transformer, values, kv, examples, from, weights, &mut d_hidden, &mut gradient);
+        }
         transformer.backward(cpu, values, batch, kv, a, &d_hidden, alpha, &mut gradient);
 
-        self.loads.resize_with(a.loads().len(), Vec::new);
-        for (total, loads) in self.loads.iter_mut().zip(a.loads()) {
+        let loads: Vec<&Vec<u64>> = a.loads().iter().chain(&looked.loads).collect();
+        self.loads.resize_with(loads.len().max(self.loads.len()), Vec::new);
+        for (total, loads) in self.loads.iter_mut().zip(loads) {
             total.resize(loads.len(), 0);
             total.iter_mut().zip(loads).for_each(|(total, load)| *total += load);
         }
@@ -298,6 +375,14 @@ impl<'a> Learner<'a> {
         } else {
             self.tree.add(gradient, |x, y| add(cpu, x, y));
         }
+        looked.log_prob
+    }
+
+    /// Log-probabilities of the learnt tokens of `examples`, in order.
+    pub fn log_probs(&mut self, examples: &[Example]) -> Vec<f32> {
+        let Learner { cpu, transformer, kv, activations, .. } = self;
+        let pass = Pass::forward(cpu, transformer, kv, activations, examples, 1.0);
+        pass.log_probs.iter().map(|row| row.log_prob).collect()
     }
 
     /// Log-probabilities of the learnt tokens of `examples`, in order, under a model made by [`Learner::with`].
@@ -324,7 +409,10 @@ impl<'a> Learner<'a> {
         let norm = sum_of_squares(cpu, &gradient).sqrt() as f32;
         let scale = if norm > step.clip { step.clip / norm } else { 1.0 };
         self.updates += 1;
-        for parameter in self.transformer.parameters().iter().filter(|parameter| parameter.trainable) {
+        // A block that has learnt nothing stays as it is.
+        let moved = self.ahead.as_ref().filter(|ahead| ahead.moved);
+        let parameters = moved.map_or(self.transformer.parameters(), |ahead| &ahead.parameters);
+        for parameter in parameters.iter().filter(|parameter| parameter.trainable) {
             let range = parameter.range();
             let decay = if parameter.decays() { step.adamw.weight_decay } else { 0.0 };
             let settings = AdamW { weight_decay: decay, ..step.adamw };
@@ -340,13 +428,16 @@ impl<'a> Learner<'a> {
             }
             adamw(cpu, &settings, self.updates, scale, &gradient[range.clone()], m, v, &mut self.values[range]);
         }
-        let biases = self.transformer.parameters().iter().filter(|parameter| !parameter.trainable);
+        let biases = parameters.iter().filter(|parameter| !parameter.trainable);
         for (parameter, loads) in biases.zip(&mut self.loads) {
             update_bias(loads, step.bias_rate, &mut self.values[parameter.range()]);
             loads.fill(0);
         }
         self.tree.recycle(gradient);
-        self.transformer.refresh(cpu, &self.values);
+        if let Some(ahead) = &mut self.ahead {
+            ahead.moved = false;
+        }
+        self.refresh();
         norm
     }
 }
@@ -379,7 +470,8 @@ pub(crate) mod tests {
         let mut learner = Learner::new(cpu, config, Dtype::F32, size > 1, initial_values(config, 3, 0.2));
         let mut bits = Vec::new();
         for part in examples.chunks(size) {
-            let done: Result<(), Infallible> = learner.pass(part, 1.0, 0.0, |log_probs| {
+            let weight = if config.predictions > 0 { 0.1 } else { 0.0 };
+            let done: Result<f64, Infallible> = learner.pass_ahead(part, 1.0, 0.0, weight, |log_probs| {
                 let weights = (bits.len()..bits.len() + log_probs.len()).map(|i| 0.3 - (i % 7) as f32 * 0.1).collect();
                 bits.extend(log_probs.iter().map(|row| row.log_prob.to_bits()));
                 Ok(weights)
@@ -397,7 +489,8 @@ pub(crate) mod tests {
             "model_type": "llama", "vocab_size": 40, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
             "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "tie_word_embeddings": true,
         });
-        for config in [config_from_json(&llama).unwrap(), mixture()] {
+        let predicting = Config { predictions: 1, ..mixture() };
+        for config in [config_from_json(&llama).unwrap(), mixture(), predicting] {
             let mut random = Random::new(5, [0; 3]);
             let mut tokens = |count: usize| (0..count).map(|_| random.below(40)).collect::<Vec<u32>>();
             let mut examples = Vec::new();

@@ -1,6 +1,7 @@
 //! Rollouts, rewards, better weights: tasks, recipes, the mathematics of the stages, and everything a run keeps.
 
 pub mod advantages;
+mod ahead;
 pub mod audit;
 pub mod budget;
 pub mod checkpoint;
@@ -9,6 +10,7 @@ pub mod curriculum;
 mod curves;
 pub mod distil;
 pub mod distillation;
+pub mod documents;
 pub mod evaluation;
 mod files;
 pub mod format;
@@ -20,6 +22,7 @@ pub mod learner;
 pub mod loss;
 pub mod measure;
 pub mod metrics;
+pub mod pretrain;
 pub mod progress;
 pub mod recipe;
 pub mod reference;
@@ -27,6 +30,7 @@ pub mod remote;
 pub mod report;
 pub mod rollouts;
 pub mod run;
+pub mod sequences;
 pub mod sft;
 pub mod spent;
 mod system;

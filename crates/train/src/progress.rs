@@ -11,6 +11,8 @@ use crate::rollouts::Rollout;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StageKind {
+    /// Learning from text.
+    Pretrain,
     /// Learning from demonstrations.
     Sft,
     /// Learning from a teacher's completions.
@@ -23,6 +25,7 @@ impl StageKind {
     /// As recipes write it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Pretrain => "pretrain",
             Self::Sft => "sft",
             Self::Distil => "distil",
             Self::Grpo => "grpo",
@@ -45,6 +48,9 @@ pub struct StepMetrics {
     pub learning_rate: f32,
     /// The loss, before the update.
     pub loss: f64,
+    /// The loss of the tokens after the next ones, before it is weighed, where they are learnt too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtp_loss: Option<f64>,
     /// Euclidean norm of the gradient, before clipping.
     pub gradient_norm: f32,
     /// Tokens that this step sampled or learnt from.
@@ -190,6 +196,7 @@ mod tests {
                 steps: 80,
                 learning_rate: 1e-4,
                 loss: -0.012_345_678_9,
+                mtp_loss: None,
                 gradient_norm: 0.7,
                 tokens: 12_000,
                 wall_s: 4.0,

@@ -16,7 +16,7 @@ use minke_model::{Error, Result};
 use serde_json::{Map, Value};
 use toml::Table;
 
-pub use stage::{Distil, Grpo, Learning, Optimizer, Schedule, Sft, Share, Stage, Teacher};
+pub use stage::{Distil, Grpo, Learning, Optimizer, Pretrain, Schedule, Sft, Share, Stage, Teacher, Text};
 pub use task::TaskRecipe;
 
 use crate::budget;
@@ -163,7 +163,7 @@ impl Recipe {
         let built = task.build();
         let stages = all.tables("stage")?;
         if stages.is_empty() {
-            return Err(Error::new("the recipe has no stage; add a [[stage]] of kind sft, distil or grpo"));
+            return Err(Error::new("the recipe has no stage; add a [[stage]] of kind pretrain, sft, distil or grpo"));
         }
         let stage = |(i, table)| Stage::read(&format!("stage {}", i + 1), table, &*built);
         let stages = stages.into_iter().enumerate().map(stage).collect::<Result<Vec<Stage>>>()?;
@@ -190,7 +190,32 @@ impl Recipe {
             task,
         };
         recipe.check_lengths(&*built)?;
+        recipe.check_predictions()?;
         Ok(recipe)
+    }
+
+    /// The first stage (from 1) that the model's block for multi-token prediction learns in, if there is one.
+    pub fn predicts(&self) -> Option<usize> {
+        self.stages.iter().position(|stage| stage.mtp() > 0.0).map(|index| index + 1)
+    }
+
+    /// That a model made from scratch has a block for multi-token prediction if, and only if, one is taught.
+    fn check_predictions(&self) -> Result<()> {
+        let Some(Config { predictions, .. }) = self.scratch_config()? else { return Ok(()) };
+        match (predictions, self.predicts()) {
+            (0, None) | (1, Some(_)) => Ok(()),
+            (0, Some(stage)) => Err(Error::new(format!(
+                "stage {stage}: mtp is about a block for multi-token prediction, which a deepseek_v3 has by \
+                 num_nextn_predict_layers = 1 in [model.scratch]; give that, or leave mtp out"
+            ))),
+            (1, None) => Err(Error::new(
+                "model.scratch: num_nextn_predict_layers is 1, but no stage teaches that block; give a stage of kind pretrain or \
+                 sft mtp = 0.3, or leave the block out",
+            )),
+            (more, _) => Err(Error::new(format!(
+                "model.scratch: num_nextn_predict_layers is {more}, but one block is trained at most; give 1"
+            ))),
+        }
     }
 
     /// The sizes of a model made from scratch; `None` for one that exists.
@@ -219,7 +244,7 @@ impl Recipe {
     pub fn longest(&self, task: &dyn Task) -> impl Iterator<Item = (String, u32, u32)> {
         let eval = ("eval".to_string(), *self.eval.levels(task).end(), self.eval.max_new_tokens);
         let stages = self.stages.iter().enumerate().filter_map(|(i, stage)| match stage {
-            Stage::Sft(_) => None,
+            Stage::Pretrain(_) | Stage::Sft(_) => None,
             Stage::Distil(distil) => Some((i + 1, distil.levels.iter().copied().max()?, distil.max_new_tokens)),
             Stage::Grpo(grpo) => Some((i + 1, grpo.levels.iter().copied().max()?, grpo.max_new_tokens)),
         });

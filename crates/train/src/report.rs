@@ -14,6 +14,7 @@ use crate::curves;
 use crate::evaluation::{Difference, Evaluation};
 use crate::files::write_whole;
 use crate::intervals::Interval;
+use crate::pretrain::HeldOut;
 use crate::progress::{StageKind, StepMetrics};
 use crate::recipe;
 use crate::rollouts::Rollout;
@@ -85,6 +86,9 @@ pub struct StageReport {
     /// and what it spent.
     #[serde(default, skip_serializing_if = "Spent::is_unknown")]
     pub spent: Spent,
+    /// How well it predicts text that it held out, where it learnt from text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOut>,
     /// Results.
     #[serde(flatten)]
     pub results: Results,
@@ -219,6 +223,14 @@ impl Report {
             )?;
         }
         table::write(self, out)?;
+        for (number, stage) in (1..).zip(&self.stages) {
+            let Some(HeldOut { tokens, loss, perplexity }) = stage.held_out else { continue };
+            writeln!(
+                out,
+                "After stage {number}, text that it held out has a loss of {loss:.4} nats a token, a perplexity of \
+                 {perplexity:.2} ({tokens} tokens).\n"
+            )?;
+        }
         writeln!(
             out,
             "Accuracy is of greedy decoding, lenient of the same completions whatever their form; core-seconds are those of \
@@ -284,7 +296,15 @@ mod tests {
             let above = Some(Evaluation { level: 4, ..think.clone() });
             let results = Results { think, above };
             let spent = Spent { core_s: Some(140.4), joules: None, sampled_tokens: 0, learnt_tokens: 1 << 20 };
-            StageReport { kind: StageKind::Sft, steps: 100, tokens: 1 << 20, wall_s: 75.3, spent, results }
+            StageReport {
+                kind: StageKind::Sft,
+                steps: 100,
+                tokens: 1 << 20,
+                wall_s: 75.3,
+                spent,
+                held_out: None,
+                results,
+            }
         }
     }
 

@@ -11,11 +11,13 @@ mod directory;
 mod replay;
 mod resolve;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use minke_kernels::Cpu;
+use minke_model::parameters::prediction_shapes;
 use minke_model::{Checkpoint as ModelFiles, Config, Error, Parameters, Result, Tokenizer};
 use serde::{Deserialize, Serialize};
 
@@ -28,9 +30,10 @@ use crate::format::{END, Format, SPECIALS};
 use crate::learner::{Learner, initial_values};
 use crate::metrics;
 use crate::progress::{Progress, Watch};
-use crate::recipe::{Control, Distil, Recipe, Sft, Share, Source, Stage, Teacher};
+use crate::recipe::{Control, Distil, Pretrain, Recipe, Sft, Share, Source, Stage, Teacher};
 use crate::remote::Chat;
 use crate::report::{self, Report, Shown};
+use crate::sequences::{Read, check_files};
 use crate::spent::{Meter, Spent};
 use crate::tasks::{Style, Task, held_out_items};
 use crate::timing::{Cost, cost};
@@ -100,6 +103,8 @@ struct Setup<'a> {
     format: Format,
     find: &'a dyn Fn(&str) -> Result<PathBuf>,
     chat: &'a Chat<'a>,
+    /// What the recipe's stages have read, those that read files.
+    texts: Vec<Option<Read>>,
     config: Config,
     domain: Domain,
     seed: u32,
@@ -160,7 +165,9 @@ pub fn run(
 /// That a model can be trained in so many bytes of memory.
 fn check_memory(config: &Config, recipe: &Recipe, memory: Option<u64>) -> Result<()> {
     let held = recipe.stages.iter().any(Stage::has_reference);
-    let parameters = config.parameters();
+    let block = (config.predictions > 0).then(|| prediction_shapes(config));
+    let block = block.into_iter().flatten().map(|(_, shape)| shape.iter().map(|&n| n as u128).product::<u128>());
+    let parameters = config.parameters() + block.sum::<u128>();
     let bytes = parameters * (BYTES_PER_PARAMETER + if held { BYTES_PER_REFERENCE } else { 0 });
     if memory.is_some_and(|memory| bytes > u128::from(memory)) {
         return Err(Error::new(format!(
@@ -175,6 +182,15 @@ fn check_memory(config: &Config, recipe: &Recipe, memory: Option<u64>) -> Result
 /// That prompts and completions fit in the model's context: of every level, as many problems as say how long they get.
 fn check_lengths(task: &dyn Task, format: &Format, recipe: &Recipe, context: usize) -> Result<()> {
     const PROBLEMS: usize = 64;
+    for (number, stage) in (1..).zip(&recipe.stages) {
+        if let Stage::Pretrain(Pretrain { length, .. }) = stage
+            && *length as usize > context
+        {
+            return Err(Error::new(format!(
+                "stage {number}: length is {length}, more than the {context} positions that the model can read; give less"
+            )));
+        }
+    }
     for (name, level, new) in recipe.longest(task) {
         let mut longest = 0;
         for item in held_out_items(task, level, PROBLEMS) {
@@ -205,7 +221,7 @@ fn beginning(recipe: &Recipe, config: &Config, seed: u32, options: &Options<'_>)
 /// A model's values, in the order of its parameters.
 fn read_values(files: &ModelFiles, config: &Config) -> Result<Vec<f32>> {
     let mut values = Vec::new();
-    for parameter in &Parameters::of(config) {
+    for parameter in &Parameters::learnt(config) {
         values.append(&mut files.tensor(&parameter.name, &parameter.shape)?);
     }
     Ok(values)
@@ -215,7 +231,7 @@ fn read_values(files: &ModelFiles, config: &Config) -> Result<Vec<f32>> {
 fn demonstrations(recipe: &Recipe) -> Result<&Sft> {
     let sft = recipe.stages.iter().find_map(|stage| match stage {
         Stage::Sft(sft) => Some(sft),
-        Stage::Distil(_) | Stage::Grpo(_) => None,
+        Stage::Pretrain(_) | Stage::Distil(_) | Stage::Grpo(_) => None,
     });
     sft.ok_or_else(|| Error::new("--control needs a recipe with an sft stage, whose examples the control learns from"))
 }
@@ -232,7 +248,15 @@ impl<'a> Setup<'a> {
             }
             (Source::Reference(reference), None) => {
                 let files = open(reference, options)?;
-                (files.config().clone(), files.tokenizer()?, files.chat_template()?)
+                let stage = recipe.predicts();
+                if let (Some(stage), false) = (stage, files.predicts()) {
+                    return Err(Error::new(format!(
+                        "stage {stage}: mtp is about a block for multi-token prediction, which {reference} does not have; \
+                         leave mtp out"
+                    )));
+                }
+                let config = Config { predictions: usize::from(stage.is_some()), ..files.config().clone() };
+                (config, files.tokenizer()?, files.chat_template()?)
             }
             (Source::Scratch(_), None) => unreachable!("a recipe from scratch has a configuration"),
         };
@@ -246,11 +270,12 @@ impl<'a> Setup<'a> {
                 (options.chat)(remote, &[])?;
             }
         }
+        let texts = Read::all(&recipe.stages, &format)?;
         let values = beginning(recipe, &config, seed, options)?;
         let domain =
             Domain { binary: options.binary.clone(), isa: cpu.isa().name().into(), dtype: recipe.dtype.name().into() };
         let (find, chat) = (options.find, options.chat);
-        Ok((Setup { cpu, recipe, task, format, find, chat, config, domain, seed }, values))
+        Ok((Setup { cpu, recipe, task, format, find, chat, texts, config, domain, seed }, values))
     }
 
     /// A training in `directory`: where it was left, or at its start with what a budget leaves of its stages. `None` if it was
@@ -272,6 +297,7 @@ impl<'a> Setup<'a> {
             find: self.find,
             chat: self.chat,
             stages: stages.to_vec(),
+            texts: &self.texts,
             eval: recipe.eval,
             checkpoint_every: recipe.checkpoint_every,
             checkpoint_bytes: recipe.checkpoint_bytes,
@@ -288,6 +314,7 @@ impl<'a> Setup<'a> {
             if !accept {
                 saved.state.domain.check(&self.domain)?;
             }
+            check_files(&saved.state.texts, &self.files())?;
             let mut learner = Learner::new(cpu, &self.config, recipe.dtype, recipe.recompute, values);
             learner.restore(saved.values, saved.m, saved.v, saved.state.updates);
             plan.stages = budget::sized(stages, saved.state.budget.as_ref());
@@ -321,6 +348,7 @@ impl<'a> Setup<'a> {
             reference: None,
             base: None,
             curriculum: None,
+            texts: self.files(),
             reports: Vec::new(),
         };
         let begun = Instant::now();
@@ -345,11 +373,16 @@ impl<'a> Setup<'a> {
         Ok(Some(trial))
     }
 
-    /// What a step of a stage takes, tried on a copy that is thrown away.
-    fn cost(&self, stage: &Stage, values: &[f32]) -> Result<Cost> {
+    /// CRC-32 of each file of text, by its path.
+    fn files(&self) -> BTreeMap<String, u32> {
+        self.texts.iter().flatten().flat_map(|read| read.files.clone()).collect()
+    }
+
+    /// What a step of a stage, whose files have `read`, takes, tried on a copy that is thrown away.
+    fn cost(&self, stage: &Stage, read: Option<&Read>, values: &[f32]) -> Result<Cost> {
         let (recipe, values) = (self.recipe, values.to_vec());
         let learner = Learner::new(self.cpu, &self.config, recipe.dtype, recipe.recompute, values);
-        cost(&*self.task, &self.format, self.find, learner, stage, self.seed)
+        cost(&*self.task, &self.format, self.find, learner, stage, read, self.seed)
     }
 
     fn report(&self, trial: &mut Trial<'_>) -> Result<Report> {
@@ -406,7 +439,7 @@ impl<'a> Setup<'a> {
             // Its steps were resolved when it began.
             vec![Stage::Sft(stage)]
         } else {
-            let cost = self.cost(&Stage::Sft(stage.clone()), &values)?;
+            let cost = self.cost(&Stage::Sft(stage.clone()), None, &values)?;
             let core_s = matched.iter().map(|report| report.spent).sum::<Spent>().core_s;
             let steps = match (core_s, cost.core_s) {
                 (Some(spent), Some(step)) => spent / step,

@@ -18,13 +18,16 @@ pub(crate) const PASS: usize = 32;
 pub struct Learnt {
     /// Mean cross-entropy of the completions' tokens, in nats.
     pub loss: f64,
+    /// Mean cross-entropy of the tokens after the next ones, where they are learnt too.
+    pub mtp_loss: Option<f64>,
     /// Norm of the gradient, before clipping.
     pub gradient_norm: f32,
     /// Tokens that went through the model.
     pub tokens: u64,
 }
 
-/// Step `index` (from 0): cross-entropy over the completions of the corpus's next batch, averaged over their tokens.
+/// Step `index` (from 0): cross-entropy over the completions of the corpus's next batch, averaged over their tokens; `mtp` is
+/// as for [`learn`].
 ///
 /// # Errors
 /// When a demonstration cannot be written in the model's tokens.
@@ -36,25 +39,36 @@ pub fn step(
     batch: u32,
     index: u32,
     alpha: f32,
+    mtp: f32,
     update: &Step,
 ) -> Result<Learnt> {
     let examples = examples(task, format, corpus, batch, index)?;
-    let learnt: usize = examples.iter().map(Example::learnt).sum();
+    Ok(learn(learner, &examples.chunks(PASS).collect::<Vec<_>>(), alpha, mtp, update))
+}
+
+/// One update by the cross-entropy of what the examples of these passes learn, averaged over its tokens, and `mtp` times that
+/// of the tokens after the next ones, averaged over these.
+pub(crate) fn learn(learner: &mut Learner<'_>, passes: &[&[Example]], alpha: f32, mtp: f32, update: &Step) -> Learnt {
+    let examples = || passes.iter().copied().flatten();
+    let learnt: usize = examples().map(Example::learnt).sum();
     // The balance loss is a mean over sequences, as the cross-entropy is one over tokens.
-    let alpha = alpha / examples.len() as f32;
-    let mut loss = 0.0;
-    for pass in examples.chunks(PASS) {
-        let done: result::Result<(), Infallible> = learner.pass(pass, 1.0, alpha, |log_probs| {
+    let alpha = alpha / examples().count() as f32;
+    let ahead = examples().map(Example::ahead).sum::<usize>().max(1);
+    let weight = mtp / ahead as f32;
+    let (mut loss, mut mtp_loss) = (0.0, 0.0);
+    for pass in passes {
+        let done: result::Result<f64, Infallible> = learner.pass_ahead(pass, 1.0, alpha, weight, |log_probs| {
             loss -= log_probs.iter().map(|row| f64::from(row.log_prob)).sum::<f64>() / learnt as f64;
             Ok(vec![-1.0 / learnt as f32; log_probs.len()])
         });
         match done {
-            Ok(()) => {}
+            Ok(log_prob) => mtp_loss -= log_prob / ahead as f64,
             Err(never) => match never {},
         }
     }
-    let tokens = examples.iter().map(|example| example.tokens.len() as u64).sum();
-    Ok(Learnt { loss, gradient_norm: learner.update(update), tokens })
+    let tokens = examples().map(|example| example.tokens.len() as u64).sum();
+    let mtp_loss = (mtp > 0.0).then_some(mtp_loss);
+    Learnt { loss, mtp_loss, gradient_norm: learner.update(update), tokens }
 }
 
 /// The demonstrations of step `index`, in the model's tokens.

@@ -12,6 +12,7 @@ use crate::format::Format;
 use crate::generate::Generator;
 use crate::learner::Learner;
 use crate::recipe::{Share, Stage};
+use crate::sequences::{Read, Sequences};
 use crate::spent::Meter;
 use crate::tasks::{Style, Task};
 use crate::trial::{At, advance};
@@ -30,7 +31,7 @@ pub struct Cost {
     pub lengths: Vec<u32>,
 }
 
-/// What a step of `stage` takes: the mean of some steps of a learner that is thrown away, after one uncounted.
+/// What a step of `stage`, whose files have `read`, takes: the mean of some steps of a learner that is thrown away, after one uncounted.
 ///
 /// # Errors
 /// Those of a step.
@@ -40,8 +41,10 @@ pub fn cost(
     find: &dyn Fn(&str) -> Result<PathBuf>,
     mut learner: Learner<'_>,
     stage: &Stage,
+    read: Option<&Read>,
     seed: u32,
 ) -> Result<Cost> {
+    let text = Sequences::of(stage, read, task, format, u64::from(seed))?;
     let mut generator = Generator::new(task, format);
     // The teacher's time is its own: steps are timed on other completions.
     let mut corpus = match stage {
@@ -54,7 +57,7 @@ pub fn cost(
                 "a distil stage on a task without demonstrations can't be fitted to a budget; leave the budget out",
             ));
         }
-        Stage::Sft(_) | Stage::Grpo(_) => None,
+        Stage::Pretrain(_) | Stage::Sft(_) | Stage::Grpo(_) => None,
     };
     let (cpu, config) = (learner.cpu(), learner.transformer().config());
     let teacher = distillation::teacher(cpu, stage, find, config, format.tokenizer())?;
@@ -64,8 +67,9 @@ pub fn cost(
     let (mut start, mut meter, mut tries, mut lengths) = (Instant::now(), Meter::start(), 0, Vec::new());
     while tries < TRIES.0 || start.elapsed().as_secs_f64() < TRIES.1 {
         let at = At { seed, index: tries, steps: u32::MAX, number: u64::from(tries) + 1 };
-        let (reference, curriculum) = (reference.as_ref(), curriculum.as_mut());
-        let done = advance(&mut learner, reference, &mut generator, &mut corpus, curriculum, task, format, stage, at)?;
+        let (reference, curriculum, text) = (reference.as_ref(), curriculum.as_mut(), text.as_deref());
+        let done =
+            advance(&mut learner, reference, &mut generator, &mut corpus, curriculum, text, task, format, stage, at)?;
         let rollouts = done.rollouts.iter().flat_map(|step| &step.rollouts);
         lengths.extend(rollouts.map(|rollout| rollout.tokens.len() as u32));
         if tries == 0 {

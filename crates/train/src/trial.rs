@@ -1,8 +1,10 @@
 //! One training, from its first step to its last: its stages, checkpoints and measurements.
 
 mod teaching;
+mod text;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -19,11 +21,13 @@ use crate::generate::Generator;
 use crate::learner::{self, Learner};
 use crate::measure::measure;
 use crate::metrics::MetricsFile;
+use crate::pretrain;
 use crate::progress::{Progress, StageKind, StepMetrics, Watch};
 use crate::recipe::{Eval, Learning, Optimizer, Stage};
 use crate::remote::Chat;
 use crate::report::{Results, StageReport};
 use crate::rollouts::{self, Rollout};
+use crate::sequences::{Read, Sequences};
 use crate::spent::{Meter, Spent};
 use crate::tasks::{Task, held_out_items};
 use crate::{distillation, grpo, reference, sft};
@@ -40,6 +44,8 @@ pub struct Plan<'a> {
     pub chat: &'a Chat<'a>,
     /// In which stages; how many steps each has is in the state.
     pub stages: Vec<Stage>,
+    /// What those of the recipe's that read files have read.
+    pub texts: &'a [Option<Read>],
     /// How results are measured.
     pub eval: Eval,
     /// Steps from one checkpoint to the next.
@@ -59,6 +65,8 @@ pub struct Trial<'a> {
     metrics: MetricsFile,
     /// The demonstrations of the stage under way, if it learns from any.
     corpus: Option<Corpus>,
+    /// The text of the stage under way, if it learns from text.
+    text: Option<Arc<Sequences>>,
     /// The model as it was when the stage under way began, if the stage is held to it; or a teacher, if its distributions are
     /// learnt.
     reference: Option<Transformer>,
@@ -73,6 +81,7 @@ pub struct Trial<'a> {
 /// What one step came to.
 pub(crate) struct Stepped {
     loss: f64,
+    mtp_loss: Option<f64>,
     gradient_norm: f32,
     tokens: u64,
     pub rollouts: Option<grpo::Step>,
@@ -105,6 +114,7 @@ pub(crate) fn advance(
     generator: &mut Generator<'_>,
     corpus: &mut Option<Corpus>,
     curriculum: Option<&mut Curriculum>,
+    text: Option<&Sequences>,
     task: &dyn Task,
     format: &Format,
     stage: &Stage,
@@ -112,12 +122,23 @@ pub(crate) fn advance(
 ) -> Result<Stepped> {
     let update = settings(stage.learning(), at.index, at.steps);
     let alpha = stage.learning().balance;
+    let mtp = stage.mtp();
+    let stepped = |sft::Learnt { loss, mtp_loss, gradient_norm, tokens }| Stepped {
+        loss,
+        mtp_loss,
+        gradient_norm,
+        tokens,
+        rollouts: None,
+    };
     let mut demonstrated = |corpus: &Corpus, batch| {
-        let done = sft::step(learner, task, format, corpus, batch, at.index, alpha, &update)?;
-        let sft::Learnt { loss, gradient_norm, tokens } = done;
-        Ok(Stepped { loss, gradient_norm, tokens, rollouts: None })
+        sft::step(learner, task, format, corpus, batch, at.index, alpha, mtp, &update).map(stepped)
     };
     match stage {
+        Stage::Pretrain(pretrain) => {
+            let text = text.unwrap_or_else(|| unreachable!("the text is there before the first step"));
+            let seed = u64::from(at.seed);
+            Ok(stepped(pretrain::step(learner, text, pretrain.batch, seed, at.index, alpha, mtp, &update)))
+        }
         Stage::Sft(sft) => {
             let corpus = corpus.get_or_insert_with(|| Corpus::new(task, sft, u64::from(at.seed)));
             task.health()?;
@@ -130,9 +151,7 @@ pub(crate) fn advance(
             }
             let teacher = reference.unwrap_or_else(|| unreachable!("a teacher is there before the first step"));
             let examples = sft::examples(task, format, corpus, distil.batch, at.index)?;
-            let done = distillation::step(learner, teacher, &examples, distil.kl, alpha, &update)?;
-            let sft::Learnt { loss, gradient_norm, tokens } = done;
-            Ok(Stepped { loss, gradient_norm, tokens, rollouts: None })
+            distillation::step(learner, teacher, &examples, distil.kl, alpha, &update).map(stepped)
         }
         Stage::Grpo(grpo) => {
             let known = curriculum.as_deref();
@@ -144,7 +163,7 @@ pub(crate) fn advance(
                 done.metrics.level = Some(levels.sum::<f64>() / done.rollouts.len() as f64);
             }
             let (loss, gradient_norm, tokens) = (done.loss, done.gradient_norm, done.tokens);
-            Ok(Stepped { loss, gradient_norm, tokens, rollouts: Some(done) })
+            Ok(Stepped { loss, mtp_loss: None, gradient_norm, tokens, rollouts: Some(done) })
         }
     }
 }
@@ -157,9 +176,19 @@ impl<'a> Trial<'a> {
     pub fn new(plan: Plan<'a>, learner: Learner<'a>, state: State) -> Result<Trial<'a>> {
         let metrics = MetricsFile::open(&plan.directory.join("metrics.jsonl"), state.metrics_lines)?;
         let generator = Generator::new(plan.task, plan.format);
-        let (saved, meter) = (state.total_steps, Meter::start());
-        let pace = [0.0; 2];
-        Ok(Trial { plan, learner, generator, state, metrics, corpus: None, reference: None, pace, saved, meter })
+        Ok(Trial {
+            saved: state.total_steps,
+            plan,
+            learner,
+            generator,
+            state,
+            metrics,
+            corpus: None,
+            text: None,
+            reference: None,
+            pace: [0.0; 2],
+            meter: Meter::start(),
+        })
     }
 
     /// How far it has come.
@@ -217,10 +246,11 @@ impl<'a> Trial<'a> {
         }
         self.hold(stage)?;
         let at = At { seed: self.seed(), index, steps, number: self.state.total_steps + 1 };
+        self.read(stage)?;
         let Plan { task, format, .. } = self.plan;
-        let (learner, reference) = (&mut self.learner, self.reference.as_ref());
+        let (learner, reference, text) = (&mut self.learner, self.reference.as_ref(), self.text.as_deref());
         let (corpus, curriculum) = (&mut self.corpus, self.state.curriculum.as_mut());
-        let done = advance(learner, reference, &mut self.generator, corpus, curriculum, task, format, stage, at)?;
+        let done = advance(learner, reference, &mut self.generator, corpus, curriculum, text, task, format, stage, at)?;
         if let Some(step) = &done.rollouts {
             rollouts::write(&self.plan.directory, at.number, &step.rollouts)?;
         }
@@ -232,6 +262,7 @@ impl<'a> Trial<'a> {
             steps,
             learning_rate: stage.learning().rate(index, steps),
             loss: done.loss,
+            mtp_loss: done.mtp_loss,
             gradient_norm: done.gradient_norm,
             tokens: done.tokens,
             wall_s,
@@ -307,6 +338,7 @@ impl<'a> Trial<'a> {
         let wall_before: f64 = self.state.reports.iter().map(|report| report.wall_s).sum();
         let tokens_before: u64 = self.state.reports.iter().map(|report| report.tokens).sum();
         let spent_before: Spent = self.state.reports.iter().map(|report| report.spent).sum();
+        let Some(held_out) = self.predict(stage, stop)? else { return Ok(false) };
         let Some(results) = self.results(stop, watch)? else { return Ok(false) };
         let number = self.state.stage + 1;
         self.export(&self.plan.directory.join(format!("stages/{number}")))?;
@@ -316,12 +348,14 @@ impl<'a> Trial<'a> {
             tokens: self.state.tokens - tokens_before,
             wall_s: self.state.wall_s - wall_before,
             spent: self.state.training - spent_before,
+            held_out,
             results,
         });
         if let Some(report) = self.state.reports.last() {
             watch(&Progress::Measured(report));
         }
         self.corpus = None;
+        self.text = None;
         self.reference = None;
         self.state.reference = None;
         self.state.curriculum = None;
@@ -359,7 +393,7 @@ impl<'a> Trial<'a> {
     /// What the file system says.
     pub fn export(&self, directory: &Path) -> Result<()> {
         let transformer = self.learner.transformer();
-        let tensors = transformer.parameters().iter().map(|parameter| {
+        let tensors = self.learner.parameters().iter().map(|parameter| {
             (parameter.name.clone(), parameter.shape.clone(), &self.learner.values[parameter.range()])
         });
         let (tokenizer, template) = (self.plan.format.tokenizer(), self.plan.format.template());

@@ -35,8 +35,12 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
+/// A stage that learns from demonstrations.
+const DEMONSTRATIONS: &str = "kind = \"sft\"\nsteps = 6\nbatch = 8\nexamples = 64\nlevel = [2, 3]\n\
+     mixture = { direct = 0.4, think = 0.45, backtrack = 0.15 }";
+
 /// What is wrong, and what is replaced in the smallest recipe to make it so.
-const REPLACEMENTS: [(&str, &str, &str); 51] = [
+const REPLACEMENTS: [(&str, &str, &str); 54] = [
     ("no version", "version = 1\n", ""),
     ("another version", "version = 1", "version = 2"),
     ("a version in words", "version = 1", "version = \"one\""),
@@ -92,4 +96,15 @@ const REPLACEMENTS: [(&str, &str, &str); 51] = [
     ("a file of problems that is not there", "name = \"chain_sum\"\ndigits = 1", "file = \"a.jsonl\""),
     ("a program that is not there", "name = \"chain_sum\"\ndigits = 1", "command = [\"no-such-program\"]"),
     ("momentum without Muon", "lr = 3e-3", "lr = 3e-3\nmomentum = 0.9"),
+    (
+        "text that is not there",
+        DEMONSTRATIONS,
+        "kind = \"pretrain\"\nsteps = 6\nbatch = 8\nlength = 16\ntext = [\"a.txt\"]",
+    ),
+    ("a stage that learns from no text", DEMONSTRATIONS, "kind = \"pretrain\"\nsteps = 6\nbatch = 8\nlength = 16"),
+    (
+        "both text and demonstrations",
+        DEMONSTRATIONS,
+        "kind = \"pretrain\"\nsteps = 6\nbatch = 8\nlength = 16\ntext = [\"a.txt\"]\nexamples = 9",
+    ),
 ];

@@ -43,7 +43,8 @@ pub(super) fn from_v3_json(keys: Keys<'_>) -> Result<Config> {
         scaling: keys.number("routed_scaling_factor")? as f32,
         ..experts(keys, Scoring::Sigmoid)?
     };
-    latent(keys, Family::DeepseekV3, keys.flag_or("rope_interleave", true)?, experts)
+    let config = latent(keys, Family::DeepseekV3, keys.flag_or("rope_interleave", true)?, experts)?;
+    Ok(Config { predictions: keys.size_or("num_nextn_predict_layers", 0)?, ..config })
 }
 
 /// What both versions say of their experts in the same words.
@@ -88,7 +89,8 @@ pub(super) fn to_json(config: &Config) -> Value {
     if v2 {
         extend(&mut json, json!({ "mlp_bias": false }));
     } else {
-        extend(&mut json, json!({ "rope_interleave": config.rope.interleaved, "num_nextn_predict_layers": 0 }));
+        let (interleave, predictions) = (config.rope.interleaved, config.predictions);
+        extend(&mut json, json!({ "rope_interleave": interleave, "num_nextn_predict_layers": predictions }));
     }
     if let Attention::Latent { q_lora_rank, kv_lora_rank, nope_dim, rope_dim, value_dim } = config.attention {
         extend(

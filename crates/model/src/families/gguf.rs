@@ -90,6 +90,7 @@ impl Keys<'_> {
                 .number("attention.layer_norm_rms_epsilon")?
                 .ok_or_else(|| missing(&self.key("attention.layer_norm_rms_epsilon")))? as f32,
             tied_embeddings: self.file.tensor("output.weight").is_none(),
+            predictions: 0,
             max_positions,
         })
     }

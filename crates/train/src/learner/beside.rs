@@ -42,7 +42,7 @@ impl Learner<'_> {
         let d_head = &mut gradient[head];
         let known = &divergences;
         divergence_backward(cpu, student, head_rows, taught, targets, known, &d_log_prob, &d_kl, &mut d_rows, d_head);
-        self.back(&pass.batch, &pass.rows, &d_rows, alpha, gradient, passes);
+        self.back(&pass.batch, &pass.rows, &d_rows, alpha, None, gradient, passes);
         Ok(())
     }
 }

@@ -117,6 +117,37 @@ fn what_is_learnt_of_a_teacher_is_read() {
 }
 
 #[test]
+fn texts_are_read() {
+    let read = |keys: &str| {
+        let stage =
+            format!("[[stage]]\nkind = \"pretrain\"\nsteps = 3\nbatch = 2\nlength = 64\nlr = 1e-3\n{keys}\n\n[eval]");
+        let recipe = Recipe::parse("tiny", &tiny().replacen("[eval]", &stage, 1)).map_err(|error| error.to_string())?;
+        let Stage::Pretrain(stage) = recipe.stages[2].clone() else { panic!("a pretrain stage") };
+        assert_eq!((stage.steps, stage.batch, stage.length, stage.learning.rate), (3, 2, 64, 1e-3));
+        Ok::<Text, String>(stage.text)
+    };
+    let files = |separator: &str| Text::Files { paths: vec!["a.txt".into()], separator: separator.into() };
+    assert_eq!(read("text = [\"a.txt\"]"), Ok(files("\n\n")));
+    assert_eq!(read("text = [\"a.txt\"]\nseparator = \"\\n\""), Ok(files("\n")));
+    let shown = "examples = 9\nlevel = 2\nmixture = { think = 1 }";
+    let mixture = vec![Share { style: Style::Think, share: 1.0 }];
+    assert_eq!(read(shown), Ok(Text::Demonstrations { examples: 9, levels: vec![2], mixture }));
+    for (keys, sentence) in [
+        ("", "give text, a list of files, or examples, a number of the task's demonstrations"),
+        ("text = []", "text is a list, which is not a list of texts in quotes"),
+        ("text = [\"a\"]\nseparator = \"\"", "separator is empty; give what stands between two documents"),
+        ("examples = 9\nseparator = \"a\"", "separator is of no use without text, the list of files that it divides"),
+        ("examples = 9\nmixture = { think = 1 }", "level is missing"),
+        (
+            "text = [\"a\"]\nlevel = 2",
+            "level is about the task's demonstrations, but text says what is read instead of them; leave one of the two out",
+        ),
+    ] {
+        assert_eq!(read(keys), Err(format!("stage 3: {sentence}")));
+    }
+}
+
+#[test]
 fn curricula_are_read() {
     let read = |keys: &str| {
         let recipe = Recipe::parse("tiny", &tiny().replacen("level = 2\nloss", &format!("{keys}\nloss"), 1)).unwrap();
@@ -128,6 +159,46 @@ fn curricula_are_read() {
     assert_eq!(read("level = [3, 2]\ncurriculum = false"), (vec![3, 2], None));
     assert_eq!(read("level = [4, 2, 2]\ncurriculum = true"), (vec![2, 4], Some(0.8)));
     assert_eq!(read("level = [2, 3]\ncurriculum = true\npromote_at = 0.5"), (vec![2, 3], Some(0.5)));
+}
+
+#[test]
+fn a_block_is_there_if_and_only_if_it_is_taught() {
+    let read = |mtp: &str, block: &str| {
+        let text = tiny().replacen("lr = 3e-3", &format!("lr = 3e-3\n{mtp}"), 1);
+        let recipe = Recipe::parse(
+            "tiny",
+            &text.replacen("num_hidden_layers = 2", &format!("num_hidden_layers = 2\n{block}"), 1),
+        );
+        recipe.map(|recipe| recipe.predicts()).map_err(|error| error.to_string())
+    };
+    let one = "num_nextn_predict_layers = 1";
+    assert_eq!(
+        [read("", ""), read("mtp = 0", "num_nextn_predict_layers = 0"), read("mtp = 0.3", one)],
+        [Ok(None), Ok(None), Ok(Some(1))]
+    );
+    for (mtp, block, sentence) in [
+        (
+            "mtp = 0.3",
+            "",
+            "stage 1: mtp is about a block for multi-token prediction, which a deepseek_v3 has by \
+            num_nextn_predict_layers = 1 in [model.scratch]; give that, or leave mtp out",
+        ),
+        (
+            "mtp = 0",
+            one,
+            "model.scratch: num_nextn_predict_layers is 1, but no stage teaches that block; give a stage of kind \
+            pretrain or sft mtp = 0.3, or leave the block out",
+        ),
+        (
+            "mtp = 0.3",
+            "num_nextn_predict_layers = 2",
+            "model.scratch: num_nextn_predict_layers is 2, but one block is trained at \
+            most; give 1",
+        ),
+        ("mtp = 11", one, "stage 1: mtp is 11, which is not from 0 to 10"),
+    ] {
+        assert_eq!(read(mtp, block), Err(sentence.into()));
+    }
 }
 
 #[test]
@@ -264,7 +335,7 @@ fn broken_recipes_get_one_sentence() {
             "max_position_embeddings = 27",
             "stage 2: prompts of up to 4 tokens and max_new_tokens of 24 don't fit in the 27 of max_position_embeddings",
         ),
-        ("kind = \"sft\"", "kind = \"stf\"", "stage 1: kind is \"stf\"; it can be sft, distil, grpo"),
+        ("kind = \"sft\"", "kind = \"stf\"", "stage 1: kind is \"stf\"; it can be pretrain, sft, distil, grpo"),
         ("kind = \"grpo\"\n", "", "stage 2: kind is missing"),
         ("steps = 6", "stpes = 6", "stage 1 has an unknown key \"stpes\"; did you mean steps?"),
         ("steps = 6", "steps = 0", "stage 1: steps is 0, which is not from 1 to 10000000"),
@@ -277,7 +348,7 @@ fn broken_recipes_get_one_sentence() {
             "lr = 3e-3",
             "lr = 3e-3\nloss = \"grpo\"",
             "stage 1 has an unknown key \"loss\"; it can be kind, steps, batch, \
-          examples, level, mixture, lr, warmup, schedule, weight_decay, beta1, beta2, clip_norm, balance, bias_rate, optimizer, momentum",
+          examples, level, mixture, mtp, lr, warmup, schedule, weight_decay, beta1, beta2, clip_norm, balance, bias_rate, optimizer, momentum",
         ),
         ("\"dr_grpo\"", "\"ppo\"", "stage 2: loss is \"ppo\"; it can be grpo, bnpo, dr_grpo, dapo, cispo"),
         (
@@ -330,7 +401,7 @@ fn broken_recipes_get_one_sentence() {
     let none = tiny();
     let none = format!("{}{}", &none[..none.find("[[stage]]").unwrap()], &none[none.find("[eval]").unwrap()..]);
     let error = Recipe::parse("tiny", &none).unwrap_err().to_string();
-    assert_eq!(error, "the recipe has no stage; add a [[stage]] of kind sft, distil or grpo");
+    assert_eq!(error, "the recipe has no stage; add a [[stage]] of kind pretrain, sft, distil or grpo");
     assert!(
         Recipe::read(Path::new("no/such.toml")).unwrap_err().to_string().starts_with("could not read the recipe no/")
     );

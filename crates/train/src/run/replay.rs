@@ -14,6 +14,7 @@ use crate::generate::Generator;
 use crate::learner::Learner;
 use crate::recipe::{Recipe, Stage};
 use crate::rollouts::Rollout;
+use crate::sequences::{Sequences, check_files};
 use crate::trial::{At, advance};
 use crate::{distil, distillation, grpo, reference};
 
@@ -48,6 +49,7 @@ pub fn replay(
     if !options.accept {
         saved.state.domain.check(&setup.domain)?;
     }
+    check_files(&saved.state.texts, &setup.files())?;
     let state = saved.state;
     let (mut learner, mut stage, mut step, mut total) =
         (Learner::new(cpu, config, recipe.dtype, recipe.recompute, values), 0, 0, 0);
@@ -57,12 +59,12 @@ pub fn replay(
     }
     let mut curriculum = state.curriculum.filter(|_| before.is_some());
     let mut generator = Generator::new(&**task, format);
-    let (mut corpus, mut held) = (None, None);
+    let (mut corpus, mut held, mut read) = (None, None, None);
     let stages = budget::sized(&recipe.stages, state.budget.as_ref());
     while let Some(current) = stages.get(stage) {
         let steps = state.plan[stage];
         if step == steps {
-            (stage, step, corpus, held) = (stage + 1, 0, None, None);
+            (stage, step, corpus, held, read) = (stage + 1, 0, None, None, None);
             continue;
         }
         if step == 0 {
@@ -74,6 +76,9 @@ pub fn replay(
         }
         if held.is_none() {
             held = distillation::teacher(cpu, current, options.find, config, format.tokenizer())?;
+        }
+        if read.is_none() {
+            read = Sequences::of(current, setup.texts[stage].as_ref(), &**task, format, state.seed)?;
         }
         if current.has_reference() && held.is_none() {
             let values = match (step, state.reference) {
@@ -93,8 +98,8 @@ pub fn replay(
             return Ok(grpo::sample(&mut generator, &learner, &**task, grpo, curriculum.as_ref(), at.seed, number)?.0);
         }
         heed(at.number);
-        let (held, curriculum) = (held.as_ref(), curriculum.as_mut());
-        advance(&mut learner, held, &mut generator, &mut corpus, curriculum, &**task, format, current, at)?;
+        let (held, curriculum, read) = (held.as_ref(), curriculum.as_mut(), read.as_deref());
+        advance(&mut learner, held, &mut generator, &mut corpus, curriculum, read, &**task, format, current, at)?;
         (step, total) = (step + 1, total + 1);
     }
     let last: u64 = state.plan.iter().map(|&steps| u64::from(steps)).sum();

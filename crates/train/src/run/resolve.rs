@@ -27,7 +27,7 @@ impl Setup<'_> {
         let (mut timed, mut lengths) = (Vec::new(), Vec::new());
         for (i, stage) in stages.iter().enumerate() {
             watch(&Progress::Timing { stage: i + 1 });
-            let cost = self.cost(stage, values)?;
+            let cost = self.cost(stage, self.texts[i].as_ref(), values)?;
             timed.push(Timed { steps: stage.steps(), step_s: cost.wall_s, smaller: None });
             lengths.push(cost.lengths);
         }
@@ -42,7 +42,7 @@ impl Setup<'_> {
             let Some(full) = Size::of(stage).filter(|_| timed[i].is_short(part)) else { continue };
             let least = full.least(&lengths[i]);
             watch(&Progress::Timing { stage: i + 1 });
-            timed[i].smaller = Some((full, least, self.cost(&least.on(stage), values)?.wall_s));
+            timed[i].smaller = Some((full, least, self.cost(&least.on(stage), self.texts[i].as_ref(), values)?.wall_s));
         }
         Ok(Resolved { budget_s, stages: fit(&timed, left()) })
     }

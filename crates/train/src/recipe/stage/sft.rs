@@ -20,6 +20,9 @@ pub struct Sft {
     pub levels: Vec<u32>,
     /// How many of the demonstrations think in which way; the shares add up to 1.
     pub mixture: Vec<Share>,
+    /// Weight of the loss of the token after the next, which the model's block for multi-token prediction learns (lambda in
+    /// arXiv 2412.19437, equation 25); 0 for none.
+    pub mtp: f32,
     /// The optimiser's settings.
     pub learning: Learning,
 }
@@ -35,7 +38,7 @@ pub struct Share {
 
 impl Sft {
     pub(super) fn read(name: &str, table: Table, task: &dyn Task) -> Result<Sft> {
-        let own = ["kind", "steps", "batch", "examples", "level", "mixture"];
+        let own = ["kind", "steps", "batch", "examples", "level", "mixture", "mtp"];
         let section = Section::new(name, table, [&own[..], &LEARNING].concat())?;
         if !task.demonstrates() {
             return Err(section.error("the task has no demonstrations to learn from; begin with a stage of kind grpo"));
@@ -47,12 +50,13 @@ impl Sft {
             examples: section.need_whole("examples", 1..=10_000_000)?,
             levels: section.need("level", section.wholes("level", task.levels())?)?,
             mixture: mixture(name, section.need_table("mixture")?)?,
+            mtp: section.number("mtp", 0.0..=10.0)?.unwrap_or(0.0) as f32,
             learning: Learning::read(&section, steps)?,
         })
     }
 }
 
-fn mixture(stage: &str, table: Table) -> Result<Vec<Share>> {
+pub(super) fn mixture(stage: &str, table: Table) -> Result<Vec<Share>> {
     let section = Section::new(format!("{stage} mixture"), table, ["direct", "think", "backtrack"])?;
     let mut shares = Vec::new();
     for (key, style) in [("direct", Style::Direct), ("think", Style::Think), ("backtrack", Style::Backtrack)] {
