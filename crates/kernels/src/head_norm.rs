@@ -43,7 +43,7 @@ pub fn rms_norm_heads(
 /// Gradients of [`rms_norm_heads`]: what lies at `at` in `d` is the gradient of y before and of x after.
 ///
 /// With g = dy * weight: dx = inv_rms * (g - x * inv_rms² * mean of g * x). `d_weight` gains dy * x * inv_rms, head after
-/// head, row after row.
+/// head, row after row; there is none where the weight is frozen.
 pub fn rms_norm_heads_backward(
     cpu: &Cpu,
     (rows, heads): (usize, usize),
@@ -51,7 +51,7 @@ pub fn rms_norm_heads_backward(
     weight: &[f32],
     inv_rms: &[f32],
     (d, at): (&mut [f32], Heads),
-    d_weight: &mut [f32],
+    d_weight: Option<&mut [f32]>,
 ) {
     let dim = weight.len();
     if rows * heads * dim == 0 {
@@ -59,25 +59,28 @@ pub fn rms_norm_heads_backward(
     }
     assert_inside((rows, heads, dim), x.len(), from);
     assert_inside((rows, heads, dim), d.len(), at);
-    assert_eq!((d_weight.len(), d.len(), inv_rms.len()), (dim, rows * at.row, rows * heads), "RMSNorm backward");
+    assert_eq!((d.len(), inv_rms.len()), (rows * at.row, rows * heads), "RMSNorm backward");
 
-    let width = columns_per_task(cpu, rows * heads, dim);
-    let dy = &*d;
-    cpu.pool().chunks_mut(d_weight, width, |i, d_weight| {
-        let (from_column, n) = (i * width, d_weight.len());
-        let mut normed = vec![0.0; n];
-        for (r, inv_rms) in inv_rms.chunks_exact(heads).enumerate() {
-            for (h, &inv_rms) in inv_rms.iter().enumerate() {
-                let x = x[r * from.row + h * from.head + from.offset + from_column..][..n].as_ptr();
-                let dy = dy[r * at.row + h * at.head + at.offset + from_column..][..n].as_ptr();
-                // SAFETY: all have n elements.
-                unsafe {
-                    (cpu.kernels.scale_by)(n, inv_rms, x, dy, normed.as_mut_ptr());
-                    (cpu.kernels.axpy)(n, 1.0, normed.as_ptr(), d_weight.as_mut_ptr());
+    if let Some(d_weight) = d_weight {
+        assert_eq!(d_weight.len(), dim, "the gradient of a weight of {dim}");
+        let width = columns_per_task(cpu, rows * heads, dim);
+        let dy = &*d;
+        cpu.pool().chunks_mut(d_weight, width, |i, d_weight| {
+            let (from_column, n) = (i * width, d_weight.len());
+            let mut normed = vec![0.0; n];
+            for (r, inv_rms) in inv_rms.chunks_exact(heads).enumerate() {
+                for (h, &inv_rms) in inv_rms.iter().enumerate() {
+                    let x = x[r * from.row + h * from.head + from.offset + from_column..][..n].as_ptr();
+                    let dy = dy[r * at.row + h * at.head + at.offset + from_column..][..n].as_ptr();
+                    // SAFETY: all have n elements.
+                    unsafe {
+                        (cpu.kernels.scale_by)(n, inv_rms, x, dy, normed.as_mut_ptr());
+                        (cpu.kernels.axpy)(n, 1.0, normed.as_ptr(), d_weight.as_mut_ptr());
+                    }
                 }
             }
-        }
-    });
+        });
+    }
 
     let block = rows_per_task(rows, heads * dim);
     cpu.pool().chunks_mut(d, block * at.row, |i, d| {

@@ -140,7 +140,8 @@ pub fn log_prob(
 ///
 /// `d_logit[j] = d_log_prob * inverse_temperature * (1[j = target] - p[j])`, computed again chunk by chunk. `d_hidden`
 /// (rows by inputs) and `d_head` (vocabulary by inputs) gain their gradients, the latter row after row. `head_rows` is
-/// the head's weight as it was packed, vocabulary by inputs; products are in the head's own dtype. A block of 256 rows without a gradient costs nothing.
+/// the head's weight as it was packed, vocabulary by inputs; products are in the head's own dtype. A block of 256 rows without
+/// a gradient costs nothing.
 pub fn log_prob_backward(
     cpu: &Cpu,
     head: &Matrix,
@@ -153,23 +154,70 @@ pub fn log_prob_backward(
     d_hidden: &mut [f32],
     d_head: &mut [f32],
 ) {
-    let (rows, inputs, vocabulary) = (hidden.rows(), head.inputs(), head.outputs());
-    assert_inverse_temperature(inverse_temperature);
-    assert_eq!((targets.len(), lse.len(), d_log_prob.len()), (rows, rows, rows), "gradients of {rows} rows");
-    assert_eq!((head_rows.rows(), head_rows.cols()), (vocabulary, inputs), "the head's rows");
-    assert_eq!((d_hidden.len(), d_head.len()), (rows * inputs, vocabulary * inputs), "gradients of {rows} rows");
-    assert_targets(targets, vocabulary);
     let dtype = match head.packing() {
         Packing::Dense(dtype) => dtype,
         Packing::Quantized(_) => Dtype::F32,
     };
+    let learnt = Some((head_rows, d_head));
+    backward(cpu, (head, dtype), learnt, hidden, targets, lse, d_log_prob, inverse_temperature, d_hidden);
+}
+
+/// The gradient of `d_hidden` alone, as [`log_prob_backward`] has it, where the head is frozen: its rows are taken from how
+/// it is packed, a chunk of the vocabulary at a time, and multiplied in `dtype`.
+pub fn log_prob_backward_frozen(
+    cpu: &Cpu,
+    head: &Matrix,
+    dtype: Dtype,
+    hidden: View<'_>,
+    targets: &[u32],
+    lse: &[f32],
+    d_log_prob: &[f32],
+    inverse_temperature: f32,
+    d_hidden: &mut [f32],
+) {
+    backward(cpu, (head, dtype), None, hidden, targets, lse, d_log_prob, inverse_temperature, d_hidden);
+}
+
+/// `learnt` is the head's rows and their gradient, where it has one.
+fn backward(
+    cpu: &Cpu,
+    (head, dtype): (&Matrix, Dtype),
+    mut learnt: Option<(View<'_>, &mut [f32])>,
+    hidden: View<'_>,
+    targets: &[u32],
+    lse: &[f32],
+    d_log_prob: &[f32],
+    inverse_temperature: f32,
+    d_hidden: &mut [f32],
+) {
+    let (rows, inputs, vocabulary) = (hidden.rows(), head.inputs(), head.outputs());
+    assert_inverse_temperature(inverse_temperature);
+    assert_eq!((targets.len(), lse.len(), d_log_prob.len()), (rows, rows, rows), "gradients of {rows} rows");
+    assert_eq!(d_hidden.len(), rows * inputs, "gradients of {rows} rows");
+    if let Some((rows, d_head)) = &learnt {
+        let shape = (rows.rows(), rows.cols(), d_head.len());
+        assert_eq!(shape, (vocabulary, inputs, vocabulary * inputs), "the head's rows and their gradient");
+    }
+    assert_targets(targets, vocabulary);
     let blocks = row_blocks(rows).filter(|&(start, n)| d_log_prob[start..][..n].iter().any(|&d| d != 0.0));
-    let packed = |(start, n)| (start, n, Matrix::pack(cpu, dtype, hidden.rows_from(start, n).t()));
-    let blocks: Vec<(usize, usize, Matrix)> = blocks.map(packed).collect();
+    let pack = |start, n| Matrix::pack(cpu, dtype, hidden.rows_from(start, n).t());
+    let packed = |(start, n)| (start, n, learnt.is_some().then(|| pack(start, n)));
+    let blocks: Vec<(usize, usize, Option<Matrix>)> = blocks.map(packed).collect();
+    if blocks.is_empty() {
+        return;
+    }
     let mut logits = Logits::new(rows, vocabulary);
+    let mut unpacked = cpu.scratch(if learnt.is_some() { 0 } else { vocabulary.min(VOCAB_CHUNK) * inputs });
     for columns in vocabulary_chunks(vocabulary) {
         let width = columns.len();
-        let weight = Matrix::pack(cpu, dtype, head_rows.rows_from(columns.start, width).t());
+        let head_rows = match &learnt {
+            Some((rows, _)) => rows.rows_from(columns.start, width),
+            None => {
+                head.rows(cpu, columns.clone(), &mut unpacked[..width * inputs]);
+                View::new(&unpacked[..width * inputs], width, inputs)
+            }
+        };
+        let weight = Matrix::pack(cpu, dtype, head_rows.t());
         for &(start, n, ref packed) in &blocks {
             let logits = logits.fill(cpu, head, hidden.rows_from(start, n), &columns);
             let block = rows_per_task(n, width * COST);
@@ -188,8 +236,10 @@ pub fn log_prob_backward(
             let d_hidden = &mut d_hidden[start * inputs..][..n * inputs];
             let job = Job { a: d_logits, b: Operand::Packed(&weight), row: 0, col: 0 };
             gemm(cpu, d_hidden, inputs, Mode::Add, &[job]);
-            let job = Job { a: d_logits.t(), b: Operand::Packed(packed), row: columns.start, col: 0 };
-            gemm(cpu, d_head, inputs, Mode::Add, &[job]);
+            if let (Some((_, d_head)), Some(packed)) = (&mut learnt, packed) {
+                let job = Job { a: d_logits.t(), b: Operand::Packed(packed), row: columns.start, col: 0 };
+                gemm(cpu, d_head, inputs, Mode::Add, &[job]);
+            }
         }
     }
 }

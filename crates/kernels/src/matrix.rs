@@ -1,10 +1,16 @@
 //! Weights, packed once for the products that read them often.
 
+use std::ops::Range;
+
 use crate::arch::PANEL;
+use crate::blocks::rows_per_task;
 use crate::buffer::{Buffer, Shared};
 use crate::cpu::Cpu;
 use crate::quantized::{Format, Row, Strips};
 use crate::view::View;
+
+/// The cost of unpacking a number, in elements of plain arithmetic.
+const UNPACKING: usize = 8;
 
 /// How a weight's numbers are stored. Sums are always `f32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,6 +263,25 @@ impl Matrix {
                 stored.to_f32(strips.format, out);
             }
         }
+    }
+
+    /// Sets `out` to some rows of W, each as [`Matrix::row`] has it.
+    pub fn rows(&self, cpu: &Cpu, rows: Range<usize>, out: &mut [f32]) {
+        assert!(rows.end <= self.outputs && out.len() == rows.len() * self.inputs, "rows {rows:?} of {}", self.outputs);
+        let block = rows_per_task(rows.len(), self.inputs * UNPACKING);
+        cpu.pool().chunks_mut(out, (block * self.inputs).max(1), |i, out| {
+            let (first, out) = (rows.start + i * block, out.chunks_exact_mut(self.inputs.max(1)).enumerate());
+            match &self.panels {
+                Panels::Quantized(strips) => {
+                    let mut stored = Row::new(strips.format, self.inputs);
+                    for (r, out) in out {
+                        strips.row(first + r, &mut stored);
+                        stored.to_f32(strips.format, out);
+                    }
+                }
+                Panels::F32(_) | Panels::Bf16(_) => out.for_each(|(r, out)| self.row(first + r, out)),
+            }
+        });
     }
 
     /// How the numbers are stored.

@@ -30,7 +30,7 @@ pub fn rms_norm(cpu: &Cpu, x: View<'_>, weight: &[f32], eps: f32, y: &mut [f32],
 /// Gradients of [`rms_norm`] from `dy`, rows by dim.
 ///
 /// With g = dy * weight: dx = inv_rms * (g - x * inv_rms² * mean of g * x), set or added at rows `dx_stride` apart.
-/// `d_weight` gains dy * x * inv_rms, row after row.
+/// `d_weight` gains dy * x * inv_rms, row after row; there is none where the weight is frozen.
 pub fn rms_norm_backward(
     cpu: &Cpu,
     x: View<'_>,
@@ -40,11 +40,10 @@ pub fn rms_norm_backward(
     dx: &mut [f32],
     dx_stride: usize,
     add: bool,
-    d_weight: &mut [f32],
+    d_weight: Option<&mut [f32]>,
 ) {
     let (rows, dim) = (x.rows(), x.cols());
-    assert_eq!((weight.len(), d_weight.len(), inv_rms.len()), (dim, dim, rows), "RMSNorm backward of {rows} by {dim}");
-    assert_eq!(dy.len(), rows * dim, "RMSNorm backward of {rows} by {dim}");
+    assert_eq!((weight.len(), dy.len(), inv_rms.len()), (dim, rows * dim, rows), "RMSNorm backward of {rows} by {dim}");
     if rows * dim == 0 {
         return;
     }
@@ -70,6 +69,8 @@ pub fn rms_norm_backward(
         }
     });
 
+    let Some(d_weight) = d_weight else { return };
+    assert_eq!(d_weight.len(), dim, "the gradient of a weight of {dim}");
     let width = columns_per_task(cpu, rows, dim);
     cpu.pool().chunks_mut(d_weight, width, |i, d_weight| {
         let (from, n) = (i * width, d_weight.len());

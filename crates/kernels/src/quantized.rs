@@ -65,6 +65,9 @@ pub enum Scales {
     Nibbles,
 }
 
+/// Where bits of codes lie: see [`Layout::planes`].
+type Planes = [(usize, usize, usize, usize); 2];
+
 /// What a format is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -168,7 +171,7 @@ impl Layout {
 
     /// Where codes lie: for `j` = input / 4 of 32, each plane's (vector of 64 bytes, shift inside a byte, bits, shift
     /// inside the code). There are one or two planes; the second is empty where there is one.
-    pub(crate) const fn planes(self, j: usize) -> [(usize, usize, usize, usize); 2] {
+    pub(crate) const fn planes(self, j: usize) -> Planes {
         let low = match self.bits {
             8 => (j, 0, 8, 0),
             4..8 => (j % 4, j / 4 * 4, 4, 0),
@@ -181,6 +184,12 @@ impl Layout {
             _ => (0, 0, 0, 0),
         };
         [low, high]
+    }
+
+    /// [`Layout::planes`] of every four inputs, and how many there are of each.
+    fn all_planes(self) -> ([Planes; BLOCK / 4], usize) {
+        let planes: [Planes; BLOCK / 4] = std::array::from_fn(|j| self.planes(j));
+        (planes, if planes[0][1].2 == 0 { 1 } else { 2 })
     }
 }
 
@@ -338,9 +347,18 @@ impl Strips {
         let codes = &self.codes[index * codes..][..codes];
         let scales = &self.scales[index * scales..][..scales];
         let supers = &self.supers[index * supers..][..supers];
-        for (i, code) in out.codes.iter_mut().enumerate() {
-            let block = &codes[i / BLOCK * layout.code_bytes()..][..layout.code_bytes()];
-            *code = code_at(layout, block, r, i % BLOCK);
+        let (planes, count) = layout.all_planes();
+        let blocks = codes.chunks_exact(layout.code_bytes());
+        for (codes, block) in out.codes.as_chunks_mut::<BLOCK>().0.iter_mut().zip(blocks) {
+            for (codes, planes) in codes.as_chunks_mut::<4>().0.iter_mut().zip(&planes) {
+                let mut word = 0;
+                for &(vector, shift, bits, up) in &planes[..count] {
+                    let mask = ((1_u32 << bits) - 1) * 0x0101_0101;
+                    let place = &block[64 * vector + 4 * r..][..4];
+                    word |= (u32::from_le_bytes([place[0], place[1], place[2], place[3]]) >> shift & mask) << up;
+                }
+                *codes = word.to_le_bytes();
+            }
         }
         let (halves, stride) = match layout.scales {
             Scales::Half => (scales, layout.scale_bytes()),
@@ -380,8 +398,7 @@ pub(crate) fn code_at(layout: Layout, block: &[u8], r: usize, i: usize) -> u8 {
 
 fn put_row(format: Format, row: &Row, r: usize, codes: &mut [u8], scales: &mut [u8], supers: &mut [u8]) {
     let layout = format.layout();
-    let planes: [_; BLOCK / 4] = std::array::from_fn(|j| layout.planes(j));
-    let count = if planes[0][1].2 == 0 { 1 } else { 2 };
+    let (planes, count) = layout.all_planes();
     for (codes, block) in row.codes.as_chunks::<BLOCK>().0.iter().zip(codes.chunks_exact_mut(layout.code_bytes())) {
         for (codes, planes) in codes.as_chunks::<4>().0.iter().zip(&planes) {
             // Four bytes at a time; no bit leaves its byte but those that the mask takes away.

@@ -131,8 +131,8 @@ impl View {
         self.draw(metrics.step == metrics.steps, lines);
     }
 
-    fn measured(&mut self, StageReport { kind, steps, wall_s, held_out, results, .. }: &StageReport) {
-        let text = held_out.map_or(String::new(), |text| format!("; held-out text: perplexity {:.2}", text.perplexity));
+    fn measured(&mut self, StageReport { kind, steps, wall_s, held_out: text, results, .. }: &StageReport) {
+        let text = text.map_or(String::new(), |text| format!("; held-out text: perplexity {:.2}", text.perplexity));
         self.lasting(format!(
             "{}{}: {steps} steps in {}{text}; {}",
             if self.control { "control, " } else { "" },

@@ -6,7 +6,10 @@
 
 mod grouped;
 
+use std::sync::Arc;
+
 use minke_kernels::attention::{attention, attention_backward};
+use minke_kernels::cpu::Scratch;
 use minke_kernels::gemm::{Job, Mode, Operand, gemm};
 use minke_kernels::heads::{Heads, copy_heads};
 use minke_kernels::kv::{KvPages, Span};
@@ -25,11 +28,13 @@ use grouped::Grouped;
 const LATENT_NORM_EPS: f32 = 1e-6;
 
 /// What a block's attention is made of.
+#[derive(Clone)]
 pub(crate) enum AttentionWeights {
     Grouped(Grouped),
     Latent(Latent),
 }
 
+#[derive(Clone)]
 pub(crate) struct Latent {
     /// query (or its low-rank projection) | latent | rotary key, from the hidden state
     down: Weight,
@@ -43,19 +48,22 @@ pub(crate) struct Latent {
     scale: f32,
 }
 
+#[derive(Clone)]
 struct LowRankQuery {
     norm: Vector,
     up: Weight,
 }
 
 /// `kv_b_proj`, by heads.
+#[derive(Clone)]
 struct KvUp {
     /// Of each head, nope_dim to latent: its key rows, transposed.
-    absorb: Vec<Matrix>,
+    absorb: Vec<Arc<Matrix>>,
     /// Of each head, latent to value_dim: its value rows.
-    expand: Vec<Matrix>,
+    expand: Vec<Arc<Matrix>>,
     precision: Precision,
     at: usize,
+    frozen: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -126,7 +134,7 @@ impl AttentionWeights {
                         up: Weight::new(precision, all_heads, rank),
                     }),
                     kv_norm: Vector::default(),
-                    kv_up: KvUp { absorb: Vec::new(), expand: Vec::new(), precision, at: 0 },
+                    kv_up: KvUp { absorb: Vec::new(), expand: Vec::new(), precision, at: 0, frozen: false },
                     output: Weight::new(precision, hidden, heads * value_dim),
                     heads,
                     widths: Widths { query, latent: kv_lora_rank, nope: nope_dim, rope: rope_dim, value: value_dim },
@@ -188,6 +196,10 @@ impl AttentionWeights {
 
 impl KvUp {
     fn fill(&mut self, cpu: &Cpu, reader: &mut Reader<'_, '_>, heads: usize, widths: Widths) -> Result<()> {
+        if reader.freezes(1) {
+            self.frozen = true;
+            return Ok(());
+        }
         let dtype = self.precision.dtype(reader.dtype()?);
         let (at, numbers) = reader.next_to_pack(1)?;
         self.at = at;
@@ -201,6 +213,23 @@ impl KvUp {
             reader.keep(cpu, &mut self.expand, head, dtype, (value, latent), || rows(nope, value))?;
         }
         Ok(())
+    }
+
+    /// Its numbers as they are packed: for each head, nope_dim and value_dim rows of the latent's width.
+    fn unpack<'c>(&self, cpu: &'c Cpu, widths: Widths) -> Scratch<'c> {
+        let Widths { latent, nope, value, .. } = widths;
+        let mut all = cpu.scratch(self.absorb.len() * (nope + value) * latent);
+        let mut transposed = cpu.scratch(latent * nope);
+        let heads = self.absorb.iter().zip(&self.expand);
+        for ((absorb, expand), rows) in heads.zip(all.chunks_exact_mut((nope + value) * latent)) {
+            let (keys, values) = rows.split_at_mut(nope * latent);
+            absorb.rows(cpu, 0..latent, &mut transposed);
+            for (i, key) in keys.chunks_exact_mut(latent).enumerate() {
+                key.iter_mut().enumerate().for_each(|(j, x)| *x = transposed[j * nope + i]);
+            }
+            expand.rows(cpu, 0..value, values);
+        }
+        all
     }
 }
 
@@ -302,7 +331,15 @@ impl Latent {
         let Widths { query, latent, nope, rope: rotary, value } = widths;
         let (head, key) = (widths.head(), widths.key());
         let (rows, down) = (normed.rows(), self.down.outputs());
-        let kv_up = &values[self.kv_up.at..][..heads * (nope + value) * latent];
+        let at = self.kv_up.at..self.kv_up.at + heads * (nope + value) * latent;
+        let unpacked;
+        let kv_up = match self.kv_up.frozen {
+            false => &values[at.clone()],
+            true => {
+                unpacked = self.kv_up.unpack(cpu, widths);
+                &unpacked
+            }
+        };
         let key_rows = |h: usize| View::new(&kv_up[h * (nope + value) * latent..][..nope * latent], nope, latent);
         let value_rows =
             |h: usize| View::new(&kv_up[(h * (nope + value) + nope) * latent..][..value * latent], value, latent);
@@ -310,9 +347,9 @@ impl Latent {
         let pack = |b: View<'_>| Matrix::pack(cpu, self.output.dtype(), b.t());
 
         // Out of the latent space.
-        self.output.backward_weight(cpu, d_x, View::new(&a.values, rows, heads * value), gradient);
         let mut d_values = cpu.scratch(rows * heads * value);
-        self.output.backward_input(cpu, values, d_x, Mode::Set, &mut d_values);
+        let out = View::new(&a.values, rows, heads * value);
+        self.output.backward(cpu, values, d_x, out, Mode::Set, &mut d_values, gradient);
         let d_value = |h: usize| View::columns(&d_values, rows, heads * value, h * value, value);
         let mut d_out = cpu.scratch(rows * heads * latent);
         let packed: Vec<Matrix> = (0..heads).map(|h| pack(value_rows(h))).collect();
@@ -320,13 +357,17 @@ impl Latent {
             .map(|h| Job { a: d_value(h), b: Operand::Packed(&packed[h]), row: 0, col: h * latent })
             .collect();
         gemm(cpu, &mut d_out, heads * latent, Mode::Set, &jobs);
-        let d_kv_up = &mut gradient[self.kv_up.at..][..heads * (nope + value) * latent];
-        let out = |h: usize| View::columns(&a.out, rows, heads * latent, h * latent, latent);
-        let packed: Vec<Matrix> = (0..heads).map(|h| pack(out(h))).collect();
-        let jobs: Vec<Job<'_>> = (0..heads)
-            .map(|h| Job { a: d_value(h).t(), b: Operand::Packed(&packed[h]), row: h * (nope + value) + nope, col: 0 })
-            .collect();
-        gemm(cpu, d_kv_up, latent, Mode::Add, &jobs);
+        if !self.kv_up.frozen {
+            let out = |h: usize| View::columns(&a.out, rows, heads * latent, h * latent, latent);
+            let packed: Vec<Matrix> = (0..heads).map(|h| pack(out(h))).collect();
+            let jobs: Vec<Job<'_>> = (0..heads)
+                .map(|h| {
+                    let row = h * (nope + value) + nope;
+                    Job { a: d_value(h).t(), b: Operand::Packed(&packed[h]), row, col: 0 }
+                })
+                .collect();
+            gemm(cpu, &mut gradient[at.clone()], latent, Mode::Add, &jobs);
+        }
 
         // In the latent space: each row of d_qkv is heads * key for the queries, key for the key, latent for the value.
         let width = heads * key + key + latent;
@@ -338,14 +379,16 @@ impl Latent {
         // Queries into the latent space.
         let (queries, stride) = self.query(a);
         let d_absorbed = |h: usize| View::columns(&d_qkv, rows, width, h * key, latent);
-        let packed: Vec<Matrix> = (0..heads).map(|h| pack(d_absorbed(h))).collect();
-        let jobs: Vec<Job<'_>> = (0..heads)
-            .map(|h| {
-                let nope = View::columns(queries, rows, stride, h * head, nope);
-                Job { a: nope.t(), b: Operand::Packed(&packed[h]), row: h * (widths.nope + value), col: 0 }
-            })
-            .collect();
-        gemm(cpu, d_kv_up, latent, Mode::Add, &jobs);
+        if !self.kv_up.frozen {
+            let packed: Vec<Matrix> = (0..heads).map(|h| pack(d_absorbed(h))).collect();
+            let jobs: Vec<Job<'_>> = (0..heads)
+                .map(|h| {
+                    let nope = View::columns(queries, rows, stride, h * head, nope);
+                    Job { a: nope.t(), b: Operand::Packed(&packed[h]), row: h * (widths.nope + value), col: 0 }
+                })
+                .collect();
+            gemm(cpu, &mut gradient[at], latent, Mode::Add, &jobs);
+        }
         let mut d_down = cpu.scratch(rows * down);
         let mut d_query = cpu.scratch(if self.query.is_some() { rows * heads * head } else { 0 });
         let into = if self.query.is_some() { &mut d_query } else { &mut d_down };
@@ -358,9 +401,9 @@ impl Latent {
         copy_heads(cpu, (rows, heads, rotary), from, (into, Heads { row: stride, head, offset: nope }), false);
         if let Some(low_rank) = &self.query {
             let d_query = View::new(&d_query, rows, heads * head);
-            low_rank.up.backward_weight(cpu, d_query, View::new(&a.query_normed, rows, query), gradient);
             let mut d_query_normed = cpu.scratch(rows * query);
-            low_rank.up.backward_input(cpu, values, d_query, Mode::Set, &mut d_query_normed);
+            let x = View::new(&a.query_normed, rows, query);
+            low_rank.up.backward(cpu, values, d_query, x, Mode::Set, &mut d_query_normed, gradient);
             let x = View::columns(&a.projected, rows, down, 0, query);
             let (weight, d_weight) = (&low_rank.norm.values, low_rank.norm.gradient(gradient));
             rms_norm_backward(cpu, x, weight, &a.query_inv_rms, &d_query_normed, &mut d_down, down, false, d_weight);
@@ -380,7 +423,6 @@ impl Latent {
         rms_norm_backward(cpu, x, weight, &a.latent_inv_rms, &d_latent, &mut d_down[query..], down, false, d_weight);
 
         let d_down = View::new(&d_down, rows, down);
-        self.down.backward_weight(cpu, d_down, normed, gradient);
-        self.down.backward_input(cpu, values, d_down, Mode::Set, d_normed);
+        self.down.backward(cpu, values, d_down, normed, Mode::Set, d_normed, gradient);
     }
 }

@@ -71,7 +71,23 @@ impl Checkpoint {
     /// # Errors
     /// When there is no such tensor, or its shape is not `shape`, or its type is not one that is read.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        Ok(self.stored(name, shape)?.to_f32(shape))
+        let stored = self.stored(name, shape)?;
+        let elements = stored.to_f32(shape);
+        self.release(&stored);
+        Ok(elements)
+    }
+
+    /// Shows the bytes of every tensor that the model uses, as they are stored, always in the same order.
+    ///
+    /// # Errors
+    /// None that [`Self::open`] would not have found.
+    pub fn show_bytes(&self, mut see: impl FnMut(&[u8])) -> Result<()> {
+        families::tensor_shapes(self.config()).try_for_each(|(name, shape)| {
+            let stored = self.stored(&name, &shape)?;
+            stored.bytes().into_iter().for_each(&mut see);
+            self.release(&stored);
+            Ok(())
+        })
     }
 
     /// The tokenizer.

@@ -13,17 +13,20 @@ use crate::stored::Precision;
 use crate::weight::{Reader, Vector, Weight};
 
 /// What a block's feed-forward is made of.
+#[derive(Clone)]
 pub(crate) enum FeedForwardWeights {
     Gated(Gated),
     Experts(Mixture),
 }
 
+#[derive(Clone)]
 pub(crate) struct Gated {
     /// gate | up
     gate_up: Weight,
     down: Weight,
 }
 
+#[derive(Clone)]
 pub(crate) struct Mixture {
     gate: Weight,
     /// Added to sigmoid scores for the choice alone; moved by the load, not by a gradient. Softmax scores have none.
@@ -209,14 +212,13 @@ impl Gated {
         gradient: &mut [f32],
     ) {
         let (rows, width) = (normed.rows(), self.width());
-        self.down.backward_weight(cpu, d_x, View::new(&a.inner, rows, width), gradient);
         let mut d_inner = cpu.scratch(rows * width);
-        self.down.backward_input(cpu, values, d_x, Mode::Set, &mut d_inner);
+        let inner = View::new(&a.inner, rows, width);
+        self.down.backward(cpu, values, d_x, inner, Mode::Set, &mut d_inner, gradient);
         let mut d_gate_up = cpu.scratch(rows * 2 * width);
         swiglu_backward(cpu, &a.gate_up, width, &d_inner, &mut d_gate_up);
         let d_gate_up = View::new(&d_gate_up, rows, 2 * width);
-        self.gate_up.backward_weight(cpu, d_gate_up, normed, gradient);
-        self.gate_up.backward_input(cpu, values, d_gate_up, mode, d_normed);
+        self.gate_up.backward(cpu, values, d_gate_up, normed, mode, d_normed, gradient);
     }
 }
 
@@ -291,17 +293,15 @@ impl Mixture {
         combine_backward(cpu, d_rows, hidden, &a.routed_out, &sorted.slots, &a.weights, &mut d_out, &mut d_weights);
         let d_out = View::new(&d_out, places, hidden);
         let mut d_inner = cpu.scratch(places * width);
-        self.backward_inputs(cpu, values, sorted, d_out, |e| &e.down, &mut d_inner);
         let inner = View::new(&a.routed.inner, places, width);
-        self.backward_weights(cpu, sorted, d_out, inner, |e| &e.down, gradient);
+        self.backward_experts(cpu, values, sorted, d_out, inner, |e| &e.down, &mut d_inner, gradient);
 
         let mut d_gate_up = cpu.scratch(places * 2 * width);
         swiglu_backward(cpu, &a.routed.gate_up, width, &d_inner, &mut d_gate_up);
         let d_gate_up = View::new(&d_gate_up, places, 2 * width);
         let mut d_gathered = cpu.scratch(places * hidden);
-        self.backward_inputs(cpu, values, sorted, d_gate_up, |e| &e.gate_up, &mut d_gathered);
         let gathered = View::new(&a.gathered, places, hidden);
-        self.backward_weights(cpu, sorted, d_gate_up, gathered, |e| &e.gate_up, gradient);
+        self.backward_experts(cpu, values, sorted, d_gate_up, gathered, |e| &e.gate_up, &mut d_gathered, gradient);
 
         let mut d_logits = cpu.scratch(rows * experts);
         route_backward(cpu, &self.router, &a.scores, &a.chosen, &a.weights, &d_weights, &mut d_logits);
@@ -310,8 +310,7 @@ impl Mixture {
             loss = balance(&self.router, &a.scores, &a.chosen, sequences, alpha, Some(&mut d_logits));
         }
         let d_logits = View::new(&d_logits, rows, experts);
-        self.gate.backward_weight(cpu, d_logits, normed, gradient);
-        self.gate.backward_input(cpu, values, d_logits, Mode::Set, d_normed);
+        self.gate.backward(cpu, values, d_logits, normed, Mode::Set, d_normed, gradient);
         scatter_rows_add(cpu, &d_gathered, hidden, &sorted.slots, d_normed);
         if let Some(shared) = &self.shared {
             shared.backward(cpu, values, normed, &a.gated, d_x, Mode::Add, d_normed, gradient);
@@ -319,38 +318,35 @@ impl Mixture {
         loss
     }
 
-    /// dx = dy W for one weight of every expert, each over its own rows.
-    fn backward_inputs(
+    /// dx = dy W, and dW += dyᵀ x unless W is frozen, for one weight of every expert, each over its own rows.
+    fn backward_experts(
         &self,
         cpu: &Cpu,
         values: &[f32],
         sorted: &Sorted,
         dy: View<'_>,
-        weight: impl Fn(&Gated) -> &Weight,
-        dx: &mut [f32],
-    ) {
-        let busy = self.busy(sorted);
-        let packed: Vec<Matrix> = busy.clone().map(|(e, _)| weight(e).pack_transposed(cpu, values)).collect();
-        let jobs = busy.zip(&packed).map(|((_, places), matrix)| {
-            let a = dy.rows_from(places.start, places.len());
-            Job { a, b: Operand::Packed(matrix), row: places.start, col: 0 }
-        });
-        gemm(cpu, dx, weight(&self.experts[0]).inputs(), Mode::Set, &jobs.collect::<Vec<_>>());
-    }
-
-    /// dW += dyᵀ x for one weight of every expert, each over its own rows.
-    fn backward_weights(
-        &self,
-        cpu: &Cpu,
-        sorted: &Sorted,
-        dy: View<'_>,
         x: View<'_>,
         weight: impl Fn(&Gated) -> &Weight,
+        dx: &mut [f32],
         gradient: &mut [f32],
     ) {
         let stride = x.cols();
-        let first = weight(&self.experts[0]).at();
+        if self.gate.is_frozen() {
+            for (expert, places) in self.busy(sorted) {
+                let (dy, x) = (dy.rows_from(places.start, places.len()), x.rows_from(places.start, places.len()));
+                let dx = &mut dx[places.start * stride..places.end * stride];
+                weight(expert).backward(cpu, values, dy, x, Mode::Set, dx, gradient);
+            }
+            return;
+        }
         let busy = self.busy(sorted);
+        let packed: Vec<Matrix> = busy.clone().map(|(e, _)| weight(e).pack_transposed(cpu, values)).collect();
+        let jobs = busy.clone().zip(&packed).map(|((_, places), matrix)| {
+            let a = dy.rows_from(places.start, places.len());
+            Job { a, b: Operand::Packed(matrix), row: places.start, col: 0 }
+        });
+        gemm(cpu, dx, stride, Mode::Set, &jobs.collect::<Vec<_>>());
+        let first = weight(&self.experts[0]).at();
         let pack = |(expert, places): (&Gated, &Range<usize>)| {
             Matrix::pack(cpu, weight(expert).dtype(), x.rows_from(places.start, places.len()).t())
         };

@@ -1,6 +1,7 @@
 //! Hugging Face directories, in and out: `config.json`, `*.safetensors` (one file, or shards with an index), the
 //! tokenizer's files and the chat template.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -48,8 +49,12 @@ impl HuggingFace {
     /// # Errors
     /// A sentence that names the file and its key or tensor, without the directory.
     pub fn open(directory: &Path) -> Result<Self> {
-        let json = read_json(directory, CONFIG)?
-            .ok_or_else(|| Error::new("the directory has no config.json; it is not a Hugging Face model"))?;
+        let json = read_json(directory, CONFIG)?.ok_or_else(|| {
+            Error::new(match directory.join("adapter_config.json").exists() {
+                true => "the directory has adapters, and not the model that they are for; give one with both merged",
+                false => "the directory has no config.json; it is not a Hugging Face model",
+            })
+        })?;
         let config = families::config_from_json(&json).map_err(|e| e.at(CONFIG))?;
         let fp8_block = families::fp8_block(&json).map_err(|e| e.at(CONFIG))?;
         let (shards, places) = open_weights(directory)?;
@@ -269,9 +274,29 @@ pub fn write<'a>(
     tokenizer: &Tokenizer,
     chat_template: Option<&str>,
 ) -> Result<()> {
-    fs::create_dir_all(directory).map_err(|e| Error::new(format!("the directory can't be made ({e})")))?;
     let tensors: Vec<_> = tensors.into_iter().collect();
-    replace(directory, WEIGHTS, |out| safetensors::write(out, dtype, &tensors))?;
+    let shapes: Vec<_> = tensors.iter().map(|(name, shape, _)| (name.clone(), shape.clone())).collect();
+    let elements = |i: usize| Ok(Cow::Borrowed(tensors[i].2));
+    write_each(directory, config, &shapes, elements, dtype, tokenizer, chat_template)
+}
+
+/// As [`write()`], with the elements of tensor i asked for when they are written: only one tensor's need be in memory.
+///
+/// # Errors
+/// When a file can't be written, naming it; and those of `elements`.
+pub fn write_each<'a>(
+    directory: &Path,
+    config: &Config,
+    tensors: &[(String, Vec<usize>)],
+    mut elements: impl FnMut(usize) -> Result<Cow<'a, [f32]>>,
+    dtype: DataType,
+    tokenizer: &Tokenizer,
+    chat_template: Option<&str>,
+) -> Result<()> {
+    fs::create_dir_all(directory).map_err(|e| Error::new(format!("the directory can't be made ({e})")))?;
+    replace(directory, WEIGHTS, |out| {
+        safetensors::write_each(out, dtype, tensors, |i| elements(i).map_err(io::Error::other))
+    })?;
 
     let text = tokenizer.to_json()?;
     replace(directory, TOKENIZER, |out| out.write_all(text.as_bytes()))?;

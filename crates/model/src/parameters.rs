@@ -13,8 +13,10 @@ pub enum Initial {
     Normal,
     /// Ones: norms.
     Ones,
-    /// Zeros: biases.
+    /// Zeros: biases, and what an adapter ends with.
     Zeros,
+    /// Uniform within 1 / sqrt(columns), as PEFT begins an adapter's first matrix (Kaiming, arXiv 1502.01852).
+    Uniform,
 }
 
 /// One tensor.
@@ -192,13 +194,20 @@ impl Parameters {
     }
 
     fn from_shapes(shapes: impl Iterator<Item = (String, Vec<usize>)>) -> Parameters {
-        let mut len = 0;
-        let list = shapes.map(|(name, shape)| {
+        Parameters::laid_out(shapes.map(|(name, shape)| {
             let initial = match name.as_str() {
                 name if name.ends_with("norm.weight") => Initial::Ones,
                 name if name.ends_with("bias") => Initial::Zeros,
                 _ => Initial::Normal,
             };
+            (name, shape, initial)
+        }))
+    }
+
+    /// These tensors, one behind the other.
+    pub(crate) fn laid_out(tensors: impl Iterator<Item = (String, Vec<usize>, Initial)>) -> Parameters {
+        let mut len = 0;
+        let list = tensors.map(|(name, shape, initial)| {
             let trainable = !name.ends_with("e_score_correction_bias");
             let parameter = Parameter { name, shape, offset: len, initial, trainable };
             len += parameter.len();

@@ -210,6 +210,8 @@ impl Predictor {
             d_embedded.copy_from_slice(&d_joined[..width]);
             d_hidden.copy_from_slice(&d_joined[width..]);
         }
-        scatter_add(cpu, &batch.tokens, &d_embedded, model.embedding_gradient(gradient));
+        if let Some(d_table) = model.embedding_gradient(gradient) {
+            scatter_add(cpu, &batch.tokens, &d_embedded, d_table);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The safetensors format: a length, a JSON header, and the tensors' bytes; read through a memory map, written as a
 //! stream. Format: <https://github.com/huggingface/safetensors#format>.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, btree_map};
 use std::fmt;
 use std::io::{self, Write};
@@ -196,6 +197,25 @@ impl<'de> Deserialize<'de> for Header {
 /// # Errors
 /// What `out` says, and `InvalidInput` for a type other than F32 and BF16 or a tensor whose shape and elements differ.
 pub fn write(out: &mut impl Write, dtype: DataType, tensors: &[(String, Vec<usize>, &[f32])]) -> io::Result<()> {
+    if let Some((name, shape, elements)) =
+        tensors.iter().find(|(_, shape, x)| shape.iter().product::<usize>() != x.len())
+    {
+        return Err(invalid(format!("{name} of shape {shape:?} has {} elements", elements.len())));
+    }
+    let shapes: Vec<_> = tensors.iter().map(|(name, shape, _)| (name.clone(), shape.clone())).collect();
+    write_each(out, dtype, &shapes, |i| Ok(Cow::Borrowed(tensors[i].2)))
+}
+
+/// As [`write()`], with the elements of tensor i asked for when they are written: only one tensor's need be in memory.
+///
+/// # Errors
+/// What `out` or `elements` says, and `InvalidInput` as above.
+pub fn write_each<'a>(
+    out: &mut impl Write,
+    dtype: DataType,
+    tensors: &[(String, Vec<usize>)],
+    mut elements: impl FnMut(usize) -> io::Result<Cow<'a, [f32]>>,
+) -> io::Result<()> {
     let size = match dtype {
         DataType::F32 => 4,
         DataType::Bf16 => 2,
@@ -205,11 +225,8 @@ pub fn write(out: &mut impl Write, dtype: DataType, tensors: &[(String, Vec<usiz
     // transformers refuses files that don't say who laid them out.
     header.insert("__metadata__".into(), serde_json::json!({ "format": "pt" }));
     let mut offset = 0;
-    for (name, shape, elements) in tensors {
-        if shape.iter().product::<usize>() != elements.len() {
-            return Err(invalid(format!("{name} of shape {shape:?} has {} elements", elements.len())));
-        }
-        let end = offset + elements.len() * size;
+    for (name, shape) in tensors {
+        let end = offset + shape.iter().product::<usize>() * size;
         let entry = Entry { dtype: dtype.name().into(), shape: shape.clone(), data_offsets: [offset, end] };
         if header.insert(name.clone(), serde_json::to_value(entry)?).is_some() {
             return Err(invalid(format!("{name} comes twice")));
@@ -221,15 +238,19 @@ pub fn write(out: &mut impl Write, dtype: DataType, tensors: &[(String, Vec<usiz
     header.resize(header.len().next_multiple_of(8), b' ');
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)?;
-    for (_, _, elements) in tensors {
+    for (i, (name, shape)) in tensors.iter().enumerate() {
+        let elements = elements(i)?;
+        if elements.len() != shape.iter().product::<usize>() {
+            return Err(invalid(format!("{name} of shape {shape:?} has {} elements", elements.len())));
+        }
         match dtype {
             DataType::Bf16 => {
-                for x in *elements {
+                for x in &*elements {
                     out.write_all(&bf16_from_f32(*x).to_le_bytes())?;
                 }
             }
             _ => {
-                for x in *elements {
+                for x in &*elements {
                     out.write_all(&x.to_le_bytes())?;
                 }
             }

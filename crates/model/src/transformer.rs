@@ -7,6 +7,7 @@
 //! ```
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use minke_kernels::embedding::{gather, scatter_add};
 use minke_kernels::gemm::{Operand, linear};
@@ -20,12 +21,14 @@ use crate::batch::Batch;
 use crate::config::{Attention, Config};
 use crate::error::Result;
 use crate::feed_forward::{FeedForwardActivations, FeedForwardWeights};
+use crate::lora::Lora;
 use crate::parameters::Parameters;
 use crate::rotary;
 use crate::stored::Precision;
 use crate::weight::{Reader, Source, Vector, Weight};
 
-/// A model ready to run: its weights packed for the products that read them.
+/// A model ready to run: its weights packed for the products that read them. A clone reads the same ones.
+#[derive(Clone)]
 pub struct Transformer {
     config: Config,
     parameters: Parameters,
@@ -34,11 +37,14 @@ pub struct Transformer {
     norm: Vector,
     /// The output projection; where it is tied, the embedding packed for products.
     head: Weight,
-    rope: RopeTable,
+    rope: Arc<RopeTable>,
+    /// Where the tensors are frozen: the adapters that are learnt instead.
+    lora: Option<Arc<Lora>>,
     version: u64,
 }
 
 /// Where tokens' vectors are read from.
+#[derive(Clone)]
 enum Embedding {
     /// Numbers that a gradient moves, of a table of their own.
     Values(Vector),
@@ -49,6 +55,7 @@ enum Embedding {
 }
 
 /// A block.
+#[derive(Clone)]
 pub(crate) struct Layer {
     attention_norm: Vector,
     attention: AttentionWeights,
@@ -138,17 +145,30 @@ impl Transformer {
             layers: layers.collect(),
             norm: Vector::default(),
             head: Weight::new(precision, config.vocab_size, config.hidden_size),
-            rope: rotary::table(config),
+            rope: Arc::new(rotary::table(config)),
             config: config.clone(),
+            lora: None,
             version: 0,
         };
         transformer.fill(cpu, source)?;
         Ok(transformer)
     }
 
-    /// Takes over new values after an update; `values` is the arena.
+    /// The same model, frozen, with adapters that have these values; the weights are shared with it.
+    pub fn adapted(&self, cpu: &Cpu, lora: &Arc<Lora>, values: &[f32]) -> Transformer {
+        let free = self.lora.as_ref().is_none_or(|own| Arc::ptr_eq(own, lora));
+        assert!(free, "a model has other adapters already");
+        let mut adapted = Transformer { lora: Some(Arc::clone(lora)), ..self.clone() };
+        adapted.refresh(cpu, values);
+        adapted
+    }
+
+    /// Takes over new values after an update; `values` is the arena: of the adapters, where there are any.
     pub fn refresh(&mut self, cpu: &Cpu, values: &[f32]) {
-        let filled = self.fill(cpu, Source::Arena(values));
+        let filled = match self.lora.clone() {
+            Some(lora) => self.fill(cpu, Source::Adapters(&lora, values)),
+            None => self.fill(cpu, Source::Arena(values)),
+        };
         assert!(filled.is_ok(), "an arena has every tensor");
         self.version += 1;
     }
@@ -183,12 +203,16 @@ impl Transformer {
                     Embedding::Table(table)
                 };
             }
+            Source::Adapters(..) => match &mut self.embedding {
+                Embedding::Values(table) => table.fill(&mut reader, 1)?,
+                Embedding::Table(_) | Embedding::Head => assert!(reader.freezes(1), "adapters change no table"),
+            },
         }
         for layer in &mut self.layers {
             layer.fill(cpu, &mut reader)?;
         }
         self.norm.fill(&mut reader, 1)?;
-        if self.config.tied_embeddings { Ok(()) } else { self.head.fill(cpu, &mut reader, 1) }
+        if self.config.tied_embeddings || reader.freezes(1) { Ok(()) } else { self.head.fill(cpu, &mut reader, 1) }
     }
 
     /// How often the values were taken over: keys and values remembered under another version are of another model.
@@ -204,6 +228,16 @@ impl Transformer {
     /// The model's tensors and their places.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    /// The adapters, where its tensors are frozen.
+    pub fn lora(&self) -> Option<&Arc<Lora>> {
+        self.lora.as_ref()
+    }
+
+    /// The tensors that an arena of values or gradients has: the adapters', where there are any.
+    pub fn learnt(&self) -> &Parameters {
+        self.lora.as_deref().map_or(&self.parameters, Lora::parameters)
     }
 
     /// The embedding table, vocab_size by hidden_size.
@@ -282,7 +316,7 @@ impl Transformer {
 
     /// From the gradient of `a.hidden`, the gradients of all tensors, added to `gradient`; the output projection's own use
     /// is the caller's ([`minke_kernels::log_prob`]). `a` and `kv` are those of the forward pass of `batch`, whose spans
-    /// are whole sequences; `values` is the arena that the model was made from.
+    /// are whole sequences; `values` is the arena that the model was made from, or that of its adapters.
     ///
     /// With `alpha` > 0 the sequence balance loss (arXiv 2412.19437, equations 17–20) of every mixture is added, and
     /// their sum is returned.
@@ -321,15 +355,18 @@ impl Transformer {
             };
             loss += layer.backward(&pass, values, kv, &sequences, alpha, a, &mut d_x, &mut d_normed, gradient);
         }
-        scatter_add(cpu, &batch.tokens, &d_x, self.embedding_gradient(gradient));
+        if let Some(d_table) = self.embedding_gradient(gradient) {
+            scatter_add(cpu, &batch.tokens, &d_x, d_table);
+        }
         loss
     }
 
-    /// The embedding table's place in a gradient, vocab_size by hidden_size.
-    pub(crate) fn embedding_gradient<'g>(&self, gradient: &'g mut [f32]) -> &'g mut [f32] {
+    /// The embedding table's place in a gradient, vocab_size by hidden_size; none where it is frozen.
+    pub(crate) fn embedding_gradient<'g>(&self, gradient: &'g mut [f32]) -> Option<&'g mut [f32]> {
         match &self.embedding {
             Embedding::Values(table) => table.gradient(gradient),
-            Embedding::Head => &mut gradient[self.head_range()],
+            Embedding::Table(_) | Embedding::Head if self.lora.is_some() => None,
+            Embedding::Head => Some(&mut gradient[self.head_range()]),
             Embedding::Table(_) => panic!("backward of a model that was not made from an arena"),
         }
     }

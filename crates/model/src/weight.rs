@@ -1,6 +1,7 @@
 //! A block's tensors: packed for forward, with their places in the arena for backward.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use minke_kernels::gemm::{Job, Mode, Operand, gemm};
 use minke_kernels::{Cpu, Dtype, Matrix, Packing, View};
@@ -8,9 +9,13 @@ use minke_kernels::{Cpu, Dtype, Matrix, Packing, View};
 use crate::checkpoint::Checkpoint;
 use crate::dequantize::DataType;
 use crate::error::Result;
+use crate::lora::{Adapters, Lora, product};
 use crate::packed::Shelf;
 use crate::parameters::{Parameter, Parameters};
 use crate::stored::{Precision, Stored, side_by_side};
+
+/// Numbers of a frozen weight that are unpacked at a time, but 256 rows at least: a product goes by 256 of them anyway.
+const UNPACKED: usize = 1 << 20;
 
 /// Where a model's numbers come from.
 #[derive(Clone, Copy)]
@@ -21,12 +26,14 @@ pub enum Source<'a> {
     Checkpoint(&'a Checkpoint),
     /// The same, with its matrices put on a shelf, or taken from one.
     Packed(&'a Checkpoint, &'a Shelf<'a>),
+    /// The model that is there already, now frozen; the numbers are those of its adapters.
+    Adapters(&'a Lora, &'a [f32]),
 }
 
 impl<'a> Source<'a> {
     fn checkpoint(self) -> Option<&'a Checkpoint> {
         match self {
-            Source::Arena(_) => None,
+            Source::Arena(_) | Source::Adapters(..) => None,
             Source::Checkpoint(checkpoint) | Source::Packed(checkpoint, _) => Some(checkpoint),
         }
     }
@@ -36,6 +43,7 @@ impl<'a> Source<'a> {
         match self {
             Source::Arena(_) | Source::Checkpoint(_) => true,
             Source::Packed(_, shelf) => shelf.packs(),
+            Source::Adapters(..) => false,
         }
     }
 
@@ -43,7 +51,7 @@ impl<'a> Source<'a> {
     fn matrix(self, packing: Packing, outputs: usize, inputs: usize, pack: impl FnOnce() -> Matrix) -> Result<Matrix> {
         match self {
             Source::Packed(_, shelf) => shelf.matrix(packing, outputs, inputs, pack),
-            Source::Arena(_) | Source::Checkpoint(_) => Ok(pack()),
+            Source::Arena(_) | Source::Checkpoint(_) | Source::Adapters(..) => Ok(pack()),
         }
     }
 }
@@ -56,8 +64,12 @@ pub(crate) struct Reader<'a, 'p> {
 
 impl<'a, 'p> Reader<'a, 'p> {
     pub fn new(source: Source<'a>, parameters: &'p Parameters) -> Reader<'a, 'p> {
-        if let Source::Arena(values) = source {
-            assert_eq!(values.len(), parameters.len(), "an arena of another model");
+        match source {
+            Source::Arena(values) => assert_eq!(values.len(), parameters.len(), "an arena of another model"),
+            Source::Adapters(lora, values) => {
+                assert_eq!(values.len(), lora.parameters().len(), "an arena of other adapters");
+            }
+            Source::Checkpoint(_) | Source::Packed(..) => {}
         }
         Reader { source, left: parameters.iter() }
     }
@@ -66,6 +78,15 @@ impl<'a, 'p> Reader<'a, 'p> {
     pub fn skip_to_last(&mut self, count: usize) {
         let before = self.left.len() - count;
         self.left = self.left.as_slice()[before..].iter();
+    }
+
+    /// Passes over the next `count` tensors where there is nothing to read of them: they are frozen, and stay as they are.
+    pub fn freezes(&mut self, count: usize) -> bool {
+        let freezes = matches!(self.source, Source::Adapters(..));
+        if freezes {
+            self.take(count);
+        }
+        freezes
     }
 
     fn take(&mut self, count: usize) -> &'p [Parameter] {
@@ -90,6 +111,7 @@ impl<'a, 'p> Reader<'a, 'p> {
         let values = match self.source {
             Source::Arena(values) => Cow::Borrowed(&values[at..tensors[count - 1].range().end]),
             Source::Packed(_, shelf) if shelf.plans() => Cow::Borrowed(&[][..]),
+            Source::Adapters(..) => Cow::Borrowed(&[][..]),
             Source::Checkpoint(checkpoint) | Source::Packed(checkpoint, _) => {
                 let mut all = Vec::new();
                 for tensor in tensors {
@@ -115,7 +137,7 @@ impl<'a, 'p> Reader<'a, 'p> {
     pub fn keep<'w>(
         &self,
         cpu: &Cpu,
-        matrices: &mut Vec<Matrix>,
+        matrices: &mut Vec<Arc<Matrix>>,
         index: usize,
         dtype: Dtype,
         (outputs, inputs): (usize, usize),
@@ -125,7 +147,7 @@ impl<'a, 'p> Reader<'a, 'p> {
             Source::Arena(_) => keep(cpu, matrices, index, dtype, w()),
             source => {
                 let pack = || Matrix::lasting(cpu, dtype, w());
-                matrices.push(source.matrix(Packing::Dense(dtype), outputs, inputs, pack)?);
+                matrices.push(Arc::new(source.matrix(Packing::Dense(dtype), outputs, inputs, pack)?));
             }
         }
         Ok(())
@@ -133,19 +155,29 @@ impl<'a, 'p> Reader<'a, 'p> {
 }
 
 /// A matrix, or several side by side that share their input.
+#[derive(Clone)]
 pub(crate) struct Weight {
     /// One, or one for each tensor where they are kept in different bits.
-    parts: Vec<Matrix>,
+    parts: Vec<Arc<Matrix>>,
     outputs: usize,
     inputs: usize,
     precision: Precision,
     at: usize,
+    frozen: Option<Box<Frozen>>,
+}
+
+/// What takes the place of a gradient where a weight stays as it is.
+#[derive(Clone)]
+struct Frozen {
+    /// In which products of the backward pass are computed.
+    dtype: Dtype,
+    adapters: Option<Adapters>,
 }
 
 impl Weight {
     /// A place for `outputs` by `inputs` numbers, filled by [`Weight::fill`].
     pub fn new(precision: Precision, outputs: usize, inputs: usize) -> Weight {
-        Weight { parts: Vec::new(), outputs, inputs, precision, at: 0 }
+        Weight { parts: Vec::new(), outputs, inputs, precision, at: 0, frozen: None }
     }
 
     /// Takes the next `count` tensors.
@@ -166,7 +198,7 @@ impl Weight {
                     for (tensor, part) in parts {
                         let (packing, shape) = (part.packing(self.precision), &tensor.shape);
                         let pack = || part.matrix(cpu, shape, self.precision);
-                        self.parts.push(source.matrix(packing, shape[0], shape[1], pack)?);
+                        self.parts.push(Arc::new(source.matrix(packing, shape[0], shape[1], pack)?));
                     }
                 } else {
                     let dtypes = stored.iter().map(|part| self.precision.dtype(part.dtype()));
@@ -174,14 +206,31 @@ impl Weight {
                     let dtype = if dtypes.clone().any(|dtype| dtype == Dtype::F32) { Dtype::F32 } else { Dtype::Bf16 };
                     let parts: Vec<_> = parts.map(|(tensor, part)| (part, tensor.shape.as_slice())).collect();
                     let pack = || side_by_side(cpu, dtype, &parts);
-                    self.parts.push(source.matrix(Packing::Dense(dtype), self.outputs, self.inputs, pack)?);
+                    let matrix = source.matrix(Packing::Dense(dtype), self.outputs, self.inputs, pack)?;
+                    self.parts.push(Arc::new(matrix));
                 }
                 if source.packs() {
                     stored.iter().for_each(|part| checkpoint.release(part));
                 }
             }
+            Source::Adapters(lora, values) => match &mut self.frozen {
+                None => {
+                    let adapters = Adapters::new(cpu, lora, tensors, values);
+                    self.frozen = Some(Box::new(Frozen { dtype: lora.dtype(), adapters }));
+                }
+                Some(frozen) => {
+                    if let Some(adapters) = &mut frozen.adapters {
+                        adapters.refresh(cpu, values);
+                    }
+                }
+            },
         }
         Ok(())
+    }
+
+    /// Whether its numbers stay as they are.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
     }
 
     /// Whether a stored tensor that is packed as `matrix` would be packed the same here.
@@ -236,11 +285,55 @@ impl Weight {
             [matrix] => gemm(cpu, y, self.outputs, mode, &[Job { a: x, b: Operand::Packed(matrix), row: 0, col: 0 }]),
             _ => gemm(cpu, y, self.outputs, mode, &self.jobs(x, 0).collect::<Vec<_>>()),
         }
+        if let Some(adapters) = self.frozen.as_ref().and_then(|frozen| frozen.adapters.as_ref()) {
+            adapters.forward(cpu, x, y);
+        }
+    }
+
+    /// From the gradient of y: dW += dyᵀ x, and dx (=, +=) dy W. Where W is frozen, its adapters' take the place of dW.
+    pub fn backward(
+        &self,
+        cpu: &Cpu,
+        values: &[f32],
+        dy: View<'_>,
+        x: View<'_>,
+        mode: Mode,
+        dx: &mut [f32],
+        gradient: &mut [f32],
+    ) {
+        let Some(frozen) = &self.frozen else {
+            self.backward_weight(cpu, dy, x, gradient);
+            self.backward_input(cpu, values, dy, mode, dx);
+            return;
+        };
+        self.backward_frozen(cpu, dy, mode, dx);
+        if let Some(adapters) = &frozen.adapters {
+            adapters.backward(cpu, values, dy, x, dx, gradient);
+        }
+    }
+
+    /// dx (=, +=) dy W, whose rows are unpacked some at a time.
+    fn backward_frozen(&self, cpu: &Cpu, dy: View<'_>, mut mode: Mode, dx: &mut [f32]) {
+        let inputs = self.inputs;
+        let height = (UNPACKED / inputs).max(256);
+        let mut unpacked = cpu.scratch(height.min(self.outputs) * inputs);
+        let mut first = 0;
+        for part in &self.parts {
+            for start in (0..part.outputs()).step_by(height) {
+                let rows = height.min(part.outputs() - start);
+                let unpacked = &mut unpacked[..rows * inputs];
+                part.rows(cpu, start..start + rows, unpacked);
+                let dy = dy.cols_from(first + start, rows);
+                product(cpu, self.dtype(), dy, View::new(unpacked, rows, inputs), mode, dx, (inputs, 0));
+                mode = Mode::Add;
+            }
+            first += part.outputs();
+        }
     }
 
     /// What the backward pass multiplies in: the dtype of the forward one.
     pub fn dtype(&self) -> Dtype {
-        self.precision.dtype(DataType::F32)
+        self.frozen.as_ref().map_or(self.precision.dtype(DataType::F32), |frozen| frozen.dtype)
     }
 
     /// dW += dyᵀ x
@@ -265,24 +358,30 @@ impl Weight {
 }
 
 /// Packs `w` as matrix `index` of some: in the place of the one before, which training does after every step, or behind them.
-fn keep(cpu: &Cpu, matrices: &mut Vec<Matrix>, index: usize, dtype: Dtype, w: View<'_>) {
-    match matrices.get_mut(index) {
+fn keep(cpu: &Cpu, matrices: &mut Vec<Arc<Matrix>>, index: usize, dtype: Dtype, w: View<'_>) {
+    let Some(place) = matrices.get_mut(index) else { return matrices.push(Arc::new(Matrix::lasting(cpu, dtype, w))) };
+    match Arc::get_mut(place) {
         Some(matrix) if matrix.format() == dtype.name() => matrix.repack(cpu, w),
-        Some(matrix) => *matrix = Matrix::lasting(cpu, dtype, w),
-        None => matrices.push(Matrix::lasting(cpu, dtype, w)),
+        // One that another model reads too stays as it is.
+        Some(_) | None => *place = Arc::new(Matrix::lasting(cpu, dtype, w)),
     }
 }
 
 /// A vector: a norm's scale, a bias.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Vector {
     pub values: Vec<f32>,
     at: usize,
+    frozen: bool,
 }
 
 impl Vector {
     /// Takes the next `count` tensors.
     pub fn fill(&mut self, reader: &mut Reader<'_, '_>, count: usize) -> Result<()> {
+        if reader.freezes(count) {
+            self.frozen = true;
+            return Ok(());
+        }
         let (at, values) = reader.next(count)?;
         self.at = at;
         self.values.clear();
@@ -290,8 +389,8 @@ impl Vector {
         Ok(())
     }
 
-    /// Its place in a gradient.
-    pub fn gradient<'g>(&self, gradient: &'g mut [f32]) -> &'g mut [f32] {
-        &mut gradient[self.at..self.at + self.values.len()]
+    /// Its place in a gradient; none where it is frozen.
+    pub fn gradient<'g>(&self, gradient: &'g mut [f32]) -> Option<&'g mut [f32]> {
+        (!self.frozen).then(|| &mut gradient[self.at..self.at + self.values.len()])
     }
 }

@@ -8,12 +8,14 @@ use std::convert::Infallible;
 use minke_kernels::log_prob::LogProb;
 use minke_kernels::random::Random;
 use minke_kernels::{Cpu, Dtype};
+use minke_model::parameters::Initial;
 use minke_model::{Config, Error, Parameter, Result};
 
 use crate::learner::{Example, Learner};
 
-/// First word of the random stream that tokens are drawn from.
+/// First words of the random streams that tokens are drawn from, and adapters.
 const TOKENS: u32 = 0x6175_6469;
+const ADAPTERS: u32 = 0x6c6f_7261;
 /// Sequences, and tokens of each.
 const SEQUENCES: usize = 4;
 const LENGTH: usize = 24;
@@ -21,12 +23,40 @@ const LENGTH: usize = 24;
 const CHANGE: f64 = 0.01;
 /// How far the change may be from what the gradient says: the function is curved, and a token may choose another expert.
 const TOLERANCE: f64 = 0.05;
+/// How far parameters may move for it, by their norm: adapters alone have little gradient, and much curvature.
+const FURTHEST: f64 = 0.05;
+/// Standard deviation of the adapters' second matrices while they are checked: with zeros the first would have no gradient.
+const DEVIATION: f32 = 0.02;
 
 /// Checks the gradients of a model with these values.
 ///
 /// # Errors
 /// The tensor that no gradient reaches, or how far the gradient is from the function's own change.
 pub fn check(cpu: &Cpu, config: &Config, values: &[f32], seed: u32) -> Result<()> {
+    check_along(Learner::new(cpu, config, Dtype::F32, true, values.to_vec()), seed)
+}
+
+/// Checks the gradients of adapters that change nothing yet, with others in their place.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_adapters(mut learner: Learner<'_>, seed: u32) -> Result<()> {
+    let mut values = std::mem::take(&mut learner.values);
+    for (i, parameter) in learner.transformer().learnt().iter().enumerate() {
+        if parameter.initial == Initial::Zeros {
+            let mut random = Random::new(u64::from(seed), [ADAPTERS, 0, i as u32]);
+            values[parameter.range()].iter_mut().for_each(|x| *x = DEVIATION * random.normal());
+        }
+    }
+    let len = values.len();
+    learner.values = vec![0.0; len];
+    learner.restore(values, vec![0.0; len], vec![0.0; len], 0);
+    check_along(learner, seed)
+}
+
+/// Checks the gradient at the learner's values.
+fn check_along(mut learner: Learner<'_>, seed: u32) -> Result<()> {
+    let config = learner.transformer().config();
     let mut random = Random::new(u64::from(seed), [TOKENS, 0, 0]);
     let length = LENGTH.min(config.max_positions);
     let mut sequence = || (0..length).map(|_| random.below(config.vocab_size as u32)).collect();
@@ -34,10 +64,9 @@ pub fn check(cpu: &Cpu, config: &Config, values: &[f32], seed: u32) -> Result<()
     if length < 2 {
         return Ok(());
     }
-    let mut learner = Learner::new(cpu, config, Dtype::F32, true, values.to_vec());
     let even = |log_probs: &[LogProb]| Ok(vec![-1.0 / log_probs.len() as f32; log_probs.len()]);
     // The block for multi-token prediction counts as much as the model, if there is one that learns.
-    let ahead = if config.predictions > 0 { examples.iter().map(Example::ahead).sum() } else { 0 };
+    let ahead = if learner.looks_ahead() { examples.iter().map(Example::ahead).sum() } else { 0 };
     let weight = if ahead > 0 { 1.0 / ahead as f32 } else { 0.0 };
     match learner.pass_ahead::<Infallible>(&examples, 1.0, 0.0, weight, even) {
         Ok(_) => {}
@@ -62,10 +91,13 @@ pub fn check(cpu: &Cpu, config: &Config, values: &[f32], seed: u32) -> Result<()
             )));
         }
     }
-    let squares: f64 = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum();
-    let step = (CHANGE / squares) as f32;
+    let squares = |x: &[f32]| x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+    let (size, furthest) = (squares(&gradient), FURTHEST * squares(&learner.values).sqrt());
+    let step = (CHANGE / size).min(furthest / size.sqrt());
+    let (expected, step) = (step * size, step as f32);
+    let start = learner.values.clone();
     let mut mean = |sign: f32| {
-        let moved: Vec<f32> = values.iter().zip(&gradient).map(|(x, g)| x - sign * step * g).collect();
+        let moved: Vec<f32> = start.iter().zip(&gradient).map(|(x, g)| x - sign * step * g).collect();
         if ahead > 0 {
             let mut own = 0.0;
             learner.move_to(moved);
@@ -81,22 +113,26 @@ pub fn check(cpu: &Cpu, config: &Config, values: &[f32], seed: u32) -> Result<()
     };
     let change = (mean(1.0) - mean(-1.0)) / 2.0;
     // Written so that NaN is a difference.
-    if (change / CHANGE - 1.0).abs() <= TOLERANCE {
+    if (change / expected - 1.0).abs() <= TOLERANCE {
         return Ok(());
     }
     Err(Error::new(format!(
-        "a step along the gradient changes the mean log-probability by {change:.5}, where the gradient says {CHANGE}; either the \
-         model's weights are too large for f32 arithmetic, or this is a defect of minke: please report it with the recipe"
+        "a step along the gradient changes the mean log-probability by {change:.6}, where the gradient says \
+         {expected:.6}; either the model's weights are too large for f32 arithmetic, or this is a defect of minke: please \
+         report it with the recipe"
     )))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use minke_kernels::Isa;
+    use minke_model::{Lora, Source, Transformer};
 
     use super::*;
-    use crate::learner::initial_values;
     use crate::learner::tests::mixture;
+    use crate::learner::{initial_adapters, initial_values};
 
     #[test]
     fn sound_models_pass_and_a_tensor_without_a_gradient_is_named() {
@@ -116,5 +152,24 @@ mod tests {
                 assert!(error.starts_with(&format!("no gradient reaches model.layers.{layer}.")), "{error}");
             }
         }
+    }
+
+    #[test]
+    fn adapters_are_checked_though_they_begin_at_zero() {
+        let config = mixture();
+        let cpu = Cpu::new(Isa::choose(None).unwrap(), 2);
+        let mut values = initial_values(&config, 1, 0.2);
+        let lora = Arc::new(Lora::new(&config, 4, 2.0, Dtype::F32, None).unwrap());
+        let check = |values: &[f32]| {
+            let base = Transformer::new(&cpu, &config, Dtype::F32.into(), Source::Arena(values)).unwrap();
+            let learner = Learner::adapting(&cpu, &base, &lora, true, initial_adapters(&lora, 1));
+            check_adapters(learner, 7).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(&values), Ok(()));
+        // Behind a norm of zeros nothing is learnt.
+        let parameters = minke_model::Parameters::of(&config);
+        values[parameters.find("model.norm.weight").unwrap().range()].fill(0.0);
+        let error = check(&values).unwrap_err();
+        assert!(error.starts_with("no gradient reaches model.layers.0.self_attn."), "{error}");
     }
 }

@@ -2,17 +2,19 @@
 
 mod beside;
 
+use std::sync::Arc;
+
 use minke_kernels::cpu::Scratch;
 use minke_kernels::elementwise::{add, gather_rows};
 use minke_kernels::kv::{KvPages, PAGE_POSITIONS};
-use minke_kernels::log_prob::{LogProb, log_prob, log_prob_backward};
+use minke_kernels::log_prob::{LogProb, log_prob, log_prob_backward, log_prob_backward_frozen};
 use minke_kernels::muon::{Muon, muon};
 use minke_kernels::optimizer::{AdamW, adamw, sum_of_squares};
 use minke_kernels::random::Random;
 use minke_kernels::router::update_bias;
 use minke_kernels::{Cpu, Dtype, View};
 use minke_model::parameters::Initial;
-use minke_model::{Activations, Batch, Config, Parameters, Predictor, Source, Transformer};
+use minke_model::{Activations, Batch, Config, Lora, Parameters, Predictor, Source, Transformer};
 
 use crate::ahead::{Ahead, Looked};
 use crate::gradient::GradientTree;
@@ -55,14 +57,15 @@ pub struct Step {
     pub bias_rate: f32,
 }
 
-/// A model that learns. All of its state is in four numbers a parameter and a counter, so that a checkpoint can hold it.
+/// A model that learns, or whose adapters do. All of its state is in four numbers a parameter and a counter, so that a
+/// checkpoint can hold it.
 pub struct Learner<'a> {
     cpu: &'a Cpu,
     dtype: Dtype,
     transformer: Transformer,
     /// The block that looks one token further, if the model has one that learns.
     ahead: Option<Ahead>,
-    /// The parameters, in f32, laid out as [`Parameters::learnt`] says.
+    /// The parameters that are learnt, in f32, laid out as [`Learner::parameters`] says.
     pub values: Vec<f32>,
     /// AdamW's running means, or Muon's running sums.
     pub m: Vec<f32>,
@@ -81,15 +84,25 @@ pub struct Learner<'a> {
 
 /// Values of a new model: matrices normal with standard deviation `deviation`, norms one, biases zero.
 pub fn initial_values(config: &Config, seed: u64, deviation: f32) -> Vec<f32> {
-    let parameters = Parameters::learnt(config);
+    draw(&Parameters::learnt(config), seed, deviation)
+}
+
+/// Values of new adapters, which change nothing yet: every A uniform, every B zero.
+pub fn initial_adapters(lora: &Lora, seed: u64) -> Vec<f32> {
+    draw(lora.parameters(), seed, 0.0)
+}
+
+fn draw(parameters: &Parameters, seed: u64, deviation: f32) -> Vec<f32> {
     let mut values = vec![0.0; parameters.len()];
     for (i, parameter) in parameters.iter().enumerate() {
         let mut random = Random::new(seed, [u32::MAX, 0, i as u32]);
+        let bound = 1.0 / (parameter.shape.last().copied().unwrap_or(1) as f32).sqrt();
         for value in &mut values[parameter.range()] {
             *value = match parameter.initial {
                 Initial::Normal => deviation * random.normal(),
                 Initial::Ones => 1.0,
                 Initial::Zeros => 0.0,
+                Initial::Uniform => bound * (2.0 * random.uniform() - 1.0),
             };
         }
     }
@@ -198,8 +211,29 @@ impl<'a> Learner<'a> {
     /// A model with these values, and nothing learnt yet; products of the forward pass read them as `dtype`. With
     /// `recompute`, activations are computed again going backward rather than kept, which changes no bit.
     pub fn new(cpu: &'a Cpu, config: &Config, dtype: Dtype, recompute: bool, values: Vec<f32>) -> Learner<'a> {
-        let transformer = build(cpu, config, dtype, &values);
         let ahead = Ahead::new(cpu, config, dtype, &values);
+        Learner::of(cpu, build(cpu, config, dtype, &values), ahead, dtype, recompute, values)
+    }
+
+    /// The same of adapters with these values on a model that is frozen, whose weights stay as `base` has them.
+    pub fn adapting(
+        cpu: &'a Cpu,
+        base: &Transformer,
+        lora: &Arc<Lora>,
+        recompute: bool,
+        values: Vec<f32>,
+    ) -> Learner<'a> {
+        Learner::of(cpu, base.adapted(cpu, lora, &values), None, lora.dtype(), recompute, values)
+    }
+
+    fn of(
+        cpu: &'a Cpu,
+        transformer: Transformer,
+        ahead: Option<Ahead>,
+        dtype: Dtype,
+        recompute: bool,
+        values: Vec<f32>,
+    ) -> Learner<'a> {
         let len = values.len();
         let layout = if ahead.is_some() { Predictor::kv_layout(&transformer) } else { transformer.kv_layout() };
         Learner {
@@ -234,7 +268,7 @@ impl<'a> Learner<'a> {
 
     /// Has the weights follow the values.
     fn refresh(&mut self) {
-        let own = self.transformer.parameters().len();
+        let own = self.transformer.learnt().len();
         self.transformer.refresh(self.cpu, &self.values[..own]);
         if let Some(ahead) = &mut self.ahead {
             ahead.refresh(self.cpu, self.transformer.config(), &self.values);
@@ -243,7 +277,12 @@ impl<'a> Learner<'a> {
 
     /// The tensors of its arenas.
     pub fn parameters(&self) -> &Parameters {
-        self.ahead.as_ref().map_or(self.transformer.parameters(), |ahead| &ahead.parameters)
+        self.ahead.as_ref().map_or(self.transformer.learnt(), |ahead| &ahead.parameters)
+    }
+
+    /// Whether a block for multi-token prediction can learn beside the model.
+    pub fn looks_ahead(&self) -> bool {
+        self.ahead.is_some()
     }
 
     /// Forgets the optimiser's running means: a new stage begins.
@@ -258,8 +297,11 @@ impl<'a> Learner<'a> {
         &self.transformer
     }
 
-    /// The same model with other values, which stay as they are.
+    /// The same model with other values, which stay as they are; what is frozen is shared.
     pub fn with(&self, values: &[f32]) -> Transformer {
+        if let Some(lora) = self.transformer.lora() {
+            return self.transformer.adapted(self.cpu, lora, values);
+        }
         build(self.cpu, self.transformer.config(), self.dtype, values)
     }
 
@@ -313,22 +355,19 @@ impl<'a> Learner<'a> {
         let d_log_prob = weigh(&log_probs)?;
         let (mut gradient, passes) = self.open.take().unwrap_or_else(|| (self.tree.leaf(), 0));
         let lse: Vec<f32> = log_probs.iter().map(|row| row.lse).collect();
-        let head = transformer.head_range();
-        let head_rows = View::new(&values[head.clone()], vocab_size, hidden_size);
         let mut d_rows = cpu.scratch(rows.len() * hidden_size);
         d_rows.fill(0.0);
-        log_prob_backward(
-            cpu,
-            transformer.head(),
-            head_rows,
-            hidden,
-            &targets,
-            &lse,
-            &d_log_prob,
-            inverse_temperature,
-            &mut d_rows,
-            &mut gradient[head],
-        );
+        let (head, inverse) = (transformer.head(), inverse_temperature);
+        if let Some(lora) = transformer.lora() {
+            let (dtype, d) = (lora.dtype(), &d_log_prob);
+            log_prob_backward_frozen(cpu, head, dtype, hidden, &targets, &lse, d, inverse, &mut d_rows);
+        } else {
+            let at = transformer.head_range();
+            let head_rows = View::new(&values[at.clone()], vocab_size, hidden_size);
+            let d_head = &mut gradient[at];
+            let d = &d_log_prob;
+            log_prob_backward(cpu, head, head_rows, hidden, &targets, &lse, d, inverse, &mut d_rows, d_head);
+        }
         let look = (weight > 0.0).then_some(Look { examples, states: &states, weight });
         Ok(self.back(&batch, &rows, &d_rows, alpha, look, gradient, passes))
     }
@@ -411,7 +450,7 @@ impl<'a> Learner<'a> {
         self.updates += 1;
         // A block that has learnt nothing stays as it is.
         let moved = self.ahead.as_ref().filter(|ahead| ahead.moved);
-        let parameters = moved.map_or(self.transformer.parameters(), |ahead| &ahead.parameters);
+        let parameters = moved.map_or(self.transformer.learnt(), |ahead| &ahead.parameters);
         for parameter in parameters.iter().filter(|parameter| parameter.trainable) {
             let range = parameter.range();
             let decay = if parameter.decays() { step.adamw.weight_decay } else { 0.0 };

@@ -3,6 +3,7 @@
 pub mod advantages;
 mod ahead;
 pub mod audit;
+pub mod base;
 pub mod budget;
 pub mod checkpoint;
 pub mod corpus;

@@ -1,5 +1,6 @@
 //! Recipes: one TOML file that says what a run does, checked whole before a chip is spent.
 
+mod lora;
 mod price;
 mod section;
 mod stage;
@@ -16,6 +17,7 @@ use minke_model::{Error, Result};
 use serde_json::{Map, Value};
 use toml::Table;
 
+pub use lora::Lora;
 pub use stage::{Distil, Grpo, Learning, Optimizer, Pretrain, Schedule, Sft, Share, Stage, Teacher, Text};
 pub use task::TaskRecipe;
 
@@ -46,6 +48,8 @@ pub struct Recipe {
     pub recompute: bool,
     /// Standard deviation of random weights.
     pub deviation: f32,
+    /// The adapters that are trained instead of the model, where there are any.
+    pub lora: Option<Lora>,
     /// What is learnt.
     pub task: TaskRecipe,
     /// How a published model is spoken to and judged, where the recipe says so.
@@ -140,6 +144,7 @@ impl Recipe {
                 "version",
                 "seed",
                 "model",
+                "lora",
                 "task",
                 "format",
                 "stage",
@@ -160,6 +165,12 @@ impl Recipe {
         }
         let task = TaskRecipe::read(all.need_table("task")?)?;
         let (model, dtype, recompute, deviation) = read_model(all.need_table("model")?)?;
+        let lora = all.table("lora")?.map(Lora::read).transpose()?;
+        if lora.is_some() && matches!(model, Source::Scratch(_)) {
+            return Err(Error::new(
+                "lora: adapters are for a model that exists; give it as reference in [model], or leave [lora] out",
+            ));
+        }
         let built = task.build();
         let stages = all.tables("stage")?;
         if stages.is_empty() {
@@ -167,6 +178,9 @@ impl Recipe {
         }
         let stage = |(i, table)| Stage::read(&format!("stage {}", i + 1), table, &*built);
         let stages = stages.into_iter().enumerate().map(stage).collect::<Result<Vec<Stage>>>()?;
+        if lora.is_some() {
+            stages.iter().zip(1..).try_for_each(|(stage, number)| lora::check(stage, number))?;
+        }
         let checkpoint =
             Section::new("checkpoint", all.table("checkpoint")?.unwrap_or_default(), ["every", "disk_mb"])?;
         let budget = Section::new("budget", all.table("budget")?.unwrap_or_default(), ["time"])?;
@@ -179,6 +193,7 @@ impl Recipe {
             dtype,
             recompute,
             deviation,
+            lora,
             stages,
             budget_s: budget.text("time")?.map(budget::parse).transpose()?,
             eval: Eval::read(all.need_table("eval")?, &*built)?,

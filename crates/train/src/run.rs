@@ -22,6 +22,7 @@ use minke_model::{Checkpoint as ModelFiles, Config, Error, Parameters, Result, T
 use serde::{Deserialize, Serialize};
 
 use crate::audit;
+use crate::base::{self, Base};
 use crate::budget;
 use crate::checkpoint::{self, Domain, State};
 use crate::distillation;
@@ -107,6 +108,8 @@ struct Setup<'a> {
     texts: Vec<Option<Read>>,
     config: Config,
     domain: Domain,
+    /// What is frozen, where adapters are trained.
+    base: Option<Base>,
     seed: u32,
 }
 
@@ -162,17 +165,17 @@ pub fn run(
     Ok(Ending::Finished(Box::new(report)))
 }
 
-/// That a model can be trained in so many bytes of memory.
-fn check_memory(config: &Config, recipe: &Recipe, memory: Option<u64>) -> Result<()> {
+/// That a model can be trained in so many bytes of memory: all of `parameters`, beside `frozen` bytes that stay as they are.
+fn check_memory(parameters: u128, frozen: u64, recipe: &Recipe, memory: Option<u64>) -> Result<()> {
     let held = recipe.stages.iter().any(Stage::has_reference);
-    let block = (config.predictions > 0).then(|| prediction_shapes(config));
-    let block = block.into_iter().flatten().map(|(_, shape)| shape.iter().map(|&n| n as u128).product::<u128>());
-    let parameters = config.parameters() + block.sum::<u128>();
-    let bytes = parameters * (BYTES_PER_PARAMETER + if held { BYTES_PER_REFERENCE } else { 0 });
+    let bytes = u128::from(frozen) + parameters * (BYTES_PER_PARAMETER + if held { BYTES_PER_REFERENCE } else { 0 });
     if memory.is_some_and(|memory| bytes > u128::from(memory)) {
+        let what = match frozen {
+            0 => format!("a model of {parameters} parameters"),
+            _ => format!("adapters of {parameters} parameters on this model"),
+        };
         return Err(Error::new(format!(
-            "training a model of {parameters} parameters takes {} GB of memory at least, more than this machine has; \
-             make it smaller",
+            "training {what} takes {} GB of memory at least, more than this machine has; make it smaller",
             bytes / 1_000_000_000
         )));
     }
@@ -260,7 +263,12 @@ impl<'a> Setup<'a> {
             }
             (Source::Scratch(_), None) => unreachable!("a recipe from scratch has a configuration"),
         };
-        check_memory(&config, recipe, options.memory)?;
+        if recipe.lora.is_none() {
+            let block = (config.predictions > 0).then(|| prediction_shapes(&config));
+            let block =
+                block.into_iter().flatten().map(|(_, shape)| shape.iter().map(|&n| n as u128).product::<u128>());
+            check_memory(config.parameters() + block.sum::<u128>(), 0, recipe, options.memory)?;
+        }
         // What the model can't read or write is found out before anything has begun.
         let format = Format::new(tokenizer, template, recipe.format.clone())?;
         check_lengths(&*task, &format, recipe, config.max_positions)?;
@@ -271,11 +279,32 @@ impl<'a> Setup<'a> {
             }
         }
         let texts = Read::all(&recipe.stages, &format)?;
-        let values = beginning(recipe, &config, seed, options)?;
-        let domain =
-            Domain { binary: options.binary.clone(), isa: cpu.isa().name().into(), dtype: recipe.dtype.name().into() };
+        let base = match (&recipe.lora, &recipe.model) {
+            (Some(asked), Source::Reference(reference)) => {
+                let files = open(reference, options)?;
+                let adapters = base::adapters(&config, asked, recipe.dtype)?.parameters().len() as u128;
+                check_memory(adapters, base::stored_bytes(cpu, &files)?, recipe, options.memory)?;
+                Some(Base::new(cpu, reference, files, asked, recipe.dtype)?)
+            }
+            _ => None,
+        };
+        let values = match &base {
+            Some(base) => base.beginning(seed),
+            None => beginning(recipe, &config, seed, options)?,
+        };
+        let dtype = base.as_ref().map_or(recipe.dtype.name().into(), Base::domain);
+        let domain = Domain { binary: options.binary.clone(), isa: cpu.isa().name().into(), dtype };
         let (find, chat) = (options.find, options.chat);
-        Ok((Setup { cpu, recipe, task, format, find, chat, texts, config, domain, seed }, values))
+        Ok((Setup { cpu, recipe, task, format, find, chat, texts, config, domain, base, seed }, values))
+    }
+
+    /// A learner with these values, those of the model or of its adapters.
+    fn learner(&self, values: Vec<f32>) -> Learner<'a> {
+        let (cpu, recipe) = (self.cpu, self.recipe);
+        match &self.base {
+            Some(base) => base.learner(cpu, recipe.recompute, values),
+            None => Learner::new(cpu, &self.config, recipe.dtype, recipe.recompute, values),
+        }
     }
 
     /// A training in `directory`: where it was left, or at its start with what a budget leaves of its stages. `None` if it was
@@ -296,6 +325,7 @@ impl<'a> Setup<'a> {
             format: &self.format,
             find: self.find,
             chat: self.chat,
+            base: self.base.as_ref(),
             stages: stages.to_vec(),
             texts: &self.texts,
             eval: recipe.eval,
@@ -315,7 +345,7 @@ impl<'a> Setup<'a> {
                 saved.state.domain.check(&self.domain)?;
             }
             check_files(&saved.state.texts, &self.files())?;
-            let mut learner = Learner::new(cpu, &self.config, recipe.dtype, recipe.recompute, values);
+            let mut learner = self.learner(values);
             learner.restore(saved.values, saved.m, saved.v, saved.state.updates);
             plan.stages = budget::sized(stages, saved.state.budget.as_ref());
             let trial = Trial::new(plan, learner, saved.state)?;
@@ -329,7 +359,10 @@ impl<'a> Setup<'a> {
         if main {
             self.notes(None).iter().for_each(|note| watch(&Progress::Note(note)));
         }
-        audit::check(cpu, &self.config, &values, self.seed)?;
+        match &self.base {
+            Some(base) => audit::check_adapters(base.sample(cpu, self.seed)?, self.seed)?,
+            None => audit::check(cpu, &self.config, &values, self.seed)?,
+        }
         let mut state = State {
             domain: self.domain.clone(),
             seed: u64::from(self.seed),
@@ -366,8 +399,7 @@ impl<'a> Setup<'a> {
         }
         state.measuring_s = start.elapsed().as_secs_f64();
         state.measuring = meter.lap();
-        let mut trial =
-            Trial::new(plan, Learner::new(cpu, &self.config, recipe.dtype, recipe.recompute, values), state)?;
+        let mut trial = Trial::new(plan, self.learner(values), state)?;
         // What was resolved by the clock is on disk before the first step.
         trial.save()?;
         Ok(Some(trial))
@@ -380,9 +412,7 @@ impl<'a> Setup<'a> {
 
     /// What a step of a stage, whose files have `read`, takes, tried on a copy that is thrown away.
     fn cost(&self, stage: &Stage, read: Option<&Read>, values: &[f32]) -> Result<Cost> {
-        let (recipe, values) = (self.recipe, values.to_vec());
-        let learner = Learner::new(self.cpu, &self.config, recipe.dtype, recipe.recompute, values);
-        cost(&*self.task, &self.format, self.find, learner, stage, read, self.seed)
+        cost(&*self.task, &self.format, self.find, self.learner(values.to_vec()), stage, read, self.seed)
     }
 
     fn report(&self, trial: &mut Trial<'_>) -> Result<Report> {
@@ -420,18 +450,25 @@ impl<'a> Setup<'a> {
         stop: &AtomicBool,
         watch: &mut Watch<'_>,
     ) -> Result<Option<report::Control>> {
-        let first = demonstrations(self.recipe)?;
+        let demonstrated = demonstrations(self.recipe)?;
         let directory = options.directory.join("control");
         let reports = &trial.state().reports;
         let (stage, values, matched) = match self.recipe.control {
             Control::Direct => {
                 let mixture = vec![Share { style: Style::Direct, share: 1.0 }];
-                let values = beginning(self.recipe, &self.config, self.seed, options)?;
-                (Sft { mixture, ..first.clone() }, values, &reports[..])
+                let values = match &self.base {
+                    Some(base) => base.beginning(self.seed),
+                    None => beginning(self.recipe, &self.config, self.seed, options)?,
+                };
+                (Sft { mixture, ..demonstrated.clone() }, values, &reports[..])
             }
             Control::Sft => {
-                let values = read_values(&ModelFiles::open(&options.directory.join("stages/1"))?, &self.config)?;
-                (first.clone(), values, &reports[1..])
+                let first = options.directory.join("stages/1");
+                let values = match &self.base {
+                    Some(base) => base.read_adapters(&first)?,
+                    None => read_values(&ModelFiles::open(&first)?, &self.config)?,
+                };
+                (demonstrated.clone(), values, &reports[1..])
             }
         };
         make_directory(&directory)?;

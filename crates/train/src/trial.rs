@@ -13,6 +13,7 @@ use minke_kernels::random::Random;
 use minke_model::dequantize::DataType;
 use minke_model::{Error, Result, Transformer, huggingface};
 
+use crate::base::Base;
 use crate::checkpoint::{self, Arenas, State};
 use crate::corpus::Corpus;
 use crate::curriculum::Curriculum;
@@ -42,6 +43,8 @@ pub struct Plan<'a> {
     pub find: &'a dyn Fn(&str) -> Result<PathBuf>,
     /// Asks a teacher that is elsewhere.
     pub chat: &'a Chat<'a>,
+    /// The frozen model, where adapters are trained.
+    pub base: Option<&'a Base>,
     /// In which stages; how many steps each has is in the state.
     pub stages: Vec<Stage>,
     /// What those of the recipe's that read files have read.
@@ -341,7 +344,11 @@ impl<'a> Trial<'a> {
         let Some(held_out) = self.predict(stage, stop)? else { return Ok(false) };
         let Some(results) = self.results(stop, watch)? else { return Ok(false) };
         let number = self.state.stage + 1;
-        self.export(&self.plan.directory.join(format!("stages/{number}")))?;
+        let directory = self.plan.directory.join(format!("stages/{number}"));
+        match self.plan.base {
+            Some(base) => base.write_adapters(&directory, &self.learner.values)?,
+            None => self.export(&directory)?,
+        }
         self.state.reports.push(StageReport {
             kind: stage.kind(),
             steps: self.state.plan[self.state.stage],
@@ -392,6 +399,9 @@ impl<'a> Trial<'a> {
     /// # Errors
     /// What the file system says.
     pub fn export(&self, directory: &Path) -> Result<()> {
+        if let Some(base) = self.plan.base {
+            return base.export(self.learner.cpu(), directory, &self.learner.values, self.plan.format);
+        }
         let transformer = self.learner.transformer();
         let tensors = self.learner.parameters().iter().map(|parameter| {
             (parameter.name.clone(), parameter.shape.clone(), &self.learner.values[parameter.range()])

@@ -1,11 +1,11 @@
 //! Gradients, against central differences of naive `f64` code.
 
 use minke_kernels::heads::Heads;
-use minke_kernels::log_prob::{LogProb, log_prob, log_prob_backward};
+use minke_kernels::log_prob::{LogProb, log_prob, log_prob_backward, log_prob_backward_frozen};
 use minke_kernels::router::{Router, balance, route, route_backward};
 use minke_kernels::{Cpu, Dtype, Matrix, View, elementwise, head_norm, norm};
 
-use crate::data::{Data, WIDTHS, assert_gradient, assert_near, dot, widen};
+use crate::data::{Data, WIDTHS, assert_gradient, assert_near, assert_same, dot, widen};
 use crate::experts::{naive_scores, routers};
 
 pub fn all(cpu: &Cpu) {
@@ -40,7 +40,10 @@ fn rms_norm(cpu: &Cpu) {
                 let stride = dim + 3;
                 let before = data.normal((rows - 1) * stride + dim, 1.0);
                 let (mut dx, mut d_weight) = (before.clone(), vec![0.5; dim]);
-                norm::rms_norm_backward(cpu, view, &weight, &inv_rms, &dy, &mut dx, stride, add, &mut d_weight);
+                norm::rms_norm_backward(cpu, view, &weight, &inv_rms, &dy, &mut dx, stride, add, Some(&mut d_weight));
+                let mut frozen = before.clone();
+                norm::rms_norm_backward(cpu, view, &weight, &inv_rms, &dy, &mut frozen, stride, add, None);
+                assert_same("with a frozen weight", &frozen, &dx);
                 let mut own = Vec::new();
                 for (dx, before) in dx.chunks(stride).zip(before.chunks(stride)) {
                     assert_eq!(dx[dim..], before[dim..], "between the rows of dx");
@@ -72,7 +75,19 @@ fn rms_norm_heads(cpu: &Cpu) {
             let dy = data.normal(rows * to.row, 1.0);
             let (mut dx, mut d_weight) = (dy.clone(), vec![0.5; dim]);
             let d = (&mut *dx, to);
-            head_norm::rms_norm_heads_backward(cpu, (rows, heads), (&x, from), &weight, &inv_rms, d, &mut d_weight);
+            head_norm::rms_norm_heads_backward(
+                cpu,
+                (rows, heads),
+                (&x, from),
+                &weight,
+                &inv_rms,
+                d,
+                Some(&mut d_weight),
+            );
+            let mut frozen = dy.clone();
+            let d = (&mut frozen[..], to);
+            head_norm::rms_norm_heads_backward(cpu, (rows, heads), (&x, from), &weight, &inv_rms, d, None);
+            assert_same("with a frozen weight", &frozen, &dx);
 
             let gather = |x: &[f32], at: Heads| -> Vec<f32> {
                 let head = |i: usize| &x[i / heads * at.row + i % heads * at.head + at.offset..][..dim];
@@ -85,7 +100,7 @@ fn rms_norm_heads(cpu: &Cpu) {
             assert!(y.chunks(to.row).zip(before.chunks(to.row)).all(|(y, before)| y[0] == before[0]), "beside heads");
             let (mut want, mut want_weight) = (vec![0.0; n * dim], vec![0.5; dim]);
             let (flat, dy) = (View::new(&flat, n, dim), gather(&dy, to));
-            norm::rms_norm_backward(cpu, flat, &weight, &inv_rms, &dy, &mut want, dim, false, &mut want_weight);
+            norm::rms_norm_backward(cpu, flat, &weight, &inv_rms, &dy, &mut want, dim, false, Some(&mut want_weight));
             assert_eq!((gather(&dx, to), d_weight), (want, want_weight), "{rows} rows of {heads} heads of {dim}");
         }
     }
@@ -191,6 +206,20 @@ fn log_probs(cpu: &Cpu) {
             &mut d_hidden,
             &mut d_head,
         );
+        let mut frozen = vec![0.25; hidden.len()];
+        let (lse, d) = (&lse, &d_log_prob);
+        log_prob_backward_frozen(
+            cpu,
+            &head,
+            Dtype::F32,
+            hidden_view,
+            &targets,
+            lse,
+            d,
+            inverse_temperature,
+            &mut frozen,
+        );
+        assert_same("with a frozen head", &frozen, &d_hidden);
         let naive = |w: &[f64], hidden: &[f64]| -> f64 {
             let rows = hidden.chunks(inputs).zip(&targets).map(|(h, &target)| {
                 let logit =

@@ -112,6 +112,9 @@ pub fn products(cpu: &Cpu) {
                 matrix.row(i, &mut back);
                 assert_same(&format!("row {i} of {}", format.name()), &back, weights);
             }
+            let mut some = vec![f32::NAN; (n - n / 3) * k];
+            matrix.rows(cpu, n / 3..n, &mut some);
+            assert_same("some rows", &some, &weights[n / 3 * k..]);
             let x = match data.size(0, 3) {
                 0 => data.normal(m * k, 1.0),
                 1 => data.hostile(m * k),

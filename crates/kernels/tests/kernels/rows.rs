@@ -280,7 +280,7 @@ fn sums(cpu: &Cpu) {
                     let (x, dy, count) = (part(&x, &range), part(&dy, &range), range.len());
                     let mut dx = vec![0.0; count * dim];
                     let view = View::new(&x, count, dim);
-                    norm::rms_norm_backward(cpu, view, &weight, &inv_rms[range], &dy, &mut dx, dim, false, out);
+                    norm::rms_norm_backward(cpu, view, &weight, &inv_rms[range], &dy, &mut dx, dim, false, Some(out));
                 }),
             ),
             (

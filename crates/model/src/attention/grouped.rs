@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::stored::Precision;
 use crate::weight::{Reader, Vector, Weight};
 
+#[derive(Clone)]
 pub(crate) struct Grouped {
     /// query | key | value, from the hidden state
     qkv: Weight,
@@ -27,6 +28,7 @@ pub(crate) struct Grouped {
 }
 
 /// Norms of each query head and each key head.
+#[derive(Clone)]
 struct HeadNorms {
     query: Vector,
     key: Vector,
@@ -145,9 +147,9 @@ impl Grouped {
         let &Pass { cpu, layer, spans, positions, rope: table } = pass;
         let &Grouped { heads, kv_heads, head_dim, .. } = self;
         let (rows, width) = (normed.rows(), self.qkv.outputs());
-        self.output.backward_weight(cpu, d_x, View::new(&a.out, rows, heads * head_dim), gradient);
         let mut d_out = cpu.scratch(rows * heads * head_dim);
-        self.output.backward_input(cpu, values, d_x, Mode::Set, &mut d_out);
+        let out = View::new(&a.out, rows, heads * head_dim);
+        self.output.backward(cpu, values, d_x, out, Mode::Set, &mut d_out, gradient);
         let mut d_qkv = cpu.scratch(rows * width);
         let (rotated, stride) = self.rotated(a);
         let q = View::columns(rotated, rows, stride, 0, heads * head_dim);
@@ -163,11 +165,10 @@ impl Grouped {
                 rms_norm_heads_backward(cpu, (rows, heads), x, &norm.values, inv_rms, d, norm.gradient(gradient));
             }
         }
-        if let Some(bias) = &self.bias {
-            bias_backward(cpu, &d_qkv, bias.gradient(gradient));
+        if let Some(d_bias) = self.bias.as_ref().and_then(|bias| bias.gradient(gradient)) {
+            bias_backward(cpu, &d_qkv, d_bias);
         }
         let d_qkv = View::new(&d_qkv, rows, width);
-        self.qkv.backward_weight(cpu, d_qkv, normed, gradient);
-        self.qkv.backward_input(cpu, values, d_qkv, Mode::Set, d_normed);
+        self.qkv.backward(cpu, values, d_qkv, normed, Mode::Set, d_normed, gradient);
     }
 }

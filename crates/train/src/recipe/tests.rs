@@ -68,6 +68,28 @@ fn formats_are_read() {
 }
 
 #[test]
+fn adapters_are_read() {
+    let (before, after) = (tiny(), tiny());
+    let before = &before[..before.find("[model.scratch]").unwrap()];
+    let after = &after[after.find("[task]").unwrap()..];
+    let read = |lora: &str| Recipe::parse("tiny", &format!("{before}reference = \"x\"\n{lora}\n{after}")).unwrap().lora;
+    assert_eq!(read(""), None);
+    let lora = read("[lora]\nrank = 8").unwrap();
+    assert_eq!((lora.scale(), &lora), (2.0, &Lora { rank: 8, alpha: 16.0, targets: None }));
+    let taught = format!(
+        "{before}reference = \"x\"\n[lora]\nrank = 8\n{}",
+        after.replacen("lr = 3e-3", "lr = 3e-3\nmtp = 0.3", 1)
+    );
+    assert_eq!(
+        Recipe::parse("tiny", &taught).unwrap_err().to_string(),
+        "stage 1: mtp teaches the model's own block for multi-token prediction, and beside adapters the model stays as it \
+         is; leave that out, or [lora]"
+    );
+    let lora = read("[lora]\nrank = 16\nalpha = 8\ntargets = [\"q_proj\", \"v_proj\"]").unwrap();
+    assert_eq!((lora.scale(), lora.targets.unwrap().len()), (0.5, 2));
+}
+
+#[test]
 fn teachers_are_read() {
     let read = |teacher: &str| {
         let stage = format!(
@@ -313,6 +335,19 @@ fn broken_recipes_get_one_sentence() {
         ("digits = 1", "digits = []", "task: digits is empty"),
         ("dtype = \"f32\"", "dtype = \"f33\"", "model: dtype is \"f33\"; it can be f32, bf16"),
         ("dtype = \"f32\"", "reference = \"x\"", "model: give either reference or [model.scratch]"),
+        ("[task]", "[lora]\nrank = 0\n[task]", "lora: rank is 0, which is not from 1 to 1024"),
+        ("[task]", "[lora]\nalpha = 16\n[task]", "lora: rank is missing"),
+        (
+            "[task]",
+            "[lora]\nrank = 8\ntargets = [\"lm_head\"]\n[task]",
+            "lora: targets has \"lm_head\"; it can have q_proj, k_proj, v_proj, o_proj, q_a_proj, q_b_proj, \
+             kv_a_proj_with_mqa, gate_proj, up_proj, down_proj",
+        ),
+        (
+            "[task]",
+            "[lora]\nrank = 8\n[task]",
+            "lora: adapters are for a model that exists; give it as reference in [model], or leave [lora] out",
+        ),
         ("hidden_size = 32\n", "", "model.scratch: hidden_size is missing"),
         ("hidden_size = 32", "hidden_size = 0", "model.scratch: hidden_size is 0, which is not from 1 to 1048576"),
         (

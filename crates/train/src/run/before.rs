@@ -7,7 +7,6 @@ use minke_model::Result;
 use super::Setup;
 use crate::budget::Resolved;
 use crate::generate::Generator;
-use crate::learner::Learner;
 use crate::measure::measure;
 use crate::progress::{Progress, Watch};
 use crate::report::Results;
@@ -23,8 +22,8 @@ impl Setup<'_> {
 
     /// Held-out results with the values that training starts from. `None` where `stop` came first.
     pub(super) fn before(&self, values: &[f32], stop: &AtomicBool, watch: &mut Watch<'_>) -> Result<Option<Results>> {
-        let Setup { cpu, recipe, task, format, config, seed, .. } = self;
-        let learner = Learner::new(cpu, config, recipe.dtype, recipe.recompute, values.to_vec());
+        let Setup { cpu, recipe, task, format, seed, .. } = self;
+        let learner = self.learner(values.to_vec());
         let mut generator = Generator::new(&**task, format);
         let results = measure(&mut generator, &**task, recipe.eval, cpu, learner.transformer(), *seed, stop, watch)?;
         if let Some(results) = &results {

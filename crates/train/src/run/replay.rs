@@ -11,7 +11,6 @@ use crate::budget;
 use crate::checkpoint;
 use crate::corpus::Corpus;
 use crate::generate::Generator;
-use crate::learner::Learner;
 use crate::recipe::{Recipe, Stage};
 use crate::rollouts::Rollout;
 use crate::sequences::{Sequences, check_files};
@@ -35,7 +34,7 @@ pub fn replay(
     let run = options.directory;
     let choices = choices(run, text, None)?;
     let (setup, values) = Setup::new(cpu, &recipe, choices.seed.unwrap_or(recipe.seed), options)?;
-    let Setup { task, format, config, .. } = &setup;
+    let Setup { task, format, .. } = &setup;
     task.remember(&run.join("task.jsonl"), false)?;
     let all = checkpoint::list(run)?;
     let Some((_, any)) = all.first() else {
@@ -51,8 +50,7 @@ pub fn replay(
     }
     check_files(&saved.state.texts, &setup.files())?;
     let state = saved.state;
-    let (mut learner, mut stage, mut step, mut total) =
-        (Learner::new(cpu, config, recipe.dtype, recipe.recompute, values), 0, 0, 0);
+    let (mut learner, mut stage, mut step, mut total) = (setup.learner(values), 0, 0, 0);
     if before.is_some() {
         learner.restore(saved.values, saved.m, saved.v, state.updates);
         (stage, step, total) = (state.stage, state.step, state.total_steps);
@@ -75,7 +73,7 @@ pub fn replay(
             corpus = Some(Corpus::of(&distil::read(run, stage + 1)?, format, state.seed));
         }
         if held.is_none() {
-            held = distillation::teacher(cpu, current, options.find, config, format.tokenizer())?;
+            held = distillation::teacher(cpu, current, options.find, &setup.config, format.tokenizer())?;
         }
         if read.is_none() {
             read = Sequences::of(current, setup.texts[stage].as_ref(), &**task, format, state.seed)?;
