@@ -1,13 +1,13 @@
 //! A model that learns: its values, gradients and optimiser state, and the weights that the engine reads.
 
 mod beside;
+mod pass;
 
 use std::sync::Arc;
 
-use minke_kernels::cpu::Scratch;
-use minke_kernels::elementwise::{add, gather_rows};
-use minke_kernels::kv::{KvPages, PAGE_POSITIONS};
-use minke_kernels::log_prob::{LogProb, log_prob, log_prob_backward, log_prob_backward_frozen};
+use minke_kernels::elementwise::add;
+use minke_kernels::kv::KvPages;
+use minke_kernels::log_prob::{LogProb, log_prob_backward, log_prob_backward_frozen};
 use minke_kernels::muon::{Muon, muon};
 use minke_kernels::optimizer::{AdamW, adamw, sum_of_squares};
 use minke_kernels::random::Random;
@@ -18,6 +18,7 @@ use minke_model::{Activations, Batch, Config, Lora, Parameters, Predictor, Sourc
 
 use crate::ahead::{Ahead, Looked};
 use crate::gradient::GradientTree;
+use pass::Pass;
 
 /// Passes of a leaf of the gradient. More need less memory, since a step has fewer leaves; fewer would let more machines share
 /// a step.
@@ -116,95 +117,12 @@ fn build(cpu: &Cpu, config: &Config, dtype: Dtype, values: &[f32]) -> Transforme
     built.unwrap_or_else(|error| unreachable!("an arena has every tensor: {error}"))
 }
 
-/// A forward pass over examples, as far as the activations don't hold it.
-struct Pass<'c> {
-    batch: Batch,
-    /// The rows that predict the learnt tokens,
-    rows: Vec<u32>,
-    /// and those tokens.
-    targets: Vec<u32>,
-    /// The row of each token of each example but its last.
-    states: Vec<u32>,
-    /// Hidden states of those rows: rows by hidden_size.
-    hidden: Scratch<'c>,
-    log_probs: Vec<LogProb>,
-}
-
 /// What a block for multi-token prediction learns of a pass: the examples, the row of each token of each but its last, and the
 /// weight of its loss.
 struct Look<'p> {
     examples: &'p [Example],
     states: &'p [u32],
     weight: f32,
-}
-
-impl<'c> Pass<'c> {
-    fn forward(
-        cpu: &'c Cpu,
-        transformer: &Transformer,
-        kv: &mut KvPages,
-        a: &mut Activations,
-        examples: &[Example],
-        inverse_temperature: f32,
-    ) -> Pass<'c> {
-        let mut pass = Pass::states(cpu, transformer, kv, a, examples);
-        let view = View::new(&pass.hidden, pass.rows.len(), transformer.config().hidden_size);
-        log_prob(cpu, transformer.head(), view, &pass.targets, inverse_temperature, &mut pass.log_probs);
-        pass
-    }
-
-    /// As far as the final hidden states; log-probabilities are still to be found.
-    fn states(
-        cpu: &'c Cpu,
-        transformer: &Transformer,
-        kv: &mut KvPages,
-        a: &mut Activations,
-        examples: &[Example],
-    ) -> Pass<'c> {
-        // The last token of a sequence predicts nothing.
-        let (mut batch, mut rows, mut targets, mut states) = (Batch::default(), Vec::new(), Vec::new(), Vec::new());
-        let mut pages = 0;
-        let mut more = |positions: usize| {
-            let first = pages;
-            pages += positions.div_ceil(PAGE_POSITIONS) as u32;
-            first..pages
-        };
-        // To share a prompt of one token spares nothing.
-        for group in examples.chunk_by(|a, b| a.prompt > 1 && a.given() == b.given()) {
-            let prompt = group[0].given();
-            // A prompt goes through the model once, whoever goes on from it.
-            let past = (group.len() > 1).then(|| {
-                batch.push(prompt, 0, more(prompt.len()).collect());
-                (batch.spans.len() - 1, batch.tokens.len() as u32 - 1)
-            });
-            for example in group {
-                let inputs = &example.tokens[..example.tokens.len() - 1];
-                targets.extend_from_slice(&example.tokens[example.prompt..]);
-                let first = batch.tokens.len() as u32;
-                let Some((past, last)) = past else {
-                    rows.extend(first + prompt.len() as u32 - 1..first + inputs.len() as u32);
-                    states.extend(first..first + inputs.len() as u32);
-                    batch.push(inputs, 0, more(inputs.len()).collect());
-                    continue;
-                };
-                let own = &inputs[prompt.len()..];
-                rows.push(last);
-                rows.extend(first..first + own.len() as u32);
-                states.extend((last + 1 - prompt.len() as u32..=last).chain(first..first + own.len() as u32));
-                if !own.is_empty() {
-                    batch.go_on(past, own, more(prompt.len() % PAGE_POSITIONS + own.len()));
-                }
-            }
-        }
-        kv.grow(pages as usize);
-        transformer.forward(cpu, &batch, kv, a);
-
-        let hidden_size = transformer.config().hidden_size;
-        let mut hidden = cpu.scratch(rows.len() * hidden_size);
-        gather_rows(cpu, &a.hidden, hidden_size, &rows, &mut hidden);
-        let log_probs = vec![LogProb::default(); rows.len()];
-        Pass { batch, rows, targets, states, hidden, log_probs }
-    }
 }
 
 impl<'a> Learner<'a> {

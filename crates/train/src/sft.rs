@@ -26,8 +26,8 @@ pub struct Learnt {
     pub tokens: u64,
 }
 
-/// Step `index` (from 0): cross-entropy over the completions of the corpus's next batch, averaged over their tokens; `mtp` is
-/// as for [`learn`].
+/// Step `index` (from 0): cross-entropy over the completions of the corpus's next batch, averaged over their tokens, and
+/// `mtp` times that of the tokens after the next ones, averaged over these.
 ///
 /// # Errors
 /// When a demonstration cannot be written in the model's tokens.

@@ -5,7 +5,8 @@ use minke_kernels::divergence::{Divergence, Output, divergence, divergence_backw
 use minke_kernels::kv::KvPages;
 use minke_model::{Activations, Transformer};
 
-use super::{Example, Learner, Pass};
+use super::pass::Pass;
+use super::{Example, Learner};
 
 impl Learner<'_> {
     /// As [`Learner::pass`] at temperature 1, beside `teacher`, which has the same vocabulary and learns nothing: of what both
