@@ -9,6 +9,8 @@ The model is shaped as Qwen2 (the sizes are those of Qwen2.5-1.5B unless others 
 and chat template of golden/models/llama-chat; minke makes it a GGUF file of the type. Two runs follow, each of one stage: sft in
 batches of PROMPTS * SAMPLES, and grpo. Of each, the most memory that the process took (with the pages of the file that it read,
 and with what measures and writes the merged model at the end) and the tokens a second of its steps, but for the first, are kept.
+Nobody rewards a random model, so grpo's gradients are all zero: passes backward are whole, but for the output projection's own,
+which leaves out what has no gradient; tokens that learn something take longer. `gradient_norms` shows it.
 It is an error if that is more memory than the limit. Needs numpy, and room for 5 bytes a parameter in DIR. Nothing else should be
 running.
 """
@@ -47,7 +49,7 @@ examples = 256
 level = [2, 3]
 mixture = {{ direct = 0.2, think = 0.8 }}
 lr = 1e-4""",
-    # A penalty, so that groups whose rewards are all equal are learnt from too: those of a random model are.
+    # A penalty, so that groups whose rewards are all equal, as a random model's are, are passed over neither forward nor backward.
     "grpo": """kind = "grpo"
 steps = {steps}
 prompts = {prompts}
@@ -148,6 +150,7 @@ def main():
                 "tok_s": round(statistics.median(step["tokens"] / step["wall_s"] for step in timed), 2),
                 "step_s": round(statistics.median(step["wall_s"] for step in timed), 2),
                 "losses": [round(step["loss"], 4) for step in steps],
+                "gradient_norms": [round(step["gradient_norm"], 6) for step in steps],
             }
             print(kind, result["runs"][kind], flush=True)
             # A merged model in f32 for each run would fill the disk.
