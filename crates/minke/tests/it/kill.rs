@@ -40,7 +40,10 @@ fn recipe() -> String {
 fn remembering() -> String {
     let distil = "[[stage]]\nkind = \"distil\"\nteacher = \"self\"\nsteps = 6\nbatch = 4\nproblems = 64\nmax_new_tokens = 24\n\
                   level = [2, 3]\nlr = 1e-4\n\n";
-    let recipe = replaced(&recipe(), "[[stage]]\nkind = \"grpo\"", &format!("{distil}[[stage]]\nkind = \"grpo\""));
+    // It must know something, to have anything right to learn from.
+    let short = format!("steps = {}\nbatch = 8", 4 * *KILLS);
+    let recipe = replaced(&recipe(), &short, "steps = 300\nbatch = 16");
+    let recipe = replaced(&recipe, "[[stage]]\nkind = \"grpo\"", &format!("{distil}[[stage]]\nkind = \"grpo\""));
     replaced(
         &recipe,
         "loss = \"dr_grpo\"",
