@@ -4,13 +4,14 @@
 //! p (ln p − ln q) with the teacher's p: the cross-entropy with a teacher's probabilities of knowledge distillation
 //! (arXiv 1503.02531), less the teacher's entropy. The vocabulary goes by in the chunks of [`crate::log_prob`].
 
+use std::ops::Range;
+
 use crate::arch::Kernels;
 use crate::blocks::rows_per_task;
 use crate::cpu::Cpu;
-use crate::gemm::{Job, Mode, Operand, gemm};
-use crate::log_prob::{COST, Fold, Logits, assert_targets, row_blocks, vocabulary_chunks};
+use crate::log_prob::{COST, Fold, Logits, assert_targets, dtype_of, head_backward, row_blocks, vocabulary_chunks};
 use crate::math;
-use crate::matrix::{Dtype, Matrix, Packing};
+use crate::matrix::Matrix;
 use crate::view::View;
 
 /// The end of a model: final hidden states, rows by inputs of the head that makes logits of them.
@@ -131,58 +132,41 @@ pub fn divergence_backward(
     d_head: &mut [f32],
 ) {
     let Output { head, hidden } = student;
-    let (count, inputs, vocabulary) = (hidden.rows(), head.inputs(), head.outputs());
+    let count = hidden.rows();
     assert_shapes(student, teacher, targets);
     assert_eq!((rows.len(), d_log_prob.len(), d_kl.len()), (count, count, count), "gradients of {count} rows");
-    assert_eq!((head_rows.rows(), head_rows.cols()), (vocabulary, inputs), "the head's rows");
-    assert_eq!((d_hidden.len(), d_head.len()), (count * inputs, vocabulary * inputs), "gradients of {count} rows");
-    let dtype = match head.packing() {
-        Packing::Dense(dtype) => dtype,
-        Packing::Quantized(_) => Dtype::F32,
-    };
-    let moves =
-        |(start, n): &(usize, usize)| d_log_prob[*start..][..*n].iter().chain(&d_kl[*start..][..*n]).any(|&d| d != 0.0);
-    let packed = |(start, n)| (start, n, Matrix::pack(cpu, dtype, hidden.rows_from(start, n).t()));
-    let blocks: Vec<(usize, usize, Matrix)> = row_blocks(count).filter(moves).map(packed).collect();
-    let (mut logits, mut teacher_logits) = (Logits::new(count, vocabulary), Logits::new(count, vocabulary));
-    for columns in vocabulary_chunks(vocabulary) {
+    let moves = |rows: Range<usize>| d_log_prob[rows.clone()].iter().chain(&d_kl[rows]).any(|&d| d != 0.0);
+    let mut teacher_logits = Logits::new(count, head.outputs());
+    let (learnt, dtype) = (Some((head_rows, d_head)), dtype_of(head));
+    head_backward(cpu, (head, dtype), learnt, hidden, moves, d_hidden, |start, columns, logits| {
         let width = columns.len();
-        let weight = Matrix::pack(cpu, dtype, head_rows.rows_from(columns.start, width).t());
-        for &(start, n, ref packed) in &blocks {
-            let logits = logits.fill(cpu, head, hidden.rows_from(start, n), &columns);
-            let teacher_logits = teacher_logits.fill(cpu, teacher.head, teacher.hidden.rows_from(start, n), &columns);
-            let block = rows_per_task(n, width * 2 * COST);
-            cpu.pool().chunks_mut(teacher_logits, block * width, |i, logits| {
-                for (r, logits) in logits.chunks_exact_mut(width).enumerate() {
-                    let r = start + i * block + r;
-                    let (lse, factor) = (rows[r].teacher_lse, -d_kl[r]);
-                    // SAFETY: the length is the slice's own.
-                    unsafe { (cpu.kernels.exp_scaled)(width, 1.0, lse, factor, logits.as_mut_ptr()) };
+        let n = logits.len() / width;
+        let teacher_logits = teacher_logits.fill(cpu, teacher.head, teacher.hidden.rows_from(start, n), columns);
+        let block = rows_per_task(n, width * 2 * COST);
+        cpu.pool().chunks_mut(teacher_logits, block * width, |i, logits| {
+            for (r, logits) in logits.chunks_exact_mut(width).enumerate() {
+                let r = start + i * block + r;
+                let (lse, factor) = (rows[r].teacher_lse, -d_kl[r]);
+                // SAFETY: the length is the slice's own.
+                unsafe { (cpu.kernels.exp_scaled)(width, 1.0, lse, factor, logits.as_mut_ptr()) };
+            }
+        });
+        cpu.pool().chunks_mut(logits, block * width, |i, logits| {
+            for (r, logits) in logits.chunks_exact_mut(width).enumerate() {
+                let teacher = &teacher_logits[(i * block + r) * width..][..width];
+                let r = start + i * block + r;
+                let (lse, factor) = (rows[r].lse, d_kl[r] - d_log_prob[r]);
+                // SAFETY: both slices have `width` numbers.
+                unsafe {
+                    (cpu.kernels.exp_scaled)(width, 1.0, lse, factor, logits.as_mut_ptr());
+                    (cpu.kernels.axpy)(width, 1.0, teacher.as_ptr(), logits.as_mut_ptr());
                 }
-            });
-            cpu.pool().chunks_mut(logits, block * width, |i, logits| {
-                for (r, logits) in logits.chunks_exact_mut(width).enumerate() {
-                    let teacher = &teacher_logits[(i * block + r) * width..][..width];
-                    let r = start + i * block + r;
-                    let (lse, factor) = (rows[r].lse, d_kl[r] - d_log_prob[r]);
-                    // SAFETY: both slices have `width` numbers.
-                    unsafe {
-                        (cpu.kernels.exp_scaled)(width, 1.0, lse, factor, logits.as_mut_ptr());
-                        (cpu.kernels.axpy)(width, 1.0, teacher.as_ptr(), logits.as_mut_ptr());
-                    }
-                    if columns.contains(&(targets[r] as usize)) {
-                        logits[targets[r] as usize - columns.start] += d_log_prob[r];
-                    }
+                if columns.contains(&(targets[r] as usize)) {
+                    logits[targets[r] as usize - columns.start] += d_log_prob[r];
                 }
-            });
-            let d_logits = View::new(logits, n, width);
-            let d_hidden = &mut d_hidden[start * inputs..][..n * inputs];
-            let job = Job { a: d_logits, b: Operand::Packed(&weight), row: 0, col: 0 };
-            gemm(cpu, d_hidden, inputs, Mode::Add, &[job]);
-            let job = Job { a: d_logits.t(), b: Operand::Packed(packed), row: columns.start, col: 0 };
-            gemm(cpu, d_head, inputs, Mode::Add, &[job]);
-        }
-    }
+            }
+        });
+    });
 }
 
 fn assert_shapes(student: Output<'_>, teacher: Output<'_>, targets: &[u32]) {

@@ -154,12 +154,8 @@ pub fn log_prob_backward(
     d_hidden: &mut [f32],
     d_head: &mut [f32],
 ) {
-    let dtype = match head.packing() {
-        Packing::Dense(dtype) => dtype,
-        Packing::Quantized(_) => Dtype::F32,
-    };
     let learnt = Some((head_rows, d_head));
-    backward(cpu, (head, dtype), learnt, hidden, targets, lse, d_log_prob, inverse_temperature, d_hidden);
+    backward(cpu, (head, dtype_of(head)), learnt, hidden, targets, lse, d_log_prob, inverse_temperature, d_hidden);
 }
 
 /// The gradient of `d_hidden` alone, as [`log_prob_backward`] has it, where the head is frozen: its rows are taken from how
@@ -182,7 +178,7 @@ pub fn log_prob_backward_frozen(
 fn backward(
     cpu: &Cpu,
     (head, dtype): (&Matrix, Dtype),
-    mut learnt: Option<(View<'_>, &mut [f32])>,
+    learnt: Option<(View<'_>, &mut [f32])>,
     hidden: View<'_>,
     targets: &[u32],
     lse: &[f32],
@@ -190,16 +186,55 @@ fn backward(
     inverse_temperature: f32,
     d_hidden: &mut [f32],
 ) {
-    let (rows, inputs, vocabulary) = (hidden.rows(), head.inputs(), head.outputs());
+    let rows = hidden.rows();
     assert_inverse_temperature(inverse_temperature);
     assert_eq!((targets.len(), lse.len(), d_log_prob.len()), (rows, rows, rows), "gradients of {rows} rows");
+    assert_targets(targets, head.outputs());
+    let moves = |rows: Range<usize>| d_log_prob[rows].iter().any(|&d| d != 0.0);
+    head_backward(cpu, (head, dtype), learnt, hidden, moves, d_hidden, |start, columns, logits| {
+        let width = columns.len();
+        let block = rows_per_task(logits.len() / width, width * COST);
+        cpu.pool().chunks_mut(logits, block * width, |i, logits| {
+            for (r, logits) in logits.chunks_exact_mut(width).enumerate() {
+                let r = start + i * block + r;
+                let d = d_log_prob[r] * inverse_temperature;
+                // SAFETY: the length is the slice's own.
+                unsafe { (cpu.kernels.exp_scaled)(width, inverse_temperature, lse[r], -d, logits.as_mut_ptr()) };
+                if columns.contains(&(targets[r] as usize)) {
+                    logits[targets[r] as usize - columns.start] += d;
+                }
+            }
+        });
+    });
+}
+
+/// What products of the backward pass of a head are in: its own dtype, or f32 where it is quantised.
+pub(crate) fn dtype_of(head: &Matrix) -> Dtype {
+    match head.packing() {
+        Packing::Dense(dtype) => dtype,
+        Packing::Quantized(_) => Dtype::F32,
+    }
+}
+
+/// Goes back from the gradient of logits into `d_hidden` and, where the head has its rows and their gradient (`learnt`), into the
+/// head, a chunk of the vocabulary at a time. `turn` is given the logits of a block of rows, with its first row and its columns,
+/// and makes their gradient of them; blocks that `moves` says no of have none.
+pub(crate) fn head_backward(
+    cpu: &Cpu,
+    (head, dtype): (&Matrix, Dtype),
+    mut learnt: Option<(View<'_>, &mut [f32])>,
+    hidden: View<'_>,
+    moves: impl Fn(Range<usize>) -> bool,
+    d_hidden: &mut [f32],
+    mut turn: impl FnMut(usize, &Range<usize>, &mut [f32]),
+) {
+    let (rows, inputs, vocabulary) = (hidden.rows(), head.inputs(), head.outputs());
     assert_eq!(d_hidden.len(), rows * inputs, "gradients of {rows} rows");
     if let Some((rows, d_head)) = &learnt {
         let shape = (rows.rows(), rows.cols(), d_head.len());
         assert_eq!(shape, (vocabulary, inputs, vocabulary * inputs), "the head's rows and their gradient");
     }
-    assert_targets(targets, vocabulary);
-    let blocks = row_blocks(rows).filter(|&(start, n)| d_log_prob[start..][..n].iter().any(|&d| d != 0.0));
+    let blocks = row_blocks(rows).filter(|&(start, n)| moves(start..start + n));
     let pack = |start, n| Matrix::pack(cpu, dtype, hidden.rows_from(start, n).t());
     let packed = |(start, n)| (start, n, learnt.is_some().then(|| pack(start, n)));
     let blocks: Vec<(usize, usize, Option<Matrix>)> = blocks.map(packed).collect();
@@ -220,18 +255,7 @@ fn backward(
         let weight = Matrix::pack(cpu, dtype, head_rows.t());
         for &(start, n, ref packed) in &blocks {
             let logits = logits.fill(cpu, head, hidden.rows_from(start, n), &columns);
-            let block = rows_per_task(n, width * COST);
-            cpu.pool().chunks_mut(logits, block * width, |i, logits| {
-                for (r, logits) in logits.chunks_exact_mut(width).enumerate() {
-                    let r = start + i * block + r;
-                    let d = d_log_prob[r] * inverse_temperature;
-                    // SAFETY: the length is the slice's own.
-                    unsafe { (cpu.kernels.exp_scaled)(width, inverse_temperature, lse[r], -d, logits.as_mut_ptr()) };
-                    if columns.contains(&(targets[r] as usize)) {
-                        logits[targets[r] as usize - columns.start] += d;
-                    }
-                }
-            });
+            turn(start, &columns, logits);
             let d_logits = View::new(logits, n, width);
             let d_hidden = &mut d_hidden[start * inputs..][..n * inputs];
             let job = Job { a: d_logits, b: Operand::Packed(&weight), row: 0, col: 0 };
