@@ -7,6 +7,7 @@
 //! ```
 
 mod before;
+mod checks;
 mod directory;
 mod replay;
 mod resolve;
@@ -31,22 +32,18 @@ use crate::format::{END, Format, SPECIALS};
 use crate::learner::{Learner, initial_values};
 use crate::metrics;
 use crate::progress::{Progress, Watch};
-use crate::recipe::{Control, Distil, Pretrain, Recipe, Sft, Share, Source, Stage, Teacher};
+use crate::recipe::{Control, Distil, Recipe, Sft, Share, Source, Stage, Teacher};
 use crate::remote::Chat;
 use crate::report::{self, Report, Shown};
 use crate::sequences::{Read, check_files};
 use crate::spent::{Meter, Spent};
-use crate::tasks::{Style, Task, held_out_items};
+use crate::tasks::{Style, Task};
 use crate::timing::{Cost, cost};
 use crate::trial::{Plan, Trial};
 
+use checks::{check_lengths, check_memory};
 use directory::{choices, claim};
 pub use replay::replay;
-
-/// Values, gradients and two moments as f32, and weights packed for products.
-const BYTES_PER_PARAMETER: u128 = 18;
-/// Of a reference, only the weights packed for products.
-const BYTES_PER_REFERENCE: u128 = 2;
 
 /// What is decided when a run begins, and holds until it ends: `run.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,50 +160,6 @@ pub fn run(
     report.reckon();
     report.write(directory, &metrics::read(&directory.join("metrics.jsonl"))?)?;
     Ok(Ending::Finished(Box::new(report)))
-}
-
-/// That a model can be trained in so many bytes of memory: all of `parameters`, beside `frozen` bytes that stay as they are.
-fn check_memory(parameters: u128, frozen: u64, recipe: &Recipe, memory: Option<u64>) -> Result<()> {
-    let held = recipe.stages.iter().any(Stage::has_reference);
-    let bytes = u128::from(frozen) + parameters * (BYTES_PER_PARAMETER + if held { BYTES_PER_REFERENCE } else { 0 });
-    if memory.is_some_and(|memory| bytes > u128::from(memory)) {
-        let what = match frozen {
-            0 => format!("a model of {parameters} parameters"),
-            _ => format!("adapters of {parameters} parameters on this model"),
-        };
-        return Err(Error::new(format!(
-            "training {what} takes {} GB of memory at least, more than this machine has; make it smaller",
-            bytes / 1_000_000_000
-        )));
-    }
-    Ok(())
-}
-
-/// That prompts and completions fit in the model's context: of every level, as many problems as say how long they get.
-fn check_lengths(task: &dyn Task, format: &Format, recipe: &Recipe, context: usize) -> Result<()> {
-    const PROBLEMS: usize = 64;
-    for (number, stage) in (1..).zip(&recipe.stages) {
-        if let Stage::Pretrain(Pretrain { length, .. }) = stage
-            && *length as usize > context
-        {
-            return Err(Error::new(format!(
-                "stage {number}: length is {length}, more than the {context} positions that the model can read; give less"
-            )));
-        }
-    }
-    for (name, level, new) in recipe.longest(task) {
-        let mut longest = 0;
-        for item in held_out_items(task, level, PROBLEMS) {
-            longest = longest.max(format.prompt(task, &item)?.len());
-        }
-        if longest + new as usize > context {
-            return Err(Error::new(format!(
-                "{name}: prompts of {longest} tokens and max_new_tokens of {new} don't fit in the {context} that the \
-                 model can read; give less of either"
-            )));
-        }
-    }
-    Ok(())
 }
 
 fn open(reference: &str, options: &Options<'_>) -> Result<ModelFiles> {
