@@ -36,6 +36,46 @@ pub struct Settings {
     pub lenient: bool,
 }
 
+impl Settings {
+    /// What a model behind a chat API is asked: the question and what stands around it.
+    pub fn messages(&self, question: String) -> Vec<Message> {
+        let mut messages: Vec<Message> = self.system.iter().map(|text| Message::new("system", text)).collect();
+        let text = [Some(question), self.instruction.clone()].into_iter().flatten().collect::<Vec<String>>().join("\n");
+        messages.push(Message::new("user", text));
+        messages
+    }
+
+    /// A right completion, without what ends it.
+    pub fn completion(&self, Demonstration { thought, answer }: &Demonstration) -> String {
+        if !self.think && thought.is_empty() { answer.clone() } else { format!("{THINK}{thought}{END_THINK}{answer}") }
+    }
+
+    /// As [`Format::score`].
+    pub fn score(&self, task: &dyn Task, item: &Item, text: &str, finished: bool) -> Score {
+        if self.lenient {
+            return Score::of(lenient_answer(task, item, text));
+        }
+        Score::of(self.parts(text, finished).and_then(|parts| checked(task, item, parts)))
+    }
+
+    /// As [`Format::parts`].
+    ///
+    /// # Errors
+    /// What is wrong with its form, in a few words.
+    pub fn parts<'t>(&self, text: &'t str, finished: bool) -> std::result::Result<Completion<'t>, String> {
+        if !finished {
+            return Err("truncated: it did not end by itself".into());
+        }
+        let text = text.trim();
+        let parts = match self.think || text.starts_with(THINK) {
+            true => Completion::of(text)?,
+            false => Completion { thought: "", answer: text },
+        };
+        let (thought, answer) = (parts.thought.trim(), parts.answer.trim());
+        if answer.is_empty() { Err("no answer".into()) } else { Ok(Completion { thought, answer }) }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Settings {
         Settings { system: None, instruction: Some(INSTRUCTION.into()), think: true, lenient: false }
@@ -64,6 +104,15 @@ pub struct Score {
     pub reward: f32,
     /// A few words.
     pub reason: String,
+}
+
+impl Score {
+    fn of(verdict: std::result::Result<String, String>) -> Score {
+        match verdict {
+            Ok(answer) => Score { reward: 1.0, reason: format!("answer {answer} is right") },
+            Err(reason) => Score { reward: 0.0, reason },
+        }
+    }
 }
 
 impl Format {
@@ -135,7 +184,7 @@ impl Format {
 
     /// What a model behind a chat API is asked in the place of this one: the question and what stands around it.
     pub fn messages(&self, task: &dyn Task, item: &Item) -> Vec<Message> {
-        messages(self.settings().unwrap_or(&Settings::default()), task.question(item))
+        self.settings().unwrap_or(&Settings::default()).messages(task.question(item))
     }
 
     /// The tokens that a problem is put in.
@@ -155,11 +204,12 @@ impl Format {
     ///
     /// # Errors
     /// When the model's tokens can't express it.
-    pub fn completion(&self, Demonstration { thought, answer }: &Demonstration) -> Result<Vec<u32>> {
+    pub fn completion(&self, shown: &Demonstration) -> Result<Vec<u32>> {
+        let Demonstration { thought, answer } = shown;
         let text = match &self.kind {
             Kind::Chat { opened: true, .. } => format!("{thought}{END_THINK}{answer}"),
-            Kind::Chat { settings, .. } if !settings.think && thought.is_empty() => answer.clone(),
-            _ => format!("{THINK}{thought}{END_THINK}{answer}"),
+            Kind::Chat { settings, .. } => settings.completion(shown),
+            Kind::Bare { .. } => format!("{THINK}{thought}{END_THINK}{answer}"),
         };
         let mut tokens = self.tokenizer.encode(&text, false)?;
         tokens.push(self.ends[0]);
@@ -200,22 +250,10 @@ impl Format {
     /// Reward for a completion, given as text, that ended by itself or was cut off: 1 for a right answer in the right form,
     /// 0 for anything else.
     pub fn score(&self, task: &dyn Task, item: &Item, text: &str, finished: bool) -> Score {
-        let verdict = match &self.kind {
-            Kind::Chat { settings: Settings { lenient: true, .. }, .. } => lenient_answer(task, item, text),
-            _ => self.parts(text, finished).and_then(|Completion { answer, .. }| {
-                task.check(item, answer)?;
-                Ok(answer.to_string())
-            }),
-        };
-        match verdict {
-            Ok(answer) => Score { reward: 1.0, reason: format!("answer {answer} is right") },
-            Err(reason) => Score { reward: 0.0, reason },
+        match &self.kind {
+            Kind::Chat { settings, .. } => settings.score(task, item, text, finished),
+            Kind::Bare { .. } => Score::of(Completion::parse(text).and_then(|parts| checked(task, item, parts))),
         }
-    }
-
-    /// Whether the right answer stands where a reader would look for it, whatever the completion's form.
-    pub fn is_right_leniently(&self, task: &dyn Task, item: &Item, text: &str) -> bool {
-        lenient_answer(task, item, text).is_ok()
     }
 
     /// The parts of a completion in the right form.
@@ -225,16 +263,7 @@ impl Format {
     pub fn parts<'t>(&self, text: &'t str, finished: bool) -> std::result::Result<Completion<'t>, String> {
         match &self.kind {
             Kind::Bare { .. } => Completion::parse(text),
-            Kind::Chat { .. } if !finished => Err("truncated: it did not end by itself".into()),
-            Kind::Chat { settings, .. } => {
-                let text = text.trim();
-                let parts = match settings.think || text.starts_with(THINK) {
-                    true => Completion::of(text)?,
-                    false => Completion { thought: "", answer: text },
-                };
-                let (thought, answer) = (parts.thought.trim(), parts.answer.trim());
-                if answer.is_empty() { Err("no answer".into()) } else { Ok(Completion { thought, answer }) }
-            }
+            Kind::Chat { settings, .. } => settings.parts(text, finished),
         }
     }
 
@@ -271,18 +300,11 @@ impl Format {
     }
 }
 
-fn messages(settings: &Settings, question: String) -> Vec<Message> {
-    let mut messages: Vec<Message> = settings.system.iter().map(|text| Message::new("system", text)).collect();
-    let text = [Some(question), settings.instruction.clone()].into_iter().flatten().collect::<Vec<String>>().join("\n");
-    messages.push(Message::new("user", text));
-    messages
-}
-
 fn render(template: &ChatTemplate, settings: &Settings, question: String) -> Result<String> {
     // The names that Qwen3's and DeepSeek-V3.1's templates give to it.
     let variables: Map<String, Value> =
         ["enable_thinking", "thinking"].into_iter().map(|name| (name.into(), settings.think.into())).collect();
-    template.render(&messages(settings, question), true, &variables)
+    template.render(&settings.messages(question), true, &variables)
 }
 
 /// The parts of a well-formed completion, `<think>THOUGHT</think>ANSWER`.
@@ -327,6 +349,20 @@ impl<'a> Completion<'a> {
         }
         Ok(Completion { thought, answer })
     }
+}
+
+/// The answer of a completion in the right form, if it is right.
+fn checked(
+    task: &dyn Task,
+    item: &Item,
+    Completion { answer, .. }: Completion<'_>,
+) -> std::result::Result<String, String> {
+    task.check(item, answer).map(|()| answer.to_string())
+}
+
+/// Whether the right answer stands where a reader would look for it, whatever the completion's form.
+pub fn is_right_leniently(task: &dyn Task, item: &Item, text: &str) -> bool {
+    lenient_answer(task, item, text).is_ok()
 }
 
 /// The answer that a lenient reader finds: what follows the thought, its last line, or its last number.

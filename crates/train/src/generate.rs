@@ -8,7 +8,7 @@ use minke_kernels::Cpu;
 use minke_model::{Error, Predictor, Result, Transformer};
 
 use crate::evaluation::{Evaluation, Outcome};
-use crate::format::Format;
+use crate::format::{Format, is_right_leniently};
 use crate::rollouts::Rollout;
 use crate::tasks::{Item, Task};
 
@@ -172,7 +172,7 @@ impl<'a> Generator<'a> {
                 greedy: rollout.reward > 0.0,
                 finished: rollout.finished,
                 thought_tokens: rollout.thought_tokens,
-                lenient: self.format.is_right_leniently(self.task, &rollout.item, &rollout.text),
+                lenient: is_right_leniently(self.task, &rollout.item, &rollout.text),
                 samples: samples as usize,
                 right: drawn[i * samples as usize..][..samples as usize].iter().filter(|r| r.reward > 0.0).count(),
             }));

@@ -12,6 +12,7 @@ mod curves;
 pub mod distil;
 pub mod distillation;
 pub mod documents;
+pub mod elsewhere;
 pub mod evaluation;
 mod files;
 pub mod format;

@@ -54,6 +54,16 @@ pub struct Reply {
     pub finished: bool,
 }
 
+impl Reply {
+    /// All of it, the thought in its tags.
+    pub fn text(&self) -> String {
+        match &self.thought {
+            Some(thought) => format!("{THINK}{thought}{END_THINK}{}", self.answer),
+            None => self.answer.clone(),
+        }
+    }
+}
+
 /// Asks a teacher: a reply to each question, in their order. Without questions it is only found out whether one could be asked.
 pub type Chat<'a> = dyn Fn(&Remote, &[Question]) -> Result<Vec<Reply>> + 'a;
 
@@ -142,10 +152,7 @@ fn ask(
 
 /// A reply as a completion of the model that learns, and what it is worth.
 fn judge(task: &dyn Task, format: &Format, item: &Item, reply: &Reply, limit: usize) -> Result<Rollout> {
-    let text = match &reply.thought {
-        Some(thought) => format!("{THINK}{thought}{END_THINK}{}", reply.answer),
-        None => reply.answer.clone(),
-    };
+    let text = reply.text();
     let written = demonstration(format, &text, reply.finished)
         .and_then(|shown| format.completion(&shown).map_err(|error| error.to_string()))
         .and_then(|tokens| match tokens.len() {

@@ -1,0 +1,136 @@
+//! Held-out results of models behind a chat API: the same problems and verifiers as for those that run here.
+//!
+//! Such a model was not taught the form of a completion. It can be shown some: right completions of problems to learn from, as
+//! turns of the conversation before the question (arXiv 2005.14165, section 2).
+
+use minke_kernels::random::Random;
+use minke_model::{Message, Result};
+
+use crate::evaluation::{Evaluation, Outcome};
+use crate::format::{Settings, is_right_leniently};
+use crate::generate::Drawing;
+use crate::remote::{Chat, Question, Remote, Reply};
+use crate::tasks::{Item, Style, Task, training_item};
+
+/// First words of the random streams of what is shown, and of replies.
+const SHOWN: u32 = 0x7368_6f77;
+const REPLIES: u32 = u32::MAX - 2;
+/// Problems that are asked at a time, so that progress shows.
+const CHUNK: usize = 32;
+
+/// Results of the model at `remote` on `items` of one level, after it was shown `shots` right completions: one reply to each at
+/// temperature 0, and `samples` as `drawing` says. `heed` hears now and then how many items are done; where it says no, there
+/// is no result. Thoughts are not counted, for their tokens are the model's own.
+///
+/// # Errors
+/// Why the model can't be asked, or the task can't be worked with any more.
+pub fn evaluate(
+    task: &dyn Task,
+    settings: &Settings,
+    (remote, chat): (&Remote, &Chat<'_>),
+    items: &[Item],
+    shots: u32,
+    samples: u32,
+    drawing: Drawing,
+    mut heed: impl FnMut(usize) -> bool,
+) -> Result<Option<Evaluation>> {
+    let level = items.first().map_or(0, |item| item.level);
+    let shown = shown(task, settings, level, shots, drawing.seed);
+    let question = |problem: usize, sample: u32, temperature: f32| {
+        let mut messages = settings.messages(task.question(&items[problem]));
+        let question = messages.split_off(messages.len() - 1);
+        messages.extend(shown.iter().cloned().chain(question));
+        let seed = Random::new(u64::from(drawing.seed), [REPLIES, problem as u32, sample]).next_u32() >> 1;
+        Question { messages, temperature, max_tokens: drawing.limit as u32, seed }
+    };
+    let mut outcomes = Vec::with_capacity(items.len());
+    for (chunk, items) in items.chunks(CHUNK).enumerate() {
+        if !heed(outcomes.len()) {
+            return Ok(None);
+        }
+        let problems = (chunk * CHUNK..).take(items.len());
+        let questions = problems.flat_map(|problem| {
+            let drawn = (0..samples).map(move |sample| (sample, drawing.temperature));
+            [(0, 0.0)].into_iter().chain(drawn).map(move |(sample, temperature)| (problem, sample, temperature))
+        });
+        let questions: Vec<Question> = questions.map(|(problem, sample, t)| question(problem, sample, t)).collect();
+        let replies = chat(remote, &questions)?;
+        for (item, replies) in items.iter().zip(replies.chunks(1 + samples as usize)) {
+            let is_right = |reply: &Reply| settings.score(task, item, &reply.text(), reply.finished).reward > 0.0;
+            outcomes.push(Outcome {
+                greedy: is_right(&replies[0]),
+                finished: replies[0].finished,
+                lenient: is_right_leniently(task, item, &replies[0].text()),
+                thought_tokens: 0,
+                samples: samples as usize,
+                right: replies[1..].iter().filter(|reply| is_right(reply)).count(),
+            });
+        }
+        task.health()?;
+    }
+    Ok(Some(Evaluation::of(level, &outcomes)))
+}
+
+/// Questions and right completions of problems to learn from, in turns.
+fn shown(task: &dyn Task, settings: &Settings, level: u32, shots: u32, seed: u32) -> Vec<Message> {
+    let shot = |shot| {
+        let mut random = Random::new(u64::from(seed), [SHOWN, shot, 0]);
+        let item = training_item(task, &[level], &mut random);
+        let style = if settings.think { Style::Think } else { Style::Direct };
+        let completion = settings.completion(&task.demonstration(&item, style, &mut random));
+        let turns = settings.messages(task.question(&item)).into_iter().filter(|message| message.role != "system");
+        turns.chain([Message::new("assistant", &completion)]).collect::<Vec<Message>>()
+    };
+    (0..shots).flat_map(shot).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::tasks::chain_sum::{ChainSum, Scratchpad};
+    use crate::tasks::held_out_items;
+
+    #[test]
+    fn replies_are_judged_and_shots_are_right_and_not_held_out() {
+        let task = ChainSum { digits: 1..=1, scratchpad: Scratchpad::Plain };
+        let items = held_out_items(&task, 2, 10);
+        let remote = Remote { url: "http://localhost/v1".into(), model: "m".into(), key_env: None };
+        let asked = RefCell::new(Vec::new());
+        // Knows the sum; writes it in the right form at temperature 0 alone.
+        let chat = |_: &Remote, questions: &[Question]| {
+            let reply = |question: &Question| {
+                asked.borrow_mut().push(question.clone());
+                let last = &question.messages[question.messages.len() - 1].content;
+                let item = items.iter().find(|item| last.contains(&task.question(item))).unwrap();
+                let sum = task.demonstration(item, Style::Direct, &mut Random::new(1, [0; 3])).answer;
+                match question.temperature == 0.0 {
+                    true => Reply { thought: Some("easy".into()), answer: sum, finished: true },
+                    false => Reply { thought: None, answer: format!("The sum is {sum}"), finished: true },
+                }
+            };
+            Ok(questions.iter().map(reply).collect())
+        };
+        let drawing = Drawing { seed: 3, temperature: 1.0, limit: 20 };
+        let settings = Settings { system: Some("Add.".into()), ..Settings::default() };
+        let measure = |shots, samples, heed: &mut dyn FnMut(usize) -> bool| {
+            evaluate(&task, &settings, (&remote, &chat), &items, shots, samples, drawing, heed).unwrap()
+        };
+        assert_eq!(measure(0, 0, &mut |_| false), None);
+        let measured = measure(2, 3, &mut |_| true).unwrap();
+        assert_eq!((measured.level, measured.items, measured.accuracy, measured.lenient), (2, 10, 1.0, Some(1.0)));
+        assert_eq!(measured.sampled.unwrap().pass_at_1, 0.0);
+        let asked = asked.into_inner();
+        assert_eq!(asked.len(), 40);
+        let roles: Vec<&str> = asked[0].messages.iter().map(|message| message.role.as_str()).collect();
+        assert_eq!(roles, ["system", "user", "assistant", "user", "assistant", "user"]);
+        for turns in asked[0].messages[1..5].chunks(2) {
+            let question = turns[0].content.lines().next().unwrap();
+            let sum = question.trim_start_matches("What is ").trim_end_matches('?');
+            let shot = task.read(&format!("{sum}=")).unwrap();
+            assert_eq!(settings.score(&task, &shot, &turns[1].content, true).reward, 1.0, "{turns:?}");
+            assert!(!items.contains(&shot), "{question} is held out");
+        }
+    }
+}
