@@ -20,7 +20,7 @@ use crate::store::Store;
 use crate::terminal::{dim, is_styled, printable};
 use crate::units::duration;
 use crate::view::View;
-use crate::{interrupt, load, machine, teacher};
+use crate::{interrupt, load, machine, remote};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -76,7 +76,7 @@ pub fn run(arguments: &Train) -> Result<()> {
         binary: this_binary()?,
         memory: machine::memory(),
         find: &find(&store),
-        chat: &|remote, questions| teacher::chat(remote, questions, &stop),
+        chat: &|remote, questions| remote::chat(remote, questions, &stop),
     };
     let mut view = View::new(&cpu, &parsed, &directory);
     let ending = run::run(&cpu, &name, &text, &options, &stop, &mut |progress| {

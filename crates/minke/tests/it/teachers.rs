@@ -142,12 +142,12 @@ fn a_teacher_far_away_is_asked_once_whatever_happens() {
     };
     // Without its key nothing begins.
     let why = refused(&["far.toml", "--out", "run"], None);
-    assert!(why.contains("the environment variable TEACHERS_KEY, which teacher_key_env names, is not set"), "{why}");
+    assert!(why.contains("the environment variable TEACHERS_KEY, where its key should be, is not set"), "{why}");
     assert!(!place.path("run").exists() && state.lock().unwrap().asked.is_empty());
     // In the middle its credit is used up.
     let why = refused(&["far.toml", "--out", "run"], Some(KEY));
     let refusal =
-        format!("the teacher far: {url}/chat/completions answered 402: your credit is used up; check teacher");
+        format!("the model far: {url}/chat/completions answered 402: your credit is used up; check its address");
     assert!(why.contains(&refusal), "{why}");
     let first = std::mem::take(&mut *state.lock().unwrap()).asked;
     assert_eq!(first.len(), 40);

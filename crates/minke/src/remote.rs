@@ -1,5 +1,5 @@
-//! Teachers behind an OpenAI-compatible chat API: how `minke train` asks them, several questions at once, and again where a
-//! failure may pass.
+//! Models behind an OpenAI-compatible chat API: how `minke train` and `minke eval` ask them, several questions at once, and again
+//! where a failure may pass.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -27,13 +27,13 @@ const REPLY_MAX: u64 = 64 << 20;
 /// and most characters of what a server says is wrong that are shown.
 const SHOWN: usize = 200;
 
-/// Asks a teacher: a reply to each question, in their order. Without questions it is only found out whether one could be asked.
+/// Asks a model: a reply to each question, in their order. Without questions it is only found out whether one could be asked.
 ///
 /// # Errors
-/// One sentence: what the teacher, or its key, lacks; or that `stop` was set, which ends the waiting.
+/// One sentence: what the model, or its key, lacks; or that `stop` was set, which ends the waiting.
 pub fn chat(remote: &Remote, questions: &[Question], stop: &AtomicBool) -> minke_train::Result<Vec<Reply>> {
     let all = Endpoint::new(remote).and_then(|endpoint| ask(Arc::new(endpoint), questions, stop));
-    all.map_err(|error| minke_train::Error::new(format!("the teacher {}: {error:#}", remote.model)))
+    all.map_err(|error| minke_train::Error::new(format!("the model {}: {error:#}", remote.model)))
 }
 
 /// Asks everything, and heeds `stop` meanwhile.
@@ -90,12 +90,12 @@ impl Endpoint {
         let Remote { url, model, key_env } = remote;
         let key = key_env.as_ref().map(|name| match std::env::var(name) {
             Ok(key) if !key.is_empty() => Ok(key),
-            _ => bail!("the environment variable {name}, which teacher_key_env names, is not set; set it to the key"),
+            _ => bail!("the environment variable {name}, where its key should be, is not set; set it to the key"),
         });
         let key = key.transpose()?;
         let host = url.split_once("://").map_or("", |(_, rest)| rest.split(['/', ':']).next().unwrap_or(rest));
         if key.is_some() && url.starts_with("http://") && !matches!(host, "localhost" | "127.0.0.1") {
-            bail!("over http:// anybody on the way could read the key; give teacher with https://");
+            bail!("over http:// anybody on the way could read the key; give its address with https://");
         }
         let config = Agent::config_builder()
             .timeout_connect(Some(CONNECTING))
@@ -151,7 +151,7 @@ impl Endpoint {
                 Err(Failure::Passing(error, after.map(|seconds: u64| seconds.saturating_mul(1000))))
             }
             _ => Err(Failure::Lasting(anyhow!(
-                "{} answered {status}: {}; check teacher, teacher_model and teacher_key_env",
+                "{} answered {status}: {}; check its address, its name there and its key",
                 self.url,
                 wrong(&text)
             ))),
@@ -165,7 +165,7 @@ fn reply(text: &str) -> Result<Reply> {
     let choice = &json["choices"][0];
     let message = &choice["message"];
     if !message.is_object() {
-        bail!("it does not answer as OpenAI's chat API does; check teacher");
+        bail!("it does not answer as OpenAI's chat API does; check its address");
     }
     let said = |name: &str| message[name].as_str().filter(|text| !text.is_empty()).map(str::to_string);
     Ok(Reply {
