@@ -143,10 +143,10 @@ impl<'a> Generator<'a> {
     }
 
     /// Held-out results on `items` of one level: greedy, and `samples` drawn of each. `heed` hears now and then how many
-    /// items are done; where it says no, there is no result.
+    /// items are done; where it says no, there is no result. `keep` gets the greedy completions, in the order of the items.
     ///
     /// # Errors
-    /// Those of [`Generator::complete`].
+    /// Those of [`Generator::complete`], and of `keep`.
     pub fn evaluate(
         &mut self,
         cpu: &Cpu,
@@ -155,6 +155,7 @@ impl<'a> Generator<'a> {
         samples: u32,
         drawing: Drawing,
         mut heed: impl FnMut(usize) -> bool,
+        mut keep: impl FnMut(&[Rollout]) -> Result<()>,
     ) -> Result<Option<Evaluation>> {
         let level = items.first().map_or(0, |item| item.level);
         let asks: Vec<Ask<'_>> = asks(items).collect();
@@ -164,6 +165,7 @@ impl<'a> Generator<'a> {
                 return Ok(None);
             }
             let greedy = self.complete(cpu, transformer, asks, Drawing { temperature: 0.0, ..drawing })?.rollouts;
+            keep(&greedy)?;
             let each = asks.iter().flat_map(|ask| {
                 (0..samples).map(|sample| Ask { stream: [ask.stream[0], ask.stream[1], sample], ..*ask })
             });

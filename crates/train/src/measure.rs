@@ -33,7 +33,7 @@ pub fn measure(
             watch(&Progress::Measuring { level, done, of: items.len() });
             !stop.load(Ordering::Relaxed)
         };
-        match generator.evaluate(cpu, transformer, &items, eval.samples, drawing, heed)? {
+        match generator.evaluate(cpu, transformer, &items, eval.samples, drawing, heed, |_| Ok(()))? {
             Some(evaluation) => measured.push(evaluation),
             None => return Ok(None),
         }

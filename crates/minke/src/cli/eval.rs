@@ -1,5 +1,8 @@
 //! `minke eval`: how much of a task a model gets right, or how well it predicts a text.
 
+mod answers;
+mod asked;
+
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::ops::RangeInclusive;
@@ -15,12 +18,14 @@ use minke_train::evaluation::{Evaluation, Sampled};
 use minke_train::format::Format;
 use minke_train::generate::{Drawing, Generator};
 use minke_train::intervals::Interval;
-use minke_train::tasks::chain_sum::{ChainSum, Scratchpad};
-use minke_train::tasks::{Task, built_in, built_in_names, held_out_items};
+use minke_train::rollouts::Rollout;
+use minke_train::tasks::{built_in_names, held_out_items};
 use serde::Serialize;
 
+use self::answers::Answers;
+use self::asked::Asked;
 use super::debug::check_tokens;
-use super::{ModelArguments, SpeculateArguments};
+use super::{DtypeArgument, SpeculateArguments};
 use crate::load;
 use crate::output::{Show, print};
 use crate::speculate::Speculation;
@@ -29,54 +34,58 @@ use crate::speculate::Speculation;
 #[command(after_help = "Examples:
   minke eval sums --task chain_sum --level 8 --samples 8     held-out sums of eight numbers, greedy and pass@8
   minke eval countdown --task countdown --level 2
+  minke eval sums --recipe recipes/sums.toml --answers a.jsonl     what the run's report measured, one by one
   minke eval smollm2 --text golden/smollm2/text.txt          perplexity
 
 The problems are those that no training on the task ever sees.")]
 pub struct Eval {
-    #[command(flatten)]
-    model: ModelArguments,
+    /// A model: a path (.gguf file, Hugging Face directory or run), or a name in the store
+    model: String,
+    /// How weights are kept in memory: in the bits that the file has them in, or all in one type [default: the recipe's,
+    /// or stored]
+    #[arg(long, value_name = "stored|bf16|f32", hide_possible_values = true)]
+    dtype: Option<DtypeArgument>,
     #[command(flatten)]
     speculate: SpeculateArguments,
     /// A task whose verifier judges the answers
-    #[arg(long, value_name = "TASK", value_parser = PossibleValuesParser::new(built_in_names()), required_unless_present = "text")]
+    #[arg(long, value_name = "TASK", value_parser = PossibleValuesParser::new(built_in_names()), required_unless_present_any = ["text", "recipe"])]
     task: Option<String>,
+    /// Or a recipe: its task, whichever that is, its [format] and its [eval], but for what is said here
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["task", "digits"])]
+    recipe: Option<PathBuf>,
     /// Or a text in UTF-8: exp of the mean of -log p of every token but the first, each given all before it
-    #[arg(long, value_name = "FILE", conflicts_with = "task")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["task", "recipe"])]
     text: Option<PathBuf>,
-    /// How hard the problems are, on the task's own scale: numbers of a sum, digits of a product
-    #[arg(long, value_name = "N", default_value_t = 2, conflicts_with = "text")]
-    level: u32,
+    /// How hard the problems are, on the task's own scale: numbers of a sum, digits of a product [default: the recipe's, or 2]
+    #[arg(long, value_name = "N", conflicts_with = "text")]
+    level: Option<u32>,
     /// Digits of a sum's numbers
     #[arg(long, value_name = "N-M", default_value = "1-2", value_parser = digits, conflicts_with = "text")]
     digits: RangeInclusive<u32>,
-    /// Held-out problems
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000), conflicts_with = "text")]
-    items: u32,
-    /// Completions sampled of each besides the greedy one; the k of pass@k
-    #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000), conflicts_with = "text")]
-    samples: u32,
-    /// Longest completion, in tokens
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000), conflicts_with = "text")]
-    max_tokens: u32,
-    /// Seed of what is sampled
-    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "text")]
-    seed: u32,
+    /// Held-out problems [default: the recipe's, or 500]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), conflicts_with = "text")]
+    items: Option<u32>,
+    /// Completions sampled of each besides the greedy one; the k of pass@k [default: the recipe's, or 0]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(..=1000), conflicts_with = "text")]
+    samples: Option<u32>,
+    /// Longest completion, in tokens [default: the recipe's, or 256]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), conflicts_with = "text")]
+    max_tokens: Option<u32>,
+    /// Seed of what is sampled [default: the recipe's, or 1]
+    #[arg(long, value_name = "N", conflicts_with = "text")]
+    seed: Option<u32>,
+    /// Write each problem's greedy completion into a file, as a line of JSON: its prompt and tokens, its text and reward
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    answers: Option<PathBuf>,
     /// Print {"level": …, "accuracy": …, "interval": …, …}, or {"tokens": …, "nll": …, "perplexity": …}
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(arguments: &Eval) -> Result<()> {
-    match (&arguments.text, arguments.task.as_deref()) {
-        (Some(text), _) => perplexity(arguments, text),
-        (None, Some(name)) if name != "chain_sum" => {
-            let task = built_in(name).with_context(|| format!("no task is called {name}"))?;
-            accuracy(arguments, &*task)
-        }
-        (None, _) => {
-            let task = ChainSum { digits: arguments.digits.clone(), scratchpad: Scratchpad::Plain };
-            accuracy(arguments, &task)
-        }
+    match &arguments.text {
+        Some(text) => perplexity(arguments, text),
+        None => accuracy(arguments, Asked::of(arguments)?),
     }
 }
 
@@ -110,19 +119,20 @@ impl Show for Measured {
     }
 }
 
-fn accuracy(arguments: &Eval, task: &dyn Task) -> Result<()> {
+fn accuracy(arguments: &Eval, asked: Asked) -> Result<()> {
+    let Asked { task, settings, dtype, eval, seed } = asked;
+    let task = &*task;
     let levels = task.levels();
-    if !levels.contains(&arguments.level) {
+    if !levels.contains(&eval.level) {
         bail!("{} has the levels {} to {}; give one of these with --level", task.name(), levels.start(), levels.end());
     }
     let cpu = load::cpu()?;
-    let checkpoint = load::open(&arguments.model.model)?;
-    let format = Format::new(checkpoint.tokenizer()?, checkpoint.chat_template()?, None)?;
-    let dtype = arguments.model.dtype.into();
+    let checkpoint = load::open(&arguments.model)?;
+    let format = Format::new(checkpoint.tokenizer()?, checkpoint.chat_template()?, settings)?;
     let transformer = load::transformer(&cpu, &checkpoint, dtype)?;
     let speculation = Speculation::load(&arguments.speculate.speculate, &cpu, dtype)?;
     let speculation = speculation.fitted(&cpu, &checkpoint, dtype, format.tokenizer())?;
-    let items = held_out_items(task, arguments.level, arguments.items as usize);
+    let items = held_out_items(task, eval.level, eval.items as usize);
     // A problem that the model can't read would only be found out after the others.
     let longest = items.iter().map(|item| format.prompt(task, item).map(|prompt| prompt.len()));
     let longest = longest.collect::<minke_model::Result<Vec<usize>>>()?.into_iter().max().unwrap_or(0);
@@ -130,8 +140,8 @@ fn accuracy(arguments: &Eval, task: &dyn Task) -> Result<()> {
     if room == 0 {
         bail!("the model can run {} tokens, and a problem has {longest}; give a lower --level", transformer.context());
     }
-    let limit = room.min(arguments.max_tokens as usize);
-    let drawing = Drawing { seed: arguments.seed, temperature: 1.0, limit };
+    let limit = room.min(eval.max_new_tokens as usize);
+    let drawing = Drawing { seed, temperature: eval.temperature, limit };
     let watched = io::stderr().is_terminal();
     let heed = |done: usize| {
         if watched {
@@ -139,10 +149,12 @@ fn accuracy(arguments: &Eval, task: &dyn Task) -> Result<()> {
         }
         true
     };
+    let mut answers = arguments.answers.as_deref().map(|path| Answers::create(path, task, &format)).transpose()?;
+    let keep = |rollouts: &[Rollout]| answers.as_mut().map_or(Ok(()), |answers| answers.write(rollouts));
     let mut generator = Generator::new(task, &format);
     let pages = Limits::within(1 << 30, transformer.kv_layout()).pages;
     generator.guess(speculation.drafter(&cpu, &transformer, pages), speculation.predictor());
-    let evaluation = generator.evaluate(&cpu, &transformer, &items, arguments.samples, drawing, heed)?;
+    let evaluation = generator.evaluate(&cpu, &transformer, &items, eval.samples, drawing, heed, keep)?;
     if watched {
         eprint!("\r\x1b[K");
     }
@@ -168,12 +180,12 @@ impl Show for Perplexity {
 fn perplexity(arguments: &Eval, path: &Path) -> Result<()> {
     let text = fs::read_to_string(path).with_context(|| format!("{} can't be read as text", path.display()))?;
     let cpu = load::cpu()?;
-    let checkpoint = load::open(&arguments.model.model)?;
+    let checkpoint = load::open(&arguments.model)?;
     let tokens = checkpoint.tokenizer()?.encode(&text, true)?;
     let Some((_, targets)) = tokens.split_first().filter(|(_, targets)| !targets.is_empty()) else {
         bail!("{} is shorter than two tokens, so there is nothing to predict", path.display());
     };
-    let transformer = load::transformer(&cpu, &checkpoint, arguments.model.dtype.into())?;
+    let transformer = load::transformer(&cpu, &checkpoint, arguments.dtype.unwrap_or(DtypeArgument::Stored).into())?;
     check_tokens(&tokens, checkpoint.config(), transformer.context())?;
     let mut sum = 0.0;
     load::run_through(&cpu, &transformer, &tokens[..targets.len()], |first, hidden| {

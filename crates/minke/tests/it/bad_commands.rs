@@ -222,6 +222,8 @@ fn measuring() -> Vec<Case> {
         with("eval m --task countdown"),
         with("eval m --task chain_sum --digits 2-9"),
         with("eval m"),
+        with("eval m --recipe no-such.toml"),
+        with("eval m --recipe sums.toml --task chain_sum"),
     ]
 }
 

@@ -357,6 +357,9 @@ fn a_recipe_becomes_a_model_that_can_be_talked_to() {
     let asked = ["--task", "chain_sum", "--digits", "1", "--level", "2", "--items", "8", "--samples", "2"];
     let again = place.json(&[&["eval", "tiny"][..], &asked, &["--max-tokens", "24"]].concat());
     assert_eq!(again, report["final"]["think"]);
+    assert_eq!(place.json(&["eval", "tiny", "--recipe", "recipes/tiny.toml"]), again);
+    let above = place.json(&["eval", "tiny", "--recipe", "recipes/tiny.toml", "--level", "3"]);
+    assert_eq!(above, report["final"]["above"]);
 
     // By name, by path, and as the report's last line says.
     for model in ["tiny", run, "home/runs/tiny/model", "home/runs/tiny/control"] {
@@ -417,5 +420,47 @@ fn a_template_that_opens_the_thought_is_told_of() {
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
         assert_eq!(said(&output).matches(NOTE).count(), told, "{}", said(&output));
         assert_eq!(report(name).matches(NOTE).count(), told, "{}", report(name));
+    }
+}
+
+/// Files and programs are tasks of `minke eval` too, by way of a recipe, and each answer can be kept.
+#[test]
+fn what_a_report_says_of_any_task_can_be_measured_again() {
+    let place = with_model();
+    let problem = |i: usize| format!("{{\"question\": \"{i}+1=\", \"answer\": \"{}\"}}\n", i + 1);
+    place.write("sums.jsonl", (0..60).map(problem).collect::<String>());
+    let task = "name = \"chain_sum\"\ndigits = 1";
+    let file = replaced(&replaced(&tiny_from("m"), task, "file = \"sums.jsonl\""), "level = [2, 3]", "level = 1");
+    let file =
+        replaced(&file.replace("level = 2", "level = 1"), "direct = 0.4, think = 0.45, backtrack = 0.15", "direct = 1");
+    place.write("file.toml", format!("{file}\n[format]\nthink = false\n"));
+    // A program that poses another problem each time it is asked: what it said in the run is asked for again.
+    let script = repository().join("crates/train/src/tasks/external/misbehaving.py");
+    let program = format!("command = [\"python3\", {script:?}, \"whims\"]");
+    place.write("program.toml", replaced(&tiny(), task, &program));
+    for name in ["file", "program"] {
+        let report = place.json(&["train", &format!("{name}.toml"), "--out", name]);
+        let recipe = format!("{name}/recipe.toml");
+        let again = place.json(&["eval", name, "--recipe", &recipe, "--answers", "answers.jsonl"]);
+        assert_eq!(again, report["final"]["think"], "{name}");
+        let answers = String::from_utf8(place.read("answers.jsonl")).unwrap();
+        let answers: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let right = |answer: &Value| if answer["reward"] == 1.0 { '1' } else { '0' };
+        assert_eq!(answers.iter().map(right).collect::<String>(), again["right"].as_str().unwrap(), "{name}");
+        for answer in &answers {
+            let (tokens, last) = (answer["tokens"].as_array().unwrap(), answer["tokens"].as_array().unwrap().last());
+            let ended = answer["ends"].as_array().unwrap().contains(last.unwrap());
+            assert_eq!(answer["truncated"].as_bool(), Some(!ended), "{answer}");
+            assert!(tokens.len() <= 24 && answer["text"].is_string(), "{answer}");
+            // What a published model is asked, and what it reads of that.
+            let prompt = answer["prompt"].as_str().unwrap();
+            match answer.get("messages").map(|messages| messages[0]["content"].as_str().unwrap()) {
+                Some(question) => assert!(prompt.contains(question) && prompt.ends_with("assistant\n"), "{answer}"),
+                None => assert!(name == "program" && prompt.ends_with('='), "{answer}"),
+            }
+        }
+        let few =
+            place.json(&["eval", name, "--recipe", &recipe, "--items", "3", "--samples", "0", "--max-tokens", "2"]);
+        assert_eq!((few["items"].as_u64(), few.get("sampled")), (Some(3), None));
     }
 }
