@@ -20,7 +20,7 @@ const CHUNK: usize = 32;
 
 /// Results of the model at `remote` on `items` of one level, after it was shown `shots` right completions: one reply to each at
 /// temperature 0, and `samples` as `drawing` says. `heed` hears now and then how many items are done; where it says no, there
-/// is no result. Thoughts are not counted, for their tokens are the model's own.
+/// is no result. The length of thoughts is not a number, for their tokens are the model's own.
 ///
 /// # Errors
 /// Why the model can't be asked, or the task can't be worked with any more.
@@ -68,7 +68,7 @@ pub fn evaluate(
         }
         task.health()?;
     }
-    Ok(Some(Evaluation::of(level, &outcomes)))
+    Ok(Some(Evaluation { thought_tokens: f64::NAN, ..Evaluation::of(level, &outcomes) }))
 }
 
 /// Questions and right completions of problems to learn from, in turns.

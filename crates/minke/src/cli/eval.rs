@@ -2,6 +2,7 @@
 
 mod answers;
 mod asked;
+mod endpoint;
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -19,7 +20,7 @@ use minke_train::format::Format;
 use minke_train::generate::{Drawing, Generator};
 use minke_train::intervals::Interval;
 use minke_train::rollouts::Rollout;
-use minke_train::tasks::{built_in_names, held_out_items};
+use minke_train::tasks::{Item, built_in_names, held_out_items};
 use serde::Serialize;
 
 use self::answers::Answers;
@@ -35,11 +36,13 @@ use crate::speculate::Speculation;
   minke eval sums --task chain_sum --level 8 --samples 8     held-out sums of eight numbers, greedy and pass@8
   minke eval countdown --task countdown --level 2
   minke eval sums --recipe recipes/sums.toml --answers a.jsonl     what the run's report measured, one by one
+  minke eval http://127.0.0.1:8080/v1#gemma --task chain_sum --shots 4     another server's model, shown four right answers
   minke eval smollm2 --text golden/smollm2/text.txt          perplexity
 
-The problems are those that no training on the task ever sees.")]
+The problems are those that no training on the task ever sees. An endpoint's key is in MINKE_KEY.")]
 pub struct Eval {
-    /// A model: a path (.gguf file, Hugging Face directory or run), or a name in the store
+    /// A model: a path (.gguf file, Hugging Face directory or run), a name in the store, or URL#MODEL of an OpenAI-compatible
+    /// endpoint
     model: String,
     /// How weights are kept in memory: in the bits that the file has them in, or all in one type [default: the recipe's,
     /// or stored]
@@ -77,6 +80,9 @@ pub struct Eval {
     /// Write each problem's greedy completion into a file, as a line of JSON: its prompt and tokens, its text and reward
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     answers: Option<PathBuf>,
+    /// Right answers to other problems that an endpoint's model is shown first
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=64), conflicts_with_all = ["text", "answers"])]
+    shots: u32,
     /// Print {"level": …, "accuracy": …, "interval": …, …}, or {"tokens": …, "nll": …, "perplexity": …}
     #[arg(long)]
     json: bool,
@@ -85,7 +91,7 @@ pub struct Eval {
 pub fn run(arguments: &Eval) -> Result<()> {
     match &arguments.text {
         Some(text) => perplexity(arguments, text),
-        None => accuracy(arguments, Asked::of(arguments)?),
+        None => accuracy(arguments, &Asked::of(arguments)?),
     }
 }
 
@@ -115,24 +121,55 @@ impl Show for Measured {
         }
         let lenient =
             lenient.map_or(String::new(), |part| format!(", {:.1} % right for a lenient reader", 100.0 * part));
-        writeln!(out, "{thought_tokens:.1} tokens of thought, {:.1} % cut off{lenient}", 100.0 * truncated)
+        // Nobody counts those of a model elsewhere.
+        let thought =
+            if thought_tokens.is_nan() { String::new() } else { format!("{thought_tokens:.1} tokens of thought, ") };
+        writeln!(out, "{thought}{:.1} % cut off{lenient}", 100.0 * truncated)
     }
 }
 
-fn accuracy(arguments: &Eval, asked: Asked) -> Result<()> {
-    let Asked { task, settings, dtype, eval, seed } = asked;
-    let task = &*task;
+fn accuracy(arguments: &Eval, asked: &Asked) -> Result<()> {
+    let (task, eval) = (&*asked.task, &asked.eval);
     let levels = task.levels();
     if !levels.contains(&eval.level) {
         bail!("{} has the levels {} to {}; give one of these with --level", task.name(), levels.start(), levels.end());
     }
+    let items = held_out_items(task, eval.level, eval.items as usize);
+    let watched = io::stderr().is_terminal();
+    let heed = |done: usize| {
+        if watched {
+            eprint!("\r{done} of {} problems", items.len());
+        }
+        true
+    };
+    let evaluation = match endpoint::remote(&arguments.model)? {
+        Some(remote) => endpoint::evaluate(arguments, asked, &remote, &items, heed),
+        None => here(arguments, asked, &items, heed),
+    };
+    if watched {
+        eprint!("\r\x1b[K");
+    }
+    print(&Measured(evaluation?.context("nothing was evaluated")?), arguments.json)
+}
+
+/// Results of a model that runs here.
+fn here(
+    arguments: &Eval,
+    asked: &Asked,
+    items: &[Item],
+    heed: impl FnMut(usize) -> bool,
+) -> Result<Option<Evaluation>> {
+    if arguments.shots > 0 {
+        bail!("--shots is for the model of an endpoint, given as URL#MODEL; leave it out");
+    }
+    let Asked { settings, dtype, eval, seed, .. } = asked;
+    let task = &*asked.task;
     let cpu = load::cpu()?;
     let checkpoint = load::open(&arguments.model)?;
-    let format = Format::new(checkpoint.tokenizer()?, checkpoint.chat_template()?, settings)?;
-    let transformer = load::transformer(&cpu, &checkpoint, dtype)?;
-    let speculation = Speculation::load(&arguments.speculate.speculate, &cpu, dtype)?;
-    let speculation = speculation.fitted(&cpu, &checkpoint, dtype, format.tokenizer())?;
-    let items = held_out_items(task, eval.level, eval.items as usize);
+    let format = Format::new(checkpoint.tokenizer()?, checkpoint.chat_template()?, settings.clone())?;
+    let transformer = load::transformer(&cpu, &checkpoint, *dtype)?;
+    let speculation = Speculation::load(&arguments.speculate.speculate, &cpu, *dtype)?;
+    let speculation = speculation.fitted(&cpu, &checkpoint, *dtype, format.tokenizer())?;
     // A problem that the model can't read would only be found out after the others.
     let longest = items.iter().map(|item| format.prompt(task, item).map(|prompt| prompt.len()));
     let longest = longest.collect::<minke_model::Result<Vec<usize>>>()?.into_iter().max().unwrap_or(0);
@@ -141,25 +178,13 @@ fn accuracy(arguments: &Eval, asked: Asked) -> Result<()> {
         bail!("the model can run {} tokens, and a problem has {longest}; give a lower --level", transformer.context());
     }
     let limit = room.min(eval.max_new_tokens as usize);
-    let drawing = Drawing { seed, temperature: eval.temperature, limit };
-    let watched = io::stderr().is_terminal();
-    let heed = |done: usize| {
-        if watched {
-            eprint!("\r{done} of {} problems", items.len());
-        }
-        true
-    };
+    let drawing = Drawing { seed: *seed, temperature: eval.temperature, limit };
     let mut answers = arguments.answers.as_deref().map(|path| Answers::create(path, task, &format)).transpose()?;
     let keep = |rollouts: &[Rollout]| answers.as_mut().map_or(Ok(()), |answers| answers.write(rollouts));
     let mut generator = Generator::new(task, &format);
     let pages = Limits::within(1 << 30, transformer.kv_layout()).pages;
     generator.guess(speculation.drafter(&cpu, &transformer, pages), speculation.predictor());
-    let evaluation = generator.evaluate(&cpu, &transformer, &items, eval.samples, drawing, heed, keep)?;
-    if watched {
-        eprint!("\r\x1b[K");
-    }
-    let evaluation = evaluation.context("nothing was evaluated")?;
-    print(&Measured(evaluation), arguments.json)
+    Ok(generator.evaluate(&cpu, &transformer, items, eval.samples, drawing, heed, keep)?)
 }
 
 #[derive(Serialize)]

@@ -224,6 +224,10 @@ fn measuring() -> Vec<Case> {
         with("eval m"),
         with("eval m --recipe no-such.toml"),
         with("eval m --recipe sums.toml --task chain_sum"),
+        with("eval m --task chain_sum --shots 2"),
+        with("eval ftp://host/v1#m --task chain_sum"),
+        with("eval http://host/v1#m --task chain_sum --answers a.jsonl"),
+        with("eval http://host/v1#m --task chain_sum --answers a.jsonl --shots 2"),
     ]
 }
 

@@ -1,4 +1,5 @@
-//! `distil` stages whose teacher is behind a chat API: what is asked, what is kept, and what is said where it fails.
+//! Models behind a chat API, which `distil` stages learn from and `minke eval` measures: what is asked, what is kept, and what is
+//! said where it fails.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -82,7 +83,7 @@ impl Teacher {
         }
         self.patience -= 1;
         self.asked.push(asked.clone());
-        let question = asked["messages"][0]["content"].as_str().unwrap();
+        let question = asked["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap();
         let (sum, instruction) = question.split_once('\n').unwrap();
         assert!(instruction.contains("write only the answer"), "{instruction}");
         let numbers = sum.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u32>().ok());
@@ -210,4 +211,29 @@ fn a_key_is_not_sent_where_anybody_could_read_it() {
     let output = place.minke(&["train", "far.toml", "--out", "run"]).env("TEACHERS_KEY", KEY).output().unwrap();
     assert!(said(&output).contains("over http:// anybody on the way could read the key"), "{}", said(&output));
     assert!(!place.path("run").exists());
+}
+
+#[test]
+fn a_model_far_away_is_measured_as_those_here_are() {
+    let (place, state) =
+        (Place::new(), Arc::new(Mutex::new(Teacher { patience: 1000, failures: 3, ..Teacher::default() })));
+    let reference = format!("{}#far", teacher(&state));
+    let arguments =
+        ["eval", &reference, "--task", "chain_sum", "--digits", "1", "--items", "12", "--shots", "2", "--json"];
+    let output = place.minke(&arguments).env("MINKE_KEY", KEY).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let measured: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let asked = std::mem::take(&mut *state.lock().unwrap()).asked;
+    // It is right at once where a sum is even.
+    let even = |asked: &&Value| {
+        let question = asked["messages"][4]["content"].as_str().unwrap().lines().next().unwrap();
+        question.bytes().filter(|byte| byte.is_ascii_digit()).map(|byte| u32::from(byte - b'0')).sum::<u32>() % 2 == 0
+    };
+    let right = asked.iter().filter(even).count();
+    assert!(asked.len() == 12 && 0 < right && right < 12, "{right} of {}", asked.len());
+    assert_eq!(measured["accuracy"], right as f64 / 12.0);
+    assert_eq!((&measured["thought_tokens"], &measured["truncated"]), (&Value::Null, &json!(0.0)));
+    let shown = &asked[0]["messages"];
+    let thoughts = [1, 3].map(|turn| shown[turn]["content"].as_str().unwrap().starts_with("<think>"));
+    assert_eq!((thoughts, shown.as_array().unwrap().len(), &asked[0]["temperature"]), ([true; 2], 5, &json!(0.0)));
 }

@@ -1,0 +1,47 @@
+//! `minke eval URL#MODEL`: a model behind an OpenAI-compatible chat API.
+
+use anyhow::{Result, bail};
+use minke_train::elsewhere;
+use minke_train::evaluation::Evaluation;
+use minke_train::generate::Drawing;
+use minke_train::remote::{Chat, Remote};
+use minke_train::tasks::Item;
+
+use super::Eval;
+use super::asked::Asked;
+use crate::{interrupt, remote};
+
+/// Where the key is, if there is one.
+const KEY: &str = "MINKE_KEY";
+
+/// The model that a reference of the form `URL#MODEL` stands for; none where it has another form.
+pub fn remote(reference: &str) -> Result<Option<Remote>> {
+    let Some((url, model)) = reference.split_once('#').filter(|(url, _)| url.contains("://")) else {
+        return Ok(None);
+    };
+    if model.is_empty() || !(url.starts_with("http://") || url.starts_with("https://")) {
+        bail!("{reference:?} is no endpoint; give it as http(s)://HOST/v1#MODEL");
+    }
+    let key_env = std::env::var_os(KEY).map(|_| KEY.to_string());
+    Ok(Some(Remote { url: url.into(), model: model.into(), key_env }))
+}
+
+/// Its results.
+pub fn evaluate(
+    arguments: &Eval,
+    asked: &Asked,
+    remote: &Remote,
+    items: &[Item],
+    heed: impl FnMut(usize) -> bool,
+) -> Result<Option<Evaluation>> {
+    if arguments.answers.is_some() {
+        bail!("--answers is for models that run here, for it has their tokens; leave it out");
+    }
+    let Asked { settings, eval, seed, .. } = asked;
+    let stop = interrupt::flag()?;
+    let drawing = Drawing { seed: *seed, temperature: eval.temperature, limit: eval.max_new_tokens as usize };
+    let chat: &Chat<'_> = &|remote, questions| remote::chat(remote, questions, &stop);
+    let settings = settings.clone().unwrap_or_default();
+    let model = (remote, chat);
+    Ok(elsewhere::evaluate(&*asked.task, &settings, model, items, arguments.shots, eval.samples, drawing, heed)?)
+}
