@@ -23,6 +23,26 @@ pub struct AdamW {
     pub weight_decay: f64,
 }
 
+impl AdamW {
+    /// The numbers of step `step` (from 1), whose gradient is multiplied by `scale`.
+    pub(crate) fn at(&self, step: u64, scale: f32) -> AdamStep {
+        assert!(step > 0, "AdamW counts its steps from 1");
+        let &AdamW { learning_rate, beta1, beta2, eps, weight_decay } = self;
+        let correction = |beta: f64| 1.0 - math::powf(beta, step as f64);
+        AdamStep {
+            scale,
+            beta1: beta1 as f32,
+            rest1: (1.0 - beta1) as f32,
+            beta2: beta2 as f32,
+            rest2: (1.0 - beta2) as f32,
+            rate: (learning_rate / correction(beta1)) as f32,
+            root: (1.0 / correction(beta2).sqrt()) as f32,
+            eps: eps as f32,
+            keep: (1.0 - learning_rate * weight_decay) as f32,
+        }
+    }
+}
+
 /// Step number `step` (from 1) on `parameters`, whose running means are `m` and `v` (zero before step 1).
 ///
 /// The gradient is multiplied by `scale` first (clipping).
@@ -38,27 +58,27 @@ pub fn adamw(
 ) {
     let n = parameters.len();
     assert_eq!((gradient.len(), m.len(), v.len()), (n, n, n), "AdamW on {n} parameters");
-    assert!(step > 0, "AdamW counts its steps from 1");
-    let &AdamW { learning_rate, beta1, beta2, eps, weight_decay } = settings;
-    let correction = |beta: f64| 1.0 - math::powf(beta, step as f64);
-    let step = AdamStep {
-        scale,
-        beta1: beta1 as f32,
-        rest1: (1.0 - beta1) as f32,
-        beta2: beta2 as f32,
-        rest2: (1.0 - beta2) as f32,
-        rate: (learning_rate / correction(beta1)) as f32,
-        root: (1.0 / correction(beta2).sqrt()) as f32,
-        eps: eps as f32,
-        keep: (1.0 - learning_rate * weight_decay) as f32,
-    };
+    let numbers = settings.at(step, scale);
     let chunk = CHUNK * rows_per_task(n.div_ceil(CHUNK), CHUNK);
     chunks_mut_3(cpu.pool(), (parameters, chunk), (m, chunk), (v, chunk), |i, parameters, m, v| {
-        let n = parameters.len();
-        let gradient = gradient[i * chunk..][..n].as_ptr();
-        // SAFETY: all four have n elements.
-        unsafe { (cpu.kernels.adamw)(n, step, gradient, m.as_mut_ptr(), v.as_mut_ptr(), parameters.as_mut_ptr()) };
+        adamw_part(cpu, numbers, &gradient[i * chunk..][..parameters.len()], m, v, parameters);
     });
+}
+
+/// A task's part of a step.
+pub(crate) fn adamw_part(
+    cpu: &Cpu,
+    numbers: AdamStep,
+    gradient: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    parameters: &mut [f32],
+) {
+    let n = parameters.len();
+    assert_eq!((gradient.len(), m.len(), v.len()), (n, n, n), "a part of a step on {n} parameters");
+    let (gradient, m, v) = (gradient.as_ptr(), m.as_mut_ptr(), v.as_mut_ptr());
+    // SAFETY: all four have n elements.
+    unsafe { (cpu.kernels.adamw)(n, numbers, gradient, m, v, parameters.as_mut_ptr()) };
 }
 
 /// Sum of x², in `f64` by chunks of 4096 and a tree over them: the same on every machine, whatever the threads.

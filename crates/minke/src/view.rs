@@ -48,7 +48,7 @@ impl View {
             recipe.name,
             recipe.stages.len(),
             cpu.isa().name(),
-            recipe.dtype.name(),
+            recipe.kept(recipe.dtype.name()),
             cpu.pool().threads(),
             directory.display()
         );

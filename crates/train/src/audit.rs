@@ -48,9 +48,7 @@ pub fn check_adapters(mut learner: Learner<'_>, seed: u32) -> Result<()> {
             values[parameter.range()].iter_mut().for_each(|x| *x = DEVIATION * random.normal());
         }
     }
-    let len = values.len();
-    learner.values = vec![0.0; len];
-    learner.restore(values, vec![0.0; len], vec![0.0; len], 0);
+    learner.move_to(values);
     check_along(learner, seed)
 }
 

@@ -1,27 +1,29 @@
 //! `checkpoints/STEP/`: everything that a run needs to go on as if it had never been interrupted.
 //!
-//! A checkpoint is a directory of plain files, `state.json` and three arenas of little-endian `f32`. It is written under
+//! A checkpoint is a directory of plain files, `state.json` and three arenas of little-endian numbers. It is written under
 //! a name that nothing reads, synced, and renamed, so that it is there whole or not at all.
+
+mod arena;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use flate2::Crc;
+use minke_kernels::Moments;
 use minke_model::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::budget::Resolved;
 use crate::curriculum::Curriculum;
-use crate::files::{failed, hidden, make_directory, read_floats, rename, sync_names, write_floats, write_whole};
+use crate::files::{failed, hidden, make_directory, rename, sync_names, write_whole};
 use crate::report::{Results, StageReport};
 use crate::spent::Spent;
+use arena::Arena;
 
 /// The version of the format that is written; others are refused.
 const VERSION: u32 = 1;
 const STATE: &str = "state.json";
-/// Names of the arenas' files, in the order of [`Arenas::each`].
-const ARENAS: [&str; 3] = ["values", "m", "v"];
 
 /// Within what a run's numbers are the same to the bit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +33,7 @@ pub struct Domain {
     pub binary: String,
     /// Instruction set of the kernels.
     pub isa: String,
-    /// How weights are stored for products.
+    /// How weights are stored for products, and moments where they are not in f32.
     pub dtype: String,
 }
 
@@ -114,9 +116,9 @@ pub struct Arenas<'a> {
     /// Parameters.
     pub values: &'a [f32],
     /// AdamW's first moments.
-    pub m: &'a [f32],
+    pub m: &'a Moments,
     /// AdamW's second moments.
-    pub v: &'a [f32],
+    pub v: &'a Moments,
 }
 
 impl State {
@@ -131,12 +133,6 @@ impl State {
     }
 }
 
-impl<'a> Arenas<'a> {
-    fn each(self) -> [(&'static str, &'a [f32]); 3] {
-        [(ARENAS[0], self.values), (ARENAS[1], self.m), (ARENAS[2], self.v)]
-    }
-}
-
 /// A checkpoint that was read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
@@ -145,9 +141,9 @@ pub struct Checkpoint {
     /// Parameters.
     pub values: Vec<f32>,
     /// AdamW's first moments.
-    pub m: Vec<f32>,
+    pub m: Moments,
     /// AdamW's second moments.
-    pub v: Vec<f32>,
+    pub v: Moments,
 }
 
 /// `state.json`.
@@ -159,13 +155,6 @@ struct Manifest {
     crc32: u32,
     state: State,
     arenas: BTreeMap<String, Arena>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Arena {
-    length: usize,
-    crc32: u32,
 }
 
 /// The directory of a run's checkpoints.
@@ -182,13 +171,12 @@ pub fn save(run: &Path, state: &State, arenas: Arenas<'_>) -> Result<PathBuf> {
     let partial = hidden(&path, "partial");
     remove(&partial)?;
     make_directory(&partial)?;
-    let mut written = BTreeMap::new();
-    for (name, values) in arenas.each() {
-        let file = partial.join(file_name(name));
-        let crc32 = write_floats(&file, values)?;
-        written.insert(name.to_string(), Arena { length: values.len(), crc32 });
-    }
-    let manifest = Manifest { version: VERSION, crc32: checksum(state), state: state.clone(), arenas: written };
+    let arenas = BTreeMap::from([
+        ("values".to_string(), Arena::write_values(&partial, "values", arenas.values)?),
+        ("m".to_string(), Arena::write(&partial, "m", arenas.m)?),
+        ("v".to_string(), Arena::write(&partial, "v", arenas.v)?),
+    ]);
+    let manifest = Manifest { version: VERSION, crc32: checksum(state), state: state.clone(), arenas };
     let json = serde_json::to_vec_pretty(&manifest).map_err(|e| Error::new(format!("state can't be written: {e}")))?;
     write_whole(&partial.join(STATE), &json)?;
     sync_names(&partial)?;
@@ -223,17 +211,18 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
     if checksum(&manifest.state) != manifest.crc32 {
         return Err(damaged(&state_path, "is damaged: its checksum is another".into()));
     }
-    let mut arenas = ARENAS.map(|name| (name, Vec::new()));
-    for (name, values) in &mut arenas {
-        let file = path.join(file_name(name));
-        let Some(arena) = manifest.arenas.get(*name) else {
-            return Err(damaged(&state_path, format!("has no arena {name}")));
-        };
-        *values = read_floats(&file, arena.length, arena.crc32).map_err(|what| damaged(&file, what))?;
-    }
-    let [values, m, v] = arenas.map(|(_, values)| values);
-    if m.len() != values.len() || v.len() != values.len() {
-        return Err(damaged(&state_path, "has arenas of different lengths".into()));
+    let read = |name: &str| {
+        let arena = manifest.arenas.get(name);
+        let arena = arena.ok_or_else(|| damaged(&state_path, format!("has no arena {name}")))?;
+        let file = path.join(arena.file_name(name));
+        arena.read(&file).map_err(|what| damaged(&file, what))
+    };
+    let (values, m, v) = (read("values")?, read("m")?, read("v")?);
+    let Moments::F32(values) = values else {
+        return Err(damaged(&state_path, "has values that are not in f32".into()));
+    };
+    if m.len() != values.len() || v.len() != values.len() || m.dtype() != v.dtype() {
+        return Err(damaged(&state_path, "has arenas of different lengths or types".into()));
     }
     Ok(Checkpoint { state: manifest.state, values, m, v })
 }
@@ -327,10 +316,6 @@ fn size(checkpoint: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-fn file_name(arena: &str) -> String {
-    format!("{arena}.f32")
-}
-
 fn checksum(state: &State) -> u32 {
     let mut crc = Crc::new();
     crc.update(&serde_json::to_vec(state).unwrap_or_default());
@@ -372,7 +357,7 @@ mod tests {
     }
 
     fn save_at(run: &Path, step: u64) -> PathBuf {
-        let (values, m, v) = (numbers(1), numbers(2), numbers(3));
+        let (values, m, v) = (numbers(1), Moments::F32(numbers(2)), Moments::F32(numbers(3)));
         save(run, &state(step), Arenas { values: &values, m: &m, v: &v }).unwrap()
     }
 
@@ -390,10 +375,24 @@ mod tests {
         let back = load(&path).unwrap();
         assert_eq!(back.state, state(120));
         let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
-        for (seed, read) in [(1, &back.values), (2, &back.m), (3, &back.v)] {
+        let (Moments::F32(m), Moments::F32(v)) = (&back.m, &back.v) else { panic!("moments in f32") };
+        for (seed, read) in [(1, &back.values), (2, m), (3, v)] {
             assert!(bits(read) == bits(&numbers(seed)));
         }
         assert_eq!(fs::read_dir(directory(run.path())).unwrap().count(), 1);
+
+        // Moments in bf16, whatever their bits.
+        let halves = |seed| Moments::Bf16(bits(&numbers(seed)).iter().map(|bits| *bits as u16).collect());
+        let (values, m, v) = (numbers(1), halves(2), halves(3));
+        let path = save(run.path(), &state(140), Arenas { values: &values, m: &m, v: &v }).unwrap();
+        let back = load(&path).unwrap();
+        assert!(bits(&back.values) == bits(&values) && back.m == m && back.v == v);
+        assert_eq!(fs::metadata(path.join("m.bf16")).unwrap().len(), 2 * values.len() as u64);
+        let json = fs::read_to_string(path.join(STATE)).unwrap();
+        let (before, after) = json.rsplit_once("bf16").unwrap();
+        fs::write(path.join(STATE), format!("{before}f64{after}")).unwrap();
+        let error = load(&path).unwrap_err().to_string();
+        assert!(error.contains("unknown variant `f64`, expected `f32` or `bf16`"), "{error}");
     }
 
     /// A state as it was written before there was a `base` in it, with the checksum that it had.

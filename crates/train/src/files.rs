@@ -62,17 +62,48 @@ pub fn make_directory(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|e| failed("make", path, e))
 }
 
+/// A number as files have it, little-endian.
+pub trait Float: Copy {
+    /// Bytes of one.
+    const BYTES: usize;
+    /// Adds its bytes to others.
+    fn write(self, bytes: &mut Vec<u8>);
+    /// The number of so many bytes.
+    fn read(bytes: &[u8]) -> Self;
+}
+
+impl Float for f32 {
+    const BYTES: usize = 4;
+    fn write(self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.to_le_bytes());
+    }
+    fn read(bytes: &[u8]) -> f32 {
+        f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+    }
+}
+
+/// The bits of a bf16.
+impl Float for u16 {
+    const BYTES: usize = 2;
+    fn write(self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.to_le_bytes());
+    }
+    fn read(bytes: &[u8]) -> u16 {
+        u16::from_le_bytes([bytes[0], bytes[1]])
+    }
+}
+
 /// Makes a file of little-endian numbers, synced; returns its CRC-32. A crash may leave part of it.
 ///
 /// # Errors
 /// What the file system says.
-pub fn write_floats(path: &Path, values: &[f32]) -> Result<u32> {
+pub fn write_floats<T: Float>(path: &Path, values: &[T]) -> Result<u32> {
     let mut crc = Crc::new();
     let mut write = || {
-        let (mut file, mut bytes) = (BufWriter::new(File::create(path)?), Vec::with_capacity(4 * CHUNK));
+        let (mut file, mut bytes) = (BufWriter::new(File::create(path)?), Vec::with_capacity(T::BYTES * CHUNK));
         for chunk in values.chunks(CHUNK) {
             bytes.clear();
-            bytes.extend(chunk.iter().flat_map(|x| x.to_le_bytes()));
+            chunk.iter().for_each(|x| x.write(&mut bytes));
             crc.update(&bytes);
             file.write_all(&bytes)?;
         }
@@ -86,7 +117,7 @@ pub fn write_floats(path: &Path, values: &[f32]) -> Result<u32> {
 ///
 /// # Errors
 /// What is wrong with the file, without its name.
-pub fn read_floats(path: &Path, length: usize, crc32: u32) -> std::result::Result<Vec<f32>, String> {
+pub fn read_floats<T: Float>(path: &Path, length: usize, crc32: u32) -> std::result::Result<Vec<T>, String> {
     let open = || {
         let file = File::open(path)?;
         let bytes = file.metadata()?.len();
@@ -94,16 +125,16 @@ pub fn read_floats(path: &Path, length: usize, crc32: u32) -> std::result::Resul
     };
     let (file, found) = open().map_err(|e| format!("can't be read: {e}"))?;
     // Before any memory is asked for: the length comes from a file too.
-    if length.checked_mul(4).map(|n| n as u64) != Some(found) {
-        return Err(format!("is damaged: it has {found} bytes, but should have {length} numbers of 4"));
+    if length.checked_mul(T::BYTES).map(|n| n as u64) != Some(found) {
+        return Err(format!("is damaged: it has {found} bytes, but should have {length} numbers of {}", T::BYTES));
     }
     let mut file = BufReader::new(file);
-    let (mut crc, mut values, mut bytes) = (Crc::new(), Vec::with_capacity(length), vec![0; 4 * CHUNK]);
+    let (mut crc, mut values, mut bytes) = (Crc::new(), Vec::with_capacity(length), vec![0; T::BYTES * CHUNK]);
     while values.len() < length {
-        let bytes = &mut bytes[..4 * CHUNK.min(length - values.len())];
+        let bytes = &mut bytes[..T::BYTES * CHUNK.min(length - values.len())];
         file.read_exact(bytes).map_err(|e| format!("can't be read: {e}"))?;
         crc.update(bytes);
-        values.extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+        values.extend(bytes.chunks_exact(T::BYTES).map(T::read));
     }
     if crc.sum() != crc32 {
         return Err("is damaged: its checksum is another".into());

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use minke_kernels::elementwise::add;
 use minke_kernels::kv::KvPages;
 use minke_kernels::log_prob::{LogProb, log_prob_backward, log_prob_backward_frozen};
+use minke_kernels::moments::adamw;
 use minke_kernels::muon::{Muon, muon};
-use minke_kernels::optimizer::{AdamW, adamw, sum_of_squares};
+use minke_kernels::optimizer::{AdamW, sum_of_squares};
 use minke_kernels::random::Random;
 use minke_kernels::router::update_bias;
-use minke_kernels::{Cpu, Dtype, View};
+use minke_kernels::{Cpu, Dtype, Moments, View};
 use minke_model::parameters::Initial;
 use minke_model::{Activations, Batch, Config, Lora, Parameters, Predictor, Source, Transformer};
 
@@ -69,9 +70,9 @@ pub struct Learner<'a> {
     /// The parameters that are learnt, in f32, laid out as [`Learner::parameters`] says.
     pub values: Vec<f32>,
     /// AdamW's running means, or Muon's running sums.
-    pub m: Vec<f32>,
+    pub m: Moments,
     /// AdamW's running means of squares.
-    pub v: Vec<f32>,
+    pub v: Moments,
     /// Updates made.
     pub updates: u64,
     tree: GradientTree,
@@ -161,8 +162,8 @@ impl<'a> Learner<'a> {
             transformer,
             ahead,
             values,
-            m: vec![0.0; len],
-            v: vec![0.0; len],
+            m: Moments::zeros(Dtype::F32, len),
+            v: Moments::zeros(Dtype::F32, len),
             updates: 0,
             tree: GradientTree::new(len),
             open: None,
@@ -171,10 +172,19 @@ impl<'a> Learner<'a> {
         }
     }
 
-    /// Goes back to a state that was saved.
-    pub fn restore(&mut self, values: Vec<f32>, m: Vec<f32>, v: Vec<f32>, updates: u64) {
+    /// The same with the optimiser's memory, still empty, kept in `dtype`: f32 unless said otherwise.
+    #[must_use]
+    pub fn remembering(mut self, dtype: Dtype) -> Learner<'a> {
+        let len = self.values.len();
+        (self.m, self.v) = (Moments::zeros(dtype, len), Moments::zeros(dtype, len));
+        self
+    }
+
+    /// Goes back to a state that was saved; moments of another type are made those of this learner's.
+    pub fn restore(&mut self, values: Vec<f32>, m: Moments, v: Moments, updates: u64) {
         assert_eq!([values.len(), m.len(), v.len()], [self.values.len(); 3], "the state of another model");
-        (self.values, self.m, self.v, self.updates) = (values, m, v, updates);
+        let dtype = self.m.dtype();
+        (self.values, self.m, self.v, self.updates) = (values, m.cast(dtype), v.cast(dtype), updates);
         self.refresh();
     }
 
@@ -205,8 +215,8 @@ impl<'a> Learner<'a> {
 
     /// Forgets the optimiser's running means: a new stage begins.
     pub fn reset_optimizer(&mut self) {
-        self.m.fill(0.0);
-        self.v.fill(0.0);
+        self.m.clear();
+        self.v.clear();
         self.updates = 0;
     }
 
@@ -373,17 +383,19 @@ impl<'a> Learner<'a> {
             let range = parameter.range();
             let decay = if parameter.decays() { step.adamw.weight_decay } else { 0.0 };
             let settings = AdamW { weight_decay: decay, ..step.adamw };
-            let (m, v) = (&mut self.m[range.clone()], &mut self.v[range.clone()]);
             if let (Some(momentum), true, &[rows, cols]) =
                 (step.muon, parameter.is_hidden_matrix(), &parameter.shape[..])
             {
                 let AdamW { learning_rate, weight_decay, .. } = settings;
                 let settings = Muon { learning_rate, momentum, weight_decay };
-                let values = &mut self.values[range.clone()];
-                muon(cpu, &settings, scale, (rows, cols), &gradient[range], m, values);
+                let (gradient, values) = (&gradient[range.clone()], &mut self.values[range.clone()]);
+                self.m.change(cpu, self.updates, range, |sum| {
+                    muon(cpu, &settings, scale, (rows, cols), gradient, sum, values);
+                });
                 continue;
             }
-            adamw(cpu, &settings, self.updates, scale, &gradient[range.clone()], m, v, &mut self.values[range]);
+            let (gradient, values) = (&gradient[range.clone()], &mut self.values[range.clone()]);
+            adamw(cpu, &settings, self.updates, scale, gradient, (&mut self.m, &mut self.v), range, values);
         }
         let biases = parameters.iter().filter(|parameter| !parameter.trainable);
         for (parameter, loads) in biases.zip(&mut self.loads) {

@@ -44,6 +44,8 @@ pub struct Recipe {
     pub model: Source,
     /// How weights are stored for products.
     pub dtype: Dtype,
+    /// How the optimiser's moments are kept.
+    pub moments: Dtype,
     /// Whether activations are computed again going backward, rather than kept.
     pub recompute: bool,
     /// Standard deviation of random weights.
@@ -164,7 +166,7 @@ impl Recipe {
             }
         }
         let task = TaskRecipe::read(all.need_table("task")?)?;
-        let (model, dtype, recompute, deviation) = read_model(all.need_table("model")?)?;
+        let (model, (dtype, moments), recompute, deviation) = read_model(all.need_table("model")?)?;
         let lora = all.table("lora")?.map(Lora::read).transpose()?;
         if lora.is_some() && matches!(model, Source::Scratch(_)) {
             return Err(Error::new(
@@ -191,6 +193,7 @@ impl Recipe {
             seed: all.whole("seed", 0..=u32::MAX)?.unwrap_or(1),
             model,
             dtype,
+            moments,
             recompute,
             deviation,
             lora,
@@ -207,6 +210,14 @@ impl Recipe {
         recipe.check_lengths(&*built)?;
         recipe.check_predictions()?;
         Ok(recipe)
+    }
+
+    /// What numbers are kept in, where products read `dtype`: moments are spoken of where they are not in f32.
+    pub fn kept(&self, dtype: &str) -> String {
+        match self.moments {
+            Dtype::F32 => dtype.to_string(),
+            Dtype::Bf16 => format!("{dtype}, moments in bf16"),
+        }
     }
 
     /// The first stage (from 1) that the model's block for multi-token prediction learns in, if there is one.
@@ -311,9 +322,11 @@ fn read_format(table: Table) -> Result<Settings> {
     Ok(Settings { system: said("system")?, instruction, think, lenient: section.flag("lenient")?.unwrap_or(false) })
 }
 
-fn read_model(table: Table) -> Result<(Source, Dtype, bool, f32)> {
-    let section = Section::new("model", table, ["reference", "scratch", "dtype", "recompute", "deviation"])?;
-    let dtype = section.word("dtype", &[("f32", Dtype::F32), ("bf16", Dtype::Bf16)])?.unwrap_or(Dtype::F32);
+fn read_model(table: Table) -> Result<(Source, (Dtype, Dtype), bool, f32)> {
+    let section = Section::new("model", table, ["reference", "scratch", "dtype", "moments", "recompute", "deviation"])?;
+    let words = [("f32", Dtype::F32), ("bf16", Dtype::Bf16)];
+    let dtype = section.word("dtype", &words)?.unwrap_or(Dtype::F32);
+    let moments = section.word("moments", &words)?.unwrap_or(Dtype::F32);
     let deviation = section.number("deviation", 1e-6..=1.0)?.unwrap_or(0.02) as f32;
     let source = match (section.text("reference")?, section.table("scratch")?) {
         (Some(reference), None) => Source::Reference(reference.to_string()),
@@ -326,7 +339,7 @@ fn read_model(table: Table) -> Result<(Source, Dtype, bool, f32)> {
         },
         _ => return Err(section.error("give either reference or [model.scratch]")),
     };
-    Ok((source, dtype, section.flag("recompute")?.unwrap_or(false), deviation))
+    Ok((source, (dtype, moments), section.flag("recompute")?.unwrap_or(false), deviation))
 }
 
 /// The parser's complaint as one sentence with its line.

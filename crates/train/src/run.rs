@@ -245,7 +245,7 @@ impl<'a> Setup<'a> {
             Some(base) => base.beginning(seed),
             None => beginning(recipe, &config, seed, options)?,
         };
-        let dtype = base.as_ref().map_or(recipe.dtype.name().into(), Base::domain);
+        let dtype = recipe.kept(&base.as_ref().map_or(recipe.dtype.name().into(), Base::domain));
         let domain = Domain { binary: options.binary.clone(), isa: cpu.isa().name().into(), dtype };
         let (find, chat) = (options.find, options.chat);
         Ok((Setup { cpu, recipe, task, format, find, chat, texts, config, domain, base, seed }, values))
@@ -254,10 +254,11 @@ impl<'a> Setup<'a> {
     /// A learner with these values, those of the model or of its adapters.
     fn learner(&self, values: Vec<f32>) -> Learner<'a> {
         let (cpu, recipe) = (self.cpu, self.recipe);
-        match &self.base {
+        let learner = match &self.base {
             Some(base) => base.learner(cpu, recipe.recompute, values),
             None => Learner::new(cpu, &self.config, recipe.dtype, recipe.recompute, values),
-        }
+        };
+        learner.remembering(recipe.moments)
     }
 
     /// A training in `directory`: where it was left, or at its start with what a budget leaves of its stages. `None` if it was

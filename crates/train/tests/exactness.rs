@@ -12,6 +12,14 @@ use minke_train::{Result, checkpoint, distil, metrics, rollouts};
 
 const RECIPE: &str = include_str!("../../../recipes/tiny.toml");
 
+/// The same with moments in bf16, AdamW's and Muon's.
+fn in_bf16() -> String {
+    let recipe = RECIPE.replacen("dtype = \"f32\"", "dtype = \"f32\"\nmoments = \"bf16\"", 1);
+    let recipe = recipe.replacen("lr = 3e-3", "optimizer = \"muon\"\nlr = 3e-3", 1);
+    assert!(recipe.contains("moments = \"bf16\"") && recipe.contains("muon"));
+    recipe
+}
+
 fn options(directory: &Path, resume: bool) -> Options<'_> {
     Options {
         begin: (!resume).then(Choices::default),
@@ -64,26 +72,49 @@ fn finished(ending: Result<Ending>) -> bool {
 fn interrupted_runs_end_with_the_same_bits() {
     for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
         let cpu = Cpu::new(isa, 2);
-        let whole = tempfile::tempdir().unwrap();
-        assert!(finished(tiny(&cpu, whole.path(), false, None)));
-        let expected = outcome(whole.path());
+        for (recipe, kept, rounds) in [(RECIPE, "m.f32", 5), (&in_bf16(), "m.bf16", 3)] {
+            let whole = tempfile::tempdir().unwrap();
+            assert!(finished(carry_out(&cpu, recipe, whole.path(), false, None)));
+            let expected = outcome(whole.path());
+            assert!(checkpoint::latest(whole.path()).unwrap().unwrap().join(kept).exists());
 
-        let again = tempfile::tempdir().unwrap();
-        assert!(finished(tiny(&Cpu::new(isa, 1), again.path(), false, None)));
-        assert_eq!(outcome(again.path()), expected, "{isa:?}: one thread");
+            let again = tempfile::tempdir().unwrap();
+            assert!(finished(carry_out(&Cpu::new(isa, 1), recipe, again.path(), false, None)));
+            assert_eq!(outcome(again.path()), expected, "{isa:?}, {kept}: one thread");
 
-        let mut random = Random::new(7, [0; 3]);
-        for round in 0..5 {
-            let pieces = tempfile::tempdir().unwrap();
-            let mut resume = false;
-            let mut stops = 0;
-            while !finished(tiny(&cpu, pieces.path(), resume, Some(1 + random.below(4)))) {
-                resume = true;
-                stops += 1;
+            let mut random = Random::new(7, [0; 3]);
+            for round in 0..rounds {
+                let pieces = tempfile::tempdir().unwrap();
+                let mut resume = false;
+                let mut stops = 0;
+                while !finished(carry_out(&cpu, recipe, pieces.path(), resume, Some(1 + random.below(4)))) {
+                    resume = true;
+                    stops += 1;
+                }
+                assert!(stops > 0);
+                assert_eq!(outcome(pieces.path()), expected, "{isa:?}, {kept}: round {round}, {stops} stops");
             }
-            assert!(stops > 0);
-            assert_eq!(outcome(pieces.path()), expected, "{isa:?}: round {round}, {stops} stops");
         }
+    }
+}
+
+/// A run does not go on with moments of another type unless it is told to; then it does, with those it has.
+#[test]
+fn moments_of_another_type_are_accepted_or_refused() {
+    let cpu = Cpu::new(Isa::choose(None).unwrap(), 2);
+    let (narrow, wide) = (in_bf16(), in_bf16().replacen("moments = \"bf16\"", "moments = \"f32\"", 1));
+    for (then, now, told) in [
+        (&narrow, &wide, "f32, moments in bf16, and this is f32:"),
+        (&wide, &narrow, "f32, and this is f32, moments in bf16:"),
+    ] {
+        let run_directory = tempfile::tempdir().unwrap();
+        let directory = run_directory.path();
+        assert!(!finished(carry_out(&cpu, then, directory, false, Some(3))));
+        std::fs::write(directory.join("recipe.toml"), now).unwrap();
+        let error = carry_out(&cpu, now, directory, true, None).err().unwrap().to_string();
+        assert!(error.starts_with(&format!("the run was made with dtype {told} it would go on, but not")), "{error}");
+        let options = Options { accept: true, ..options(directory, true) };
+        assert!(finished(run(&cpu, "tiny", now, &options, &AtomicBool::new(false), &mut |_| ())));
     }
 }
 

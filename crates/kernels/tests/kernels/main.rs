@@ -11,6 +11,7 @@ mod experts;
 mod golden;
 mod gradients;
 mod log_prob;
+mod moments;
 mod muon;
 mod packed;
 mod products;
@@ -25,7 +26,7 @@ use minke_kernels::{Cpu, Isa};
 /// One check of some kernels.
 type Check = (&'static str, fn(&Cpu));
 
-const CHECKS: [Check; 27] = [
+const CHECKS: [Check; 28] = [
     ("products in f32", products::f32_products),
     ("products in bf16", products::bf16_products),
     ("products of quantised weights", quantized::products),
@@ -42,6 +43,7 @@ const CHECKS: [Check; 27] = [
     ("rounding to bf16", rowwise::round_to_bf16),
     ("embeddings", rowwise::embeddings),
     ("AdamW", rowwise::adamw),
+    ("AdamW on moments in bf16", moments::adamw),
     ("Muon", muon::steps),
     ("sum of squares", rowwise::sum_of_squares),
     ("moving rows to experts and back", experts::moves),

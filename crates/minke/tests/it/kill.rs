@@ -43,6 +43,7 @@ fn remembering() -> String {
     // It must know something, to have anything right to learn from.
     let short = format!("steps = {}\nbatch = 8", 4 * *KILLS);
     let recipe = replaced(&recipe(), &short, "steps = 300\nbatch = 16");
+    let recipe = replaced(&recipe, "dtype = \"f32\"", "dtype = \"f32\"\nmoments = \"bf16\"");
     let recipe = replaced(&recipe, "[[stage]]\nkind = \"grpo\"", &format!("{distil}[[stage]]\nkind = \"grpo\""));
     replaced(
         &recipe,

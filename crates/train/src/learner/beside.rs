@@ -108,7 +108,7 @@ mod tests {
         let step = 1e-3 / square.sqrt();
         let moved: Vec<f32> =
             values.iter().zip(&d).map(|(x, d)| (f64::from(*x) - step * f64::from(*d)) as f32).collect();
-        learner.restore(moved, vec![0.0; d.len()], vec![0.0; d.len()], 0);
+        learner.move_to(moved);
         let mut after = 0.0;
         let done: Result<(), Infallible> = learner.pass_beside(&teacher, &examples(), 0.0, |rows| {
             after = sum(rows);

@@ -40,6 +40,10 @@ fn every_recipe_here_is_read() {
 fn a_recipe_says_what_it_says() {
     let recipe = Recipe::read(&path("tiny.toml")).unwrap();
     assert_eq!((recipe.name.as_str(), recipe.seed, recipe.dtype), ("tiny", 1, Dtype::F32));
+    assert_eq!((recipe.moments, recipe.kept("f32").as_str()), (Dtype::F32, "f32"));
+    let narrow = Recipe::parse("tiny", &tiny().replacen("[model]", "[model]\nmoments = \"bf16\"", 1)).unwrap();
+    assert_eq!((narrow.dtype, narrow.moments), (Dtype::F32, Dtype::Bf16));
+    assert_eq!(narrow.kept("f32"), "f32, moments in bf16");
     let [Stage::Sft(sft), Stage::Grpo(grpo)] = &recipe.stages[..] else { panic!("two stages") };
     assert_eq!((sft.steps, sft.batch, sft.examples, &sft.levels[..]), (6, 8, 64, &[2, 3][..]));
     assert_eq!(sft.mixture[0], Share { style: Style::Direct, share: 0.4 });
@@ -334,6 +338,7 @@ fn broken_recipes_get_one_sentence() {
         ("digits = 1", "digits = 9", "task: digits is 9, which is not from 1 to 4"),
         ("digits = 1", "digits = []", "task: digits is empty"),
         ("dtype = \"f32\"", "dtype = \"f33\"", "model: dtype is \"f33\"; it can be f32, bf16"),
+        ("dtype = \"f32\"", "moments = \"int8\"", "model: moments is \"int8\"; it can be f32, bf16"),
         ("dtype = \"f32\"", "reference = \"x\"", "model: give either reference or [model.scratch]"),
         ("[task]", "[lora]\nrank = 0\n[task]", "lora: rank is 0, which is not from 1 to 1024"),
         ("[task]", "[lora]\nalpha = 16\n[task]", "lora: rank is missing"),

@@ -1,20 +1,29 @@
 //! What is found out before a run begins: that its model fits in memory, and its prompts in the model's context.
 
+use minke_kernels::Dtype;
 use minke_model::{Error, Result};
 
 use crate::format::Format;
 use crate::recipe::{Pretrain, Recipe, Stage};
 use crate::tasks::{Task, held_out_items};
 
-/// Values, gradients and two moments as f32, and weights packed for products.
-const BYTES_PER_PARAMETER: u128 = 18;
+/// Values and gradients as f32, weights packed for products,
+const BYTES_PER_PARAMETER: u128 = 10;
+/// and two moments.
+const fn bytes_per_moments(dtype: Dtype) -> u128 {
+    match dtype {
+        Dtype::F32 => 8,
+        Dtype::Bf16 => 4,
+    }
+}
 /// Of a reference, only the weights packed for products.
 const BYTES_PER_REFERENCE: u128 = 2;
 
 /// That a model can be trained in so many bytes of memory: all of `parameters`, beside `frozen` bytes that stay as they are.
 pub(super) fn check_memory(parameters: u128, frozen: u64, recipe: &Recipe, memory: Option<u64>) -> Result<()> {
     let held = recipe.stages.iter().any(Stage::has_reference);
-    let bytes = u128::from(frozen) + parameters * (BYTES_PER_PARAMETER + if held { BYTES_PER_REFERENCE } else { 0 });
+    let each = BYTES_PER_PARAMETER + bytes_per_moments(recipe.moments) + if held { BYTES_PER_REFERENCE } else { 0 };
+    let bytes = u128::from(frozen) + parameters * each;
     if memory.is_some_and(|memory| bytes > u128::from(memory)) {
         let what = match frozen {
             0 => format!("a model of {parameters} parameters"),
@@ -53,4 +62,24 @@ pub(super) fn check_lengths(task: &dyn Task, format: &Format, recipe: &Recipe, c
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn moments_in_bf16_need_less_memory() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/tiny.toml");
+        let recipe = Recipe::read(&path).unwrap();
+        let narrow = Recipe { moments: Dtype::Bf16, ..recipe.clone() };
+        for (recipe, gigabytes) in [(recipe, 18), (narrow, 14)] {
+            let bytes = gigabytes * 1_000_000_000;
+            check_memory(1_000_000_000, 0, &recipe, Some(bytes)).unwrap();
+            let error = check_memory(1_000_000_000, 0, &recipe, Some(bytes - 1)).unwrap_err().to_string();
+            assert!(error.contains(&format!("parameters takes {gigabytes} GB of memory at least")), "{error}");
+        }
+    }
 }
