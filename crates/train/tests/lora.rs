@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use minke_kernels::pool::Pool;
 use minke_kernels::random::Random;
-use minke_kernels::{Cpu, Isa};
+use minke_kernels::{Cpu, Dtype, Isa};
 use minke_model::dequantize::DataType;
 use minke_model::families::config_from_json;
 use minke_model::quantize::{FileType, Model};
@@ -120,6 +120,29 @@ fn outcome(directory: &Path) -> Vec<Vec<u8>> {
     let rollouts = (41..=44).map(|step| rollouts::path(directory, step));
     let paths = files.iter().map(|file| directory.join(file)).chain(rollouts);
     paths.map(|path| std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))).collect()
+}
+
+/// The moments of adapters are kept in bf16 as those of a model are.
+#[test]
+fn moments_in_bf16_survive_interruptions() {
+    let cpu = Cpu::new(Isa::choose(None).unwrap(), 2);
+    let models = tempfile::tempdir().unwrap();
+    make_base(models.path(), 3);
+    let recipe = RECIPE.replacen("[lora]", "moments = \"bf16\"\n[lora]", 1).replacen("steps = 40", "steps = 6", 1);
+    let place = Place { cpu: &cpu, models: models.path().into(), recipe, memory: None, control: false };
+    let [whole, pieces] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    assert!(place.carry_out(whole.path(), false, None).unwrap());
+    let mut resume = false;
+    while !place.carry_out(pieces.path(), resume, Some(3)).unwrap() {
+        resume = true;
+    }
+    let adapters = |run: &Path| std::fs::read(run.join("stages/2/adapter_model.safetensors")).unwrap();
+    assert!(resume && adapters(whole.path()) == adapters(pieces.path()));
+    let [whole, pieces] = [whole, pieces].map(|run| {
+        let saved = checkpoint::load(&checkpoint::latest(run.path()).unwrap().unwrap()).unwrap();
+        (saved.values, saved.m, saved.v)
+    });
+    assert!(whole == pieces && whole.1.dtype() == Dtype::Bf16);
 }
 
 #[test]
