@@ -7,6 +7,7 @@ use minke_kernels::Cpu;
 use minke_train::Recipe;
 use minke_train::curriculum::LevelMetrics;
 use minke_train::evaluation::Evaluation;
+use minke_train::learning_curve::Point;
 use minke_train::progress::{Progress, RolloutMetrics, StepMetrics};
 use minke_train::report::StageReport;
 use minke_train::rollouts::Rollout;
@@ -35,6 +36,8 @@ pub struct View {
     losses: Vec<f64>,
     rewards: Vec<f64>,
     thoughts: Vec<f64>,
+    /// Held-out accuracies, of the whole run.
+    held_out: Vec<f64>,
     /// What stages came to, to be seen until the end.
     results: Vec<String>,
     control: bool,
@@ -61,6 +64,7 @@ impl View {
             losses: Vec::new(),
             rewards: Vec::new(),
             thoughts: Vec::new(),
+            held_out: Vec::new(),
             results: Vec::new(),
             control: false,
         }
@@ -84,9 +88,11 @@ impl View {
                 self.problems(&format!("held-out problems of level {level}"), done, of);
             }
             Progress::Base(results) => self.lasting(format!("base model: {}", held_out(&results.think))),
+            Progress::Point(point) => self.point(point),
             Progress::Measured(report) => self.measured(report),
             Progress::Control => {
                 self.control = true;
+                self.held_out.clear();
                 self.lasting("now the control, for as much of the cores' time".into());
             }
         }
@@ -112,16 +118,21 @@ impl View {
             self.rewards.push(rollouts.reward);
             self.thoughts.push(rollouts.thought_tokens);
         }
-        let View { losses, rewards, thoughts, stages, control, .. } = self;
+        let View { losses, rewards, thoughts, held_out, stages, control, .. } = self;
         let (stages, control) = (if *control { 1 } else { *stages }, *control);
-        let (losses, rewards, thoughts) = (&losses[..], &rewards[..], &thoughts[..]);
+        let (losses, rewards, thoughts, held_out) = (&losses[..], &rewards[..], &thoughts[..], &held_out[..]);
         // A reward of next to nothing must look like it.
         let scales = [None, Some((0.0, 1.0)), None];
         let curves = [losses, rewards, thoughts].into_iter().zip(scales);
         let curves: Vec<String> = curves.map(|(values, scale)| sparkline(values, CURVE, scale)).collect();
+        let followed = held_out.last().map(|last| {
+            let curve = sparkline(held_out, CURVE, Some((0.0, 1.0)));
+            figure("held out", format!("{:.1} %", 100.0 * last)).add(Style::Good, curve)
+        });
         let lines = || {
             let mut lines = vec![head(metrics, stages, control, behind, ahead)];
             lines.extend(figures(metrics, &curves));
+            lines.extend(followed);
             if let Some(sample) = sample {
                 lines.push(Line::new());
                 lines.extend(rollout(sample));
@@ -129,6 +140,19 @@ impl View {
             lines
         };
         self.draw(metrics.step == metrics.steps, lines);
+    }
+
+    /// The learning curve has another point.
+    fn point(&mut self, point: &Point) {
+        let accuracy = point.held_out.accuracy;
+        self.held_out.push(accuracy);
+        if self.block.is_none() {
+            let Point { stage, step, wall_s, .. } = point;
+            let (level, percent, trained) = (point.held_out.level, 100.0 * accuracy, duration(*wall_s));
+            say(&format!(
+                "stage {stage}, step {step}, {trained} trained: held out at level {level}: greedy {percent:.1} %"
+            ));
+        }
     }
 
     fn measured(&mut self, StageReport { kind, steps, wall_s, held_out: text, results, .. }: &StageReport) {
@@ -192,11 +216,13 @@ fn head(metrics: &StepMetrics, stages: usize, control: bool, behind: f64, ahead:
         .add(Style::Dim, format!("  {} trained, {} left", duration(behind), duration(ahead)))
 }
 
+/// A number and its name; a curve may follow.
+fn figure(name: &str, value: String) -> Line {
+    Line::new().add(Style::Dim, format!("  {name}")).to(NAME).add(Style::Plain, value).to(NAME + 8)
+}
+
 /// What was measured, with curves of [loss, reward, thought].
 fn figures(metrics: &StepMetrics, curves: &[String]) -> Vec<Line> {
-    let figure = |name: &str, value: String| {
-        Line::new().add(Style::Dim, format!("  {name}")).to(NAME).add(Style::Plain, value).to(NAME + 8)
-    };
     let mut lines = Vec::new();
     if let Some(rollouts) = &metrics.rollouts {
         let RolloutMetrics { reward: mean, thought_tokens, truncated, zero_variance, entropy, .. } = rollouts;

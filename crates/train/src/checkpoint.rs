@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::budget::Resolved;
 use crate::curriculum::Curriculum;
 use crate::files::{failed, hidden, make_directory, rename, sync_names, write_whole};
+use crate::learning_curve::Point;
 use crate::report::{Results, StageReport};
 use crate::spent::Spent;
 use arena::Arena;
@@ -106,6 +107,9 @@ pub struct State {
     /// CRC-32 of each file of text that the run's stages read, by its path.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub texts: BTreeMap<String, u32>,
+    /// The learning curve so far, where the recipe asks for one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<Point>,
     /// Reports of the stages that are over.
     pub reports: Vec<StageReport>,
 }
@@ -347,6 +351,7 @@ mod tests {
             base: Some(StageReport::example().results),
             curriculum: Some(Curriculum::new(&[2, 3])),
             texts: BTreeMap::from([("a.txt".to_string(), 7)]),
+            curve: Vec::new(),
             reports: vec![StageReport::example()],
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::learning_curve::Point;
 use crate::progress::{RolloutMetrics, StageKind, StepMetrics};
 
 const WIDTH: f64 = 720.0;
@@ -19,8 +20,9 @@ struct Panel {
     most: Option<f64>,
 }
 
-/// Draws loss, reward, the levels of a curriculum, thought length and entropy over the steps; whatever a run hasn't measured is left out.
-pub fn svg(metrics: &[StepMetrics]) -> String {
+/// Draws loss, reward, held-out accuracy, the levels of a curriculum, thought length and entropy over the steps; whatever a run
+/// hasn't measured is left out.
+pub fn svg(metrics: &[StepMetrics], curve: &[Point]) -> String {
     let steps = || (1..).map(f64::from).zip(metrics);
     let of_rollouts = |title, most, value: fn(&RolloutMetrics) -> f64| Panel {
         title,
@@ -31,10 +33,12 @@ pub fn svg(metrics: &[StepMetrics]) -> String {
     let text = steps().filter(|(_, m)| m.kind == StageKind::Pretrain).map(|(x, m)| (x, m.loss)).collect();
     let demonstrated = |m: &StepMetrics| m.rollouts.is_none() && m.kind != StageKind::Pretrain;
     let demonstrations = steps().filter(|(_, m)| demonstrated(m)).map(|(x, m)| (x, m.loss)).collect();
+    let held_out = curve.iter().map(|point| (point.number as f64, point.held_out.accuracy)).collect();
     let panels = [
         Panel { title: "loss on text (nats per token)", points: text, most: None },
         Panel { title: "loss on demonstrations (nats per token)", points: demonstrations, most: None },
         of_rollouts("reward (mean of the step's rollouts)", Some(1.0), |r| r.reward),
+        Panel { title: "held-out accuracy (greedy)", points: held_out, most: Some(1.0) },
         Panel { title: "level of the problems (mean)", points: levels, most: None },
         of_rollouts("length of thoughts (tokens)", None, |r| r.thought_tokens),
         of_rollouts("entropy (nats per token)", None, |r| r.entropy),
@@ -118,14 +122,19 @@ mod tests {
     fn pictures_have_what_was_measured() {
         let reward = StepMetrics::example();
         let demonstration = StepMetrics { rollouts: None, kind: StageKind::Sft, loss: 2.0, ..reward.clone() };
-        let both = svg(&[demonstration.clone(), demonstration.clone(), reward.clone(), reward.clone()]);
+        let steps = [demonstration.clone(), demonstration.clone(), reward.clone(), reward.clone()];
+        let both = svg(&steps, &[]);
         assert_eq!(both.matches("<polyline").count(), 8);
+        assert!(!both.contains("held-out accuracy"));
+        let followed = svg(&steps, &[Point::example(2), Point::example(4)]);
+        assert_eq!(followed.matches("<polyline").count(), 10);
+        assert!(followed.contains("held-out accuracy (greedy)") && followed.contains("step 2<"));
         assert!(both.contains("loss on demonstrations") && both.contains("step 3<") && both.ends_with("</svg>\n"));
-        let one = svg(&[demonstration.clone(), demonstration.clone(), reward]);
+        let one = svg(&[demonstration.clone(), demonstration.clone(), reward], &[]);
         assert_eq!(one.matches("<polyline").count(), 2);
         let diverged = StepMetrics { loss: f64::NAN, ..demonstration.clone() };
-        assert!(!svg(&[demonstration, diverged.clone()]).contains("NaN"));
-        assert!(!svg(&[diverged.clone(), diverged]).contains("NaN"));
-        assert_eq!(svg(&[]).matches("<polyline").count(), 0);
+        assert!(!svg(&[demonstration, diverged.clone()], &[]).contains("NaN"));
+        assert!(!svg(&[diverged.clone(), diverged], &[]).contains("NaN"));
+        assert_eq!(svg(&[], &[]).matches("<polyline").count(), 0);
     }
 }

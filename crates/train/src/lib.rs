@@ -21,6 +21,7 @@ pub mod gradient;
 pub mod grpo;
 pub mod intervals;
 pub mod learner;
+pub mod learning_curve;
 pub mod loss;
 pub mod measure;
 pub mod metrics;

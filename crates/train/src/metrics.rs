@@ -1,12 +1,14 @@
-//! `metrics.jsonl`: one JSON object a line for each step, in order, never a line twice.
+//! `metrics.jsonl`: one JSON object a line for each step and each point of the learning curve, in order, never a line twice.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use minke_model::{Error, Result};
+use serde::Serialize;
 
 use crate::files::failed;
+use crate::learning_curve::Point;
 use crate::progress::StepMetrics;
 
 /// The metrics file of a run, open for the next line.
@@ -18,7 +20,7 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// Opens the file for a run that goes on after its first `lines` steps (0 for a new run): what an interrupted run
+    /// Opens the file for a run that goes on after its first `lines` lines (0 for a new run): what an interrupted run
     /// wrote after its last checkpoint is cut off, since it will be written again.
     ///
     /// # Errors
@@ -45,7 +47,7 @@ impl MetricsFile {
                 )));
             }
             kept += 1;
-            parse(path, kept, &line)?;
+            Line::parse(path, kept, &line)?;
         }
         file.set_len(length)
             .and_then(|()| file.seek(SeekFrom::Start(length)))
@@ -58,12 +60,12 @@ impl MetricsFile {
         self.lines
     }
 
-    /// Writes a line, at once.
+    /// Writes a line, a step's metrics or a [`Point`], at once.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn append(&mut self, metrics: &StepMetrics) -> Result<()> {
-        let mut line = serde_json::to_vec(metrics).map_err(|e| Error::new(format!("metrics can't be written: {e}")))?;
+    pub fn append(&mut self, row: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_vec(row).map_err(|e| Error::new(format!("metrics can't be written: {e}")))?;
         line.push(b'\n');
         self.file.write_all(&line).map_err(|e| failed("write", &self.path, e))?;
         self.lines += 1;
@@ -79,21 +81,39 @@ impl MetricsFile {
     }
 }
 
-/// Reads a metrics file; a last line that was cut off by a crash is left out.
+/// Reads the steps of a metrics file; a last line that was cut off by a crash is left out.
 ///
 /// # Errors
 /// What the file system says, or the line that isn't metrics.
 pub fn read(path: &Path) -> Result<Vec<StepMetrics>> {
     let bytes = std::fs::read(path).map_err(|e| failed("read", path, e))?;
     let lines = bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
-    lines.zip(1..).map(|(line, number)| parse(path, number, line)).collect()
+    let lines = lines.zip(1..).map(|(line, number)| Line::parse(path, number, line));
+    lines.filter_map(|line| line.map(Line::step).transpose()).collect()
 }
 
-/// A line, counted from 1.
-fn parse(path: &Path, number: u64, line: &[u8]) -> Result<StepMetrics> {
-    serde_json::from_slice(line).map_err(|e| {
-        Error::new(format!("{} line {number} is damaged: {e}; put it right, or start the run anew", path.display()))
-    })
+/// What a line has.
+enum Line {
+    Step(Box<StepMetrics>),
+    Point,
+}
+
+impl Line {
+    /// Of a line, counted from 1.
+    fn parse(path: &Path, number: u64, line: &[u8]) -> Result<Line> {
+        let step = serde_json::from_slice(line).map(|step| Line::Step(Box::new(step)));
+        let either = step.or_else(|error| serde_json::from_slice(line).map(|_: Point| Line::Point).map_err(|_| error));
+        either.map_err(|e| {
+            Error::new(format!("{} line {number} is damaged: {e}; put it right, or start the run anew", path.display()))
+        })
+    }
+
+    fn step(self) -> Option<StepMetrics> {
+        match self {
+            Line::Step(step) => Some(*step),
+            Line::Point => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -120,11 +140,13 @@ mod tests {
         assert_eq!(read(&path).unwrap().len(), 5);
 
         let mut file = MetricsFile::open(&path, 3).unwrap();
+        file.append(&Point::example(3)).unwrap();
         file.append(&step(40)).unwrap();
         file.sync().unwrap();
         assert_eq!(read(&path).unwrap(), [1, 2, 3, 40].map(step));
+        assert_eq!(MetricsFile::open(&path, 5).unwrap().lines(), 5);
         let error = MetricsFile::open(&path, 7).unwrap_err().to_string();
-        assert!(error.contains("has 4 lines, but the checkpoint was made after 7"), "{error}");
+        assert!(error.contains("has 5 lines, but the checkpoint was made after 7"), "{error}");
         assert_eq!(MetricsFile::open(&path, 0).unwrap().lines(), 0);
         assert_eq!(read(&path).unwrap(), []);
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::advantages::zero_variance;
 use crate::curriculum::LevelMetrics;
+use crate::learning_curve::Point;
 use crate::report::{Results, StageReport};
 use crate::rollouts::Rollout;
 
@@ -173,6 +174,8 @@ pub enum Progress<'a> {
         /// of so many.
         of: usize,
     },
+    /// The learning curve has another point.
+    Point(&'a Point),
     /// A stage is done and measured.
     Measured(&'a StageReport),
     /// The model that the run is compared with begins to train.

@@ -105,6 +105,10 @@ pub struct Eval {
     pub temperature: f32,
     /// Longest completion, in tokens.
     pub max_new_tokens: u32,
+    /// Steps from one measurement within a stage to the next, where there are any,
+    pub every: Option<u32>,
+    /// and the held-out items a level of such a one.
+    pub every_items: u32,
 }
 
 impl Recipe {
@@ -295,14 +299,34 @@ impl Recipe {
 
 impl Eval {
     fn read(table: Table, task: &dyn Task) -> Result<Eval> {
-        let section = Section::new("eval", table, ["level", "items", "samples", "temperature", "max_new_tokens"])?;
+        let keys = ["level", "items", "samples", "temperature", "max_new_tokens", "every", "every_items"];
+        let section = Section::new("eval", table, keys)?;
+        let items = section.need_whole("items", 1..=1_000_000)?;
+        let every = section.whole("every", 1..=10_000_000)?;
+        if every.is_none() && section.has("every_items") {
+            return Err(
+                section.error("every_items is of what is measured within a stage; give every too, or leave it out")
+            );
+        }
         Ok(Eval {
             level: section.need_whole("level", task.levels())?,
-            items: section.need_whole("items", 1..=1_000_000)?,
+            items,
             samples: section.whole("samples", 0..=1024)?.unwrap_or(8),
             temperature: section.number("temperature", 0.01..=100.0)?.unwrap_or(1.0) as f32,
             max_new_tokens: section.need_whole("max_new_tokens", 1..=1_048_576)?,
+            every,
+            every_items: section.whole("every_items", 1..=items)?.unwrap_or(items),
         })
+    }
+
+    /// How results are measured within a stage: greedily, on the first of the same items.
+    pub fn within_stage(self) -> Eval {
+        Eval { items: self.every_items, samples: 0, ..self }
+    }
+
+    /// Completions of a measurement within a stage for each of one at its end.
+    pub fn part_within_stage(&self) -> f64 {
+        f64::from(self.every_items) / f64::from(self.items) / f64::from(1 + self.samples)
     }
 
     /// The level trained for and, where the task has it, one above.

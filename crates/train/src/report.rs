@@ -14,6 +14,7 @@ use crate::curves;
 use crate::evaluation::{Difference, Evaluation};
 use crate::files::write_whole;
 use crate::intervals::Interval;
+use crate::learning_curve::{self, Point};
 use crate::pretrain::HeldOut;
 use crate::progress::{StageKind, StepMetrics};
 use crate::recipe;
@@ -45,6 +46,9 @@ pub struct Report {
     pub base: Option<Results>,
     /// Results after each stage.
     pub stages: Vec<StageReport>,
+    /// How it did as it went on, where the recipe asks for that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<Point>,
     /// Results at the end, with the recipe's greedy decoding.
     #[serde(rename = "final")]
     pub last: Results,
@@ -172,7 +176,7 @@ impl Report {
     /// What the file system says.
     pub fn write(&self, run: &Path, metrics: &[StepMetrics]) -> Result<()> {
         let json = serde_json::to_vec_pretty(self).map_err(|e| Error::new(format!("report can't be written: {e}")))?;
-        write_whole(&run.join("curves.svg"), curves::svg(metrics).as_bytes())?;
+        write_whole(&run.join("curves.svg"), curves::svg(metrics, &self.curve).as_bytes())?;
         write_whole(&run.join("report.md"), self.markdown().as_bytes())?;
         write_whole(&run.join("report.json"), &json)
     }
@@ -245,6 +249,7 @@ impl Report {
             }
             writeln!(out, "What was done between a checkpoint and a kill, and done again, counts once.\n")?;
         }
+        learning_curve::write(&self.curve, out)?;
         writeln!(out, "![Curves](curves.svg)\n")?;
         for Shown { title, prompt, completion, reward, reason } in &self.shown {
             let fence = fence(&[prompt, completion]);
@@ -262,7 +267,8 @@ impl Report {
     }
 }
 
-fn percent(fraction: f64, Interval { low, high }: Interval) -> String {
+/// A fraction and its interval, as people say them.
+pub(crate) fn percent(fraction: f64, Interval { low, high }: Interval) -> String {
     format!("{:.1} % ({:.1} to {:.1})", 100.0 * fraction, 100.0 * low, 100.0 * high)
 }
 
@@ -336,6 +342,7 @@ mod tests {
             cost: None,
             budget: None,
             notes: vec!["it is a test".into()],
+            curve: vec![Point::example(50), Point::example(100)],
             stages: vec![stage],
             shown: vec![Shown::of("A sum nobody trained it on", &Rollout::example())],
         };
@@ -378,6 +385,7 @@ mod tests {
             "The control, the same model trained to answer without a thought for 1 min 15 s (300 steps): **75.0 % (30.1 to \
              95.4)**. The run at its end minus the control, on the same 4 problems: +50.0 points (95 %: -16.6 to +83.2), which \
              may be noise.\n",
+            "\n## Learning curve\n",
             "|---|\n| base model | 3 | 75.0 % (30.1 to 95.4) of 4 | 100.0 % | 37.5 %",
             "| 12.0 | 0.0 % |  | 0.0 (-32.7 to +32.7) |\n",
             "| stage 1: sft, 100 steps, 1 min 15 s | 3 | 75.0 % (30.1 to 95.4) of 4 | 100.0 % | 37.5 %",

@@ -336,6 +336,7 @@ impl<'a> Setup<'a> {
             base: None,
             curriculum: None,
             texts: self.files(),
+            curve: Vec::new(),
             reports: Vec::new(),
         };
         let begun = Instant::now();
@@ -383,6 +384,7 @@ impl<'a> Setup<'a> {
             task: self.task.name().into(),
             base: state.base.clone(),
             stages: state.reports.clone(),
+            curve: state.curve.clone(),
             last: last.ok_or_else(|| Error::new("the run has no stage"))?,
             control: None,
             wall_s: state.wall_s,

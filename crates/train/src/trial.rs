@@ -1,5 +1,6 @@
 //! One training, from its first step to its last: its stages, checkpoints and measurements.
 
+mod follow;
 mod teaching;
 mod text;
 
@@ -221,7 +222,7 @@ impl<'a> Trial<'a> {
                     self.save()?;
                     return Ok(false);
                 }
-                if !self.teach(stage, stop, watch)? {
+                if !self.follow(stop, watch)? || !self.teach(stage, stop, watch)? {
                     self.save()?;
                     return Ok(false);
                 }
@@ -343,6 +344,7 @@ impl<'a> Trial<'a> {
         let spent_before: Spent = self.state.reports.iter().map(|report| report.spent).sum();
         let Some(held_out) = self.predict(stage, stop)? else { return Ok(false) };
         let Some(results) = self.results(stop, watch)? else { return Ok(false) };
+        self.point(&results, watch)?;
         let number = self.state.stage + 1;
         let directory = self.plan.directory.join(format!("stages/{number}"));
         match self.plan.base {

@@ -18,10 +18,12 @@ const DRAWN: usize = 12;
 /// Points of a drawn curve; where there are more, neighbours are put together.
 const POINTS: usize = 240;
 /// Names with titles, in the order in which they are drawn; other names come after these as they are.
-const TITLES: [(&str, &str); 12] = [
+const TITLES: [(&str, &str); 14] = [
     ("rollouts.reward", "Reward"),
     ("reward", "Reward"),
     ("accuracy", "Accuracy"),
+    ("held_out.accuracy", "Right of the held-out problems"),
+    ("above.accuracy", "Right of those one level above"),
     ("loss", "Loss"),
     ("rollouts.level", "Level of the problems"),
     ("rollouts.thought_tokens", "Length of thoughts, in tokens"),
@@ -69,10 +71,15 @@ fn read(file: impl Read) -> BTreeMap<String, Points> {
             Ok(_) => {}
         }
         if let Ok(value @ Value::Object(_)) = serde_json::from_slice(&line) {
-            number += 1.0;
+            // A measurement between two steps is no step.
+            let measured = value.get("held_out").is_some_and(Value::is_object);
+            number += f64::from(u8::from(!measured));
             // What a step of rollouts loses says nothing beside what demonstrations do.
             let of_rollouts = value.get("rollouts").is_some();
             collect("", &value, &mut |name, value| {
+                if measured && !name.ends_with(".accuracy") {
+                    return;
+                }
                 let name = if of_rollouts && name == "loss" { "rollouts.loss" } else { name };
                 if name.len() <= NAME && (found.len() < NAMES || found.contains_key(name)) {
                     let points: &mut Points = found.entry(name.to_string()).or_default();
@@ -186,6 +193,20 @@ mod tests {
             "{page}"
         );
         assert!(page.contains("points=\"0.0,73.0 320.0,1.0\""), "{page}");
+    }
+
+    #[test]
+    fn what_is_measured_between_steps_is_drawn_where_it_was() {
+        let step = |loss: f64| format!("{{\"step\":1,\"loss\":{loss}}}\n");
+        let point = |accuracy: f64| {
+            format!(
+                "{{\"stage\":1,\"number\":1,\"held_out\":{{\"level\":2,\"items\":9,\"accuracy\":{accuracy}}},\"core_s\":3.5}}\n"
+            )
+        };
+        let page = drawn(&[step(3.0), point(0.25), step(2.0), step(1.0), point(0.75)].concat());
+        assert_eq!(page.matches("<figure>").count(), 2, "{page}");
+        assert!(page.contains("Right of the held-out problems: 0.250 at step 1, 0.750 at step 3"), "{page}");
+        assert!(page.contains("Loss: 3.000 at step 1, 1.000 at step 3"), "{page}");
     }
 
     #[test]

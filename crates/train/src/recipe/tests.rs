@@ -415,6 +415,13 @@ fn broken_recipes_get_one_sentence() {
         ("direct = 0.4", "direkt = 0.4", "stage 1 mixture has an unknown key \"direkt\"; did you mean direct?"),
         ("direct = 0.4", "direct = -1", "stage 1 mixture: direct is -1, which is not from 0 to 1"),
         ("items = 8", "items = 0", "eval: items is 0, which is not from 1 to 1000000"),
+        ("items = 8", "items = 8\nevery = 0", "eval: every is 0, which is not from 1 to 10000000"),
+        ("items = 8", "items = 8\nevery = 5\nevery_items = 9", "eval: every_items is 9, which is not from 1 to 8"),
+        (
+            "items = 8",
+            "items = 8\nevery_items = 5",
+            "eval: every_items is of what is measured within a stage; give every too, or leave it out",
+        ),
         (
             "[checkpoint]",
             "[report]\nprice_per_core_hour = -1\n\n[checkpoint]",

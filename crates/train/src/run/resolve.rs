@@ -24,11 +24,14 @@ impl Setup<'_> {
         base_s: f64,
         watch: &mut Watch<'_>,
     ) -> Result<Resolved> {
+        // What a step's share of the learning curve takes.
+        let eval = &self.recipe.eval;
+        let follow_s = eval.every.map_or(0.0, |every| base_s * eval.part_within_stage() / f64::from(every));
         let (mut timed, mut lengths) = (Vec::new(), Vec::new());
         for (i, stage) in stages.iter().enumerate() {
             watch(&Progress::Timing { stage: i + 1 });
             let cost = self.cost(stage, self.texts[i].as_ref(), values)?;
-            timed.push(Timed { steps: stage.steps(), step_s: cost.wall_s, smaller: None });
+            timed.push(Timed { steps: stage.steps(), step_s: cost.wall_s + follow_s, smaller: None });
             lengths.push(cost.lengths);
         }
         // Each stage will be measured as that model was, and the end once more.
@@ -42,7 +45,8 @@ impl Setup<'_> {
             let Some(full) = Size::of(stage).filter(|_| timed[i].is_short(part)) else { continue };
             let least = full.least(&lengths[i]);
             watch(&Progress::Timing { stage: i + 1 });
-            timed[i].smaller = Some((full, least, self.cost(&least.on(stage), self.texts[i].as_ref(), values)?.wall_s));
+            let cost = self.cost(&least.on(stage), self.texts[i].as_ref(), values)?;
+            timed[i].smaller = Some((full, least, cost.wall_s + follow_s));
         }
         Ok(Resolved { budget_s, stages: fit(&timed, left()) })
     }

@@ -39,7 +39,15 @@ impl Asked {
                 Asked { task, settings: recipe.format, dtype, eval: recipe.eval, seed: recipe.seed }
             }
             None => {
-                let eval = recipe::Eval { level: 2, items: 500, samples: 0, temperature: 1.0, max_new_tokens: 256 };
+                let eval = recipe::Eval {
+                    level: 2,
+                    items: 500,
+                    samples: 0,
+                    temperature: 1.0,
+                    max_new_tokens: 256,
+                    every: None,
+                    every_items: 500,
+                };
                 let name = arguments.task.as_deref().unwrap_or_default();
                 let task = match name {
                     "chain_sum" => {
