@@ -23,7 +23,8 @@ class Task:
     def __init__(self, name, at_least):
         self.name, self.at_least, self.levels = name, at_least, 0
         self.curriculum = create_curriculum(name) if has_curriculum(name) else None
-        self.draw = functools.lru_cache(maxsize=1024)(self.draw)
+        self.draw = functools.lru_cache(maxsize=256)(self.draw)
+        self.kept = functools.lru_cache(maxsize=16)(self.kept)
         try:  # Up to the first level that the dataset itself refuses.
             while self.curriculum and self.levels < max(len(a.levels) for a in self.curriculum.attributes.values()):
                 self.configuration(0, self.levels + 1)
@@ -40,12 +41,28 @@ class Task:
 
     def draw(self, seed, level):
         """The dataset of one entry that a seed and a level have, and the entry."""
+        return reseeded(self.kept(level), seed) if self.reseeds else self.anew(seed, level)
+
+    def anew(self, seed, level):
         random.seed(seed)  # Some datasets draw from here as well.
         if self.levels:
             data = DATASETS[self.name][0](config=self.configuration(seed, level))
         else:  # Without a curriculum, as the dataset is by itself.
             data = reasoning_gym.create_dataset(self.name, seed=seed, size=1)
         return data, data[0]
+
+    def kept(self, level):
+        """The dataset that is told one seed after another. Some take seconds to be made: they read files, or look for all solutions."""
+        return self.anew(0, level)[0]
+
+    @functools.cached_property
+    def reseeds(self):
+        """Whether the dataset draws only after it has been made, so that one does for all seeds."""
+        data = self.kept(1)
+        try:
+            return all(reseeded(data, seed)[1] == self.anew(seed, 1)[1] for seed in (1, 2, 1 << 40))
+        except Exception:  # It has no seed to be told, or cannot bear it.
+            return False
 
     def hello(self, request):
         answers = [self.draw(seed, 1)[1].get("answer") for seed in range(3)]
@@ -73,6 +90,12 @@ class Task:
         if any(score_of(data, entry, text)[0] == 1 for text in [entry["question"], *NONSENSE]):
             return {"reward": 0, "reason": "the dataset's scorer takes nonsense for right, and this is not its answer"}
         return {"reward": 1, "reason": reason}
+
+
+def reseeded(data, seed):
+    random.seed(seed)
+    data.seed = data.config.seed = seed
+    return data, data[0]
 
 
 def score_of(data, entry, answer):
