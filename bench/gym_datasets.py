@@ -152,7 +152,8 @@ def step(minke, name, demonstrations):
         process = subprocess.Popen(train, cwd=home, env={**os.environ, "MINKE_HOME": "home"}, text=True, start_new_session=True, **pipes)
         try:
             said = process.communicate(timeout=STEP_S)[1].strip().splitlines()
-            ended = "works" if process.returncode == 0 else f"fails: {(said or ['no word'])[-1][:200]}"
+            last = (said or ["no word"])[-1].replace(sys.executable, "python3").replace(f"{ROOT}/", "")
+            ended = "works" if process.returncode == 0 else f"fails: {last[:200]}"
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
