@@ -4,6 +4,7 @@
 //! a name that nothing reads, synced, and renamed, so that it is there whole or not at all.
 
 mod arena;
+mod newest;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,6 +22,8 @@ use crate::learning_curve::Point;
 use crate::report::{Results, StageReport};
 use crate::spent::Spent;
 use arena::Arena;
+
+pub use newest::{Newest, newest};
 
 /// The version of the format that is written; others are refused.
 const VERSION: u32 = 1;
@@ -189,15 +192,28 @@ pub fn save(run: &Path, state: &State, arenas: Arenas<'_>) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Why a checkpoint can't be read.
+enum Unread {
+    /// It is not what was written: one before it is as good, only older.
+    Damaged(String),
+    /// It may be whole, but not for this minke.
+    Refused(Error),
+}
+
 /// Reads the checkpoint at `path`.
 ///
 /// # Errors
 /// The file that is missing, damaged or of another version.
 pub fn load(path: &Path) -> Result<Checkpoint> {
+    read(path).map_err(|unread| match unread {
+        Unread::Damaged(what) => Error::new(format!("{what}; remove {} to go on from the one before", path.display())),
+        Unread::Refused(error) => error,
+    })
+}
+
+fn read(path: &Path) -> std::result::Result<Checkpoint, Unread> {
     let state_path = path.join(STATE);
-    let damaged = |file: &Path, what: String| {
-        Error::new(format!("{} {what}; remove {} to go on from the one before", file.display(), path.display()))
-    };
+    let damaged = |file: &Path, what: String| Unread::Damaged(format!("{} {what}", file.display()));
     let json = fs::read(&state_path).map_err(|e| damaged(&state_path, format!("can't be read: {e}")))?;
     // The version comes first: another one may have other keys.
     let version = serde_json::from_slice::<serde_json::Value>(&json)
@@ -205,10 +221,10 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
         .as_u64();
     if version != Some(u64::from(VERSION)) {
         let version = version.map_or("no version".into(), |v| format!("version {v}"));
-        return Err(Error::new(format!(
+        return Err(Unread::Refused(Error::new(format!(
             "{} is of {version}, but this minke reads version {VERSION}; use the minke that wrote it",
             state_path.display()
-        )));
+        ))));
     }
     let manifest: Manifest =
         serde_json::from_slice(&json).map_err(|e| damaged(&state_path, format!("is damaged: {e}")))?;
@@ -258,14 +274,6 @@ pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
 /// What the file system says.
 pub fn latest(run: &Path) -> Result<Option<PathBuf>> {
     Ok(list(run)?.pop().map(|(_, path)| path))
-}
-
-/// The newest checkpoint at or before `step`, to replay from.
-///
-/// # Errors
-/// What the file system says.
-pub fn before(run: &Path, step: u64) -> Result<Option<PathBuf>> {
-    Ok(list(run)?.into_iter().rev().find(|(at, _)| *at <= step).map(|(_, path)| path))
 }
 
 /// Removes what crashes left behind, and then checkpoints until the rest fits in `bytes`. The newest always stays; of
@@ -327,7 +335,7 @@ fn checksum(state: &State) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::files::CHUNK;
 
@@ -361,12 +369,12 @@ mod tests {
         (0..CHUNK + 100).map(|_| f32::from_bits(random.next_u32())).collect()
     }
 
-    fn save_at(run: &Path, step: u64) -> PathBuf {
+    pub fn save_at(run: &Path, step: u64) -> PathBuf {
         let (values, m, v) = (numbers(1), Moments::F32(numbers(2)), Moments::F32(numbers(3)));
         save(run, &state(step), Arenas { values: &values, m: &m, v: &v }).unwrap()
     }
 
-    fn steps(run: &Path) -> Vec<u64> {
+    pub fn steps(run: &Path) -> Vec<u64> {
         list(run).unwrap().into_iter().map(|(step, _)| step).collect()
     }
 
@@ -478,8 +486,6 @@ mod tests {
         assert_eq!(steps(run.path()).len(), 8);
         thin(run.path(), 4 * one + one / 2).unwrap();
         assert_eq!(steps(run.path()), [20, 40, 60, 80]);
-        assert!(before(run.path(), 59).unwrap().unwrap().ends_with("000040"));
-        assert_eq!(before(run.path(), 19).unwrap(), None);
         thin(run.path(), 0).unwrap();
         assert_eq!(steps(run.path()), [80]);
     }

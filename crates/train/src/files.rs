@@ -1,7 +1,7 @@
 //! Files that survive a crash: written beside their place, synced, then renamed into it.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::Crc;
@@ -12,7 +12,14 @@ pub const CHUNK: usize = 1 << 14;
 
 /// A sentence for an operation on a file that failed.
 pub fn failed(what: &str, path: &Path, error: io::Error) -> Error {
-    Error::new(format!("could not {what} {}: {error}", path.display()))
+    let next = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "; nothing is lost: make room there, then go on (--resume)"
+        }
+        ErrorKind::ReadOnlyFilesystem => "; make the place writable, then go on (--resume)",
+        _ => "",
+    };
+    Error::new(format!("could not {what} {}: {error}{next}", path.display()))
 }
 
 /// Where a file or directory is while it is not complete, any more or yet; nothing reads names that begin with a dot.
@@ -26,13 +33,17 @@ pub fn hidden(path: &Path, state: &str) -> PathBuf {
 /// # Errors
 /// What the file system says.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    put(path, bytes).map_err(|e| failed("write", path, e))
+}
+
+/// [`write_whole`], for whom there is more to say of a failure.
+pub fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let partial = hidden(path, "partial");
-    let written = File::create(&partial).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.map_err(|e| failed("write", &partial, e))?;
-    rename(&partial, path)
+    let mut file = File::create(&partial)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&partial, path)?;
+    sync(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// Renames, and makes the new name last.
@@ -49,9 +60,13 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
 /// # Errors
 /// What the file system says.
 pub fn sync_names(directory: &Path) -> Result<()> {
+    sync(directory).map_err(|e| failed("sync", directory, e))
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
     // A bare file name has the empty path for a parent.
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-    File::open(directory).and_then(|d| d.sync_all()).map_err(|e| failed("sync", directory, e))
+    File::open(directory)?.sync_all()
 }
 
 /// Makes a directory, and those above it, unless they are there.
@@ -156,6 +171,6 @@ mod tests {
         }
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
         let error = write_whole(&directory.path().join("no/such"), b"").unwrap_err().to_string();
-        assert!(error.starts_with("could not write ") && error.contains("no/.such.partial"), "{error}");
+        assert!(error.starts_with("could not write ") && error.contains("no/such: "), "{error}");
     }
 }

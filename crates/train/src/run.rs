@@ -287,23 +287,25 @@ impl<'a> Setup<'a> {
             checkpoint_bytes: recipe.checkpoint_bytes,
             directory: directory.to_path_buf(),
         };
-        if let Some(path) = checkpoint::latest(directory)? {
-            let saved = checkpoint::load(&path)?;
+        if let Some(newest) = checkpoint::newest(directory, u64::MAX)? {
+            let saved = &newest.checkpoint;
             if saved.values.len() != values.len() || !saved.state.fits(stages.len()) {
                 return Err(Error::new(format!(
                     "{} is a checkpoint of another run; remove it to go on from the one before",
-                    path.display()
+                    newest.path.display()
                 )));
             }
             if !accept {
                 saved.state.domain.check(&self.domain)?;
             }
             check_files(&saved.state.texts, &self.files())?;
-            let mut learner = self.learner(values);
+            let damaged = newest.set_aside()?;
+            let (saved, mut learner) = (newest.checkpoint, self.learner(values));
             learner.restore(saved.values, saved.m, saved.v, saved.state.updates);
             plan.stages = budget::sized(stages, saved.state.budget.as_ref());
             let trial = Trial::new(plan, learner, saved.state)?;
             watch(&Progress::Begun);
+            damaged.iter().for_each(|note| watch(&Progress::Note(note)));
             if main {
                 self.notes(trial.state().budget.as_ref()).iter().for_each(|note| watch(&Progress::Note(note)));
             }

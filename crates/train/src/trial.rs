@@ -401,6 +401,15 @@ impl<'a> Trial<'a> {
     /// # Errors
     /// What the file system says.
     pub fn export(&self, directory: &Path) -> Result<()> {
+        self.write(directory).map_err(|error| {
+            let place = directory.display();
+            Error::new(format!(
+                "the model can't be kept in {place} ({error}); nothing is lost: mend that, then go on (--resume)"
+            ))
+        })
+    }
+
+    fn write(&self, directory: &Path) -> Result<()> {
         if let Some(base) = self.plan.base {
             return base.export(self.learner.cpu(), directory, &self.learner.values, self.plan.format);
         }

@@ -24,6 +24,14 @@ pub fn cases(finished: &Place) -> Vec<Case> {
     let damaged = |what: &str| {
         Case::new(what, &["train", "a.toml", "--out", "run", "--resume"]).file("a.toml", &tiny).copy(&run, "run")
     };
+    // With one before it, the run would go on from that.
+    let alone = |what: &str| {
+        damaged(what).with(|place| {
+            for step in ["000000", "000002", "000004", "000006", "000008"] {
+                fs::remove_dir_all(place.path(&format!("run/checkpoints/{step}"))).unwrap();
+            }
+        })
+    };
     let state = |change: &dyn Fn(&mut Value)| {
         let mut state: Value = serde_json::from_slice(&finished.read(&format!("{NEWEST}/state.json"))).unwrap();
         change(&mut state);
@@ -46,23 +54,23 @@ pub fn cases(finished: &Place) -> Vec<Case> {
         damaged("whose run.json has another key")
             .file("run/run.json", "{\"version\": 1, \"choices\": {\"seed\": 1, \"control\": false, \"speed\": 2}}"),
         damaged("whose recipe.toml is empty").file("run/recipe.toml", ""),
-        remove(damaged("without a checkpoint's state.json"), "run/checkpoints/000010/state.json"),
-        damaged("whose state.json is empty").file("run/checkpoints/000010/state.json", ""),
-        damaged("whose state.json is of a later version")
+        remove(alone("whose only checkpoint lacks its state.json"), "run/checkpoints/000010/state.json"),
+        alone("whose only state.json is empty").file("run/checkpoints/000010/state.json", ""),
+        alone("whose only state.json is of a later version")
             .file("run/checkpoints/000010/state.json", state(&|state| state["version"] = 9.into())),
-        damaged("whose state.json was edited")
+        alone("whose only state.json was edited")
             .file("run/checkpoints/000010/state.json", state(&|state| state["state"]["step"] = 3.into())),
-        damaged("whose state.json lacks a key").file("run/checkpoints/000010/state.json", "{\"version\": 1}"),
-        remove(damaged("without a checkpoint's weights"), values),
+        alone("whose only state.json lacks a key").file("run/checkpoints/000010/state.json", "{\"version\": 1}"),
+        remove(alone("whose only checkpoint lacks its weights"), values),
         edit(values, |mut bytes| {
             bytes.pop();
             bytes
-        })(damaged("whose weights are cut short")),
+        })(alone("whose only weights are cut short")),
         edit(values, |mut bytes| {
             bytes[1000] ^= 1;
             bytes
-        })(damaged("whose weights have a bit changed")),
-        damaged("whose checkpoint is a file").with(|place| {
+        })(alone("whose only weights have a bit changed")),
+        alone("whose only checkpoint is a file").with(|place| {
             fs::remove_dir_all(place.path(NEWEST)).unwrap();
             place.write(NEWEST, "");
         }),

@@ -23,8 +23,8 @@ static KILLS: LazyLock<usize> = LazyLock::new(|| match std::env::var("MINKE_KILL
     Err(_) => 10,
 });
 /// The command that begins the run, and the one that goes on with it.
-const BEGIN: [&str; 4] = ["train", "a.toml", "--out", "run"];
-const RESUME: [&str; 3] = ["train", "run", "--resume"];
+pub const BEGIN: [&str; 4] = ["train", "a.toml", "--out", "run"];
+pub const RESUME: [&str; 3] = ["train", "run", "--resume"];
 
 /// The smallest recipe, with more to do: long enough to be hit, with a checkpoint at every other moment.
 fn recipe() -> String {
@@ -54,7 +54,7 @@ fn remembering() -> String {
 
 /// What a run leaves that must be the same however it came about.
 #[derive(PartialEq)]
-struct Outcome {
+pub struct Outcome {
     weights: Vec<u8>,
     metrics: String,
     /// Name and bytes of each file of rollouts.
@@ -62,7 +62,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn of(place: &Place) -> Outcome {
+    pub fn of(place: &Place) -> Outcome {
         let names = fs::read_dir(place.path("run/rollouts")).unwrap();
         let mut names: Vec<String> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         // A name that begins with a dot is what a kill left of a file.
@@ -78,7 +78,7 @@ impl Outcome {
     }
 
     /// That the two are the same, saying where they are not.
-    fn check(&self, expected: &Outcome, how: &str) {
+    pub fn check(&self, expected: &Outcome, how: &str) {
         for (here, there) in self.metrics.lines().zip(expected.metrics.lines()) {
             assert_eq!(here, there, "{how}");
         }

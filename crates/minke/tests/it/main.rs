@@ -8,6 +8,7 @@ mod bad_runs;
 mod battles;
 mod cli;
 mod client;
+mod disks;
 mod kill;
 mod lab;
 #[cfg(target_os = "linux")]

@@ -7,7 +7,7 @@ use std::path::Path;
 use minke_model::{Error, Result};
 
 use super::Choices;
-use crate::files::{failed, write_whole};
+use crate::files::{failed, put};
 
 /// The version of `run.json`.
 const VERSION: u32 = 1;
@@ -41,9 +41,10 @@ pub(super) fn claim(directory: &Path, begin: Option<(&str, &Choices)>) -> Result
     if let Some((recipe, choices)) = begin {
         fs::create_dir_all(directory).map_err(|error| no_place(directory, error))?;
         let json = serde_json::json!({ "version": VERSION, "choices": choices });
-        write_whole(&choices_path, format!("{json:#}\n").as_bytes())?;
         // What is there last says that there is a run.
-        write_whole(&directory.join("recipe.toml"), recipe.as_bytes())?;
+        put(&choices_path, format!("{json:#}\n").as_bytes())
+            .and_then(|()| put(&directory.join("recipe.toml"), recipe.as_bytes()))
+            .map_err(|error| no_place(directory, error))?;
     }
     let lock = File::open(&choices_path).map_err(|e| failed("open", &choices_path, e))?;
     match lock.try_lock() {

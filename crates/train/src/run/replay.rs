@@ -40,8 +40,9 @@ pub fn replay(
     let Some((_, any)) = all.first() else {
         return Err(Error::new(format!("the run in {} has no checkpoint left to replay from", run.display())));
     };
-    let before = checkpoint::before(run, number.saturating_sub(1))?;
-    let saved = checkpoint::load(before.as_ref().unwrap_or(any))?;
+    let before = checkpoint::newest(run, number.saturating_sub(1))?;
+    let is_before = before.is_some();
+    let saved = before.map_or_else(|| checkpoint::load(any), |newest| Ok(newest.checkpoint))?;
     if saved.values.len() != values.len() || !saved.state.fits(recipe.stages.len()) {
         return Err(Error::new(format!("{} has a checkpoint of another run; remove it", run.display())));
     }
@@ -51,11 +52,11 @@ pub fn replay(
     check_files(&saved.state.texts, &setup.files())?;
     let state = saved.state;
     let (mut learner, mut stage, mut step, mut total) = (setup.learner(values), 0, 0, 0);
-    if before.is_some() {
+    if is_before {
         learner.restore(saved.values, saved.m, saved.v, state.updates);
         (stage, step, total) = (state.stage, state.step, state.total_steps);
     }
-    let mut curriculum = state.curriculum.filter(|_| before.is_some());
+    let mut curriculum = state.curriculum.filter(|_| is_before);
     let mut generator = Generator::new(&**task, format);
     let (mut corpus, mut held, mut read) = (None, None, None);
     let stages = budget::sized(&recipe.stages, state.budget.as_ref());
