@@ -23,6 +23,7 @@ use crate::report::{Results, StageReport};
 use crate::spent::Spent;
 use arena::Arena;
 
+use newest::Unread;
 pub use newest::{Newest, newest};
 
 /// The version of the format that is written; others are refused.
@@ -190,14 +191,6 @@ pub fn save(run: &Path, state: &State, arenas: Arenas<'_>) -> Result<PathBuf> {
     discard(&path)?;
     rename(&partial, &path)?;
     Ok(path)
-}
-
-/// Why a checkpoint can't be read.
-enum Unread {
-    /// It is not what was written: one before it is as good, only older.
-    Damaged(String),
-    /// It may be whole, but not for this minke.
-    Refused(Error),
 }
 
 /// Reads the checkpoint at `path`.

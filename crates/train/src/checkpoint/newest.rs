@@ -4,8 +4,16 @@ use std::path::{Path, PathBuf};
 
 use minke_model::{Error, Result};
 
-use super::{Checkpoint, Unread, list, read};
+use super::{Checkpoint, list, read};
 use crate::files::{hidden, rename};
+
+/// Why a checkpoint can't be read.
+pub(super) enum Unread {
+    /// It is not what was written: one before it is as good, only older.
+    Damaged(String),
+    /// It may be whole, but not for this minke.
+    Refused(Error),
+}
 
 /// What a run goes on from.
 pub struct Newest {
