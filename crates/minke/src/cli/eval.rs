@@ -53,7 +53,7 @@ pub struct Eval {
     /// A task whose verifier judges the answers
     #[arg(long, value_name = "TASK", value_parser = PossibleValuesParser::new(built_in_names()), required_unless_present_any = ["text", "recipe"])]
     task: Option<String>,
-    /// Or a recipe: its task, whichever that is, its [format] and its [eval], but for what is said here
+    /// Or a recipe: its task, whichever that is, and what its sections format and eval say, but for what is said here
     #[arg(long, value_name = "FILE", conflicts_with_all = ["task", "digits"])]
     recipe: Option<PathBuf>,
     /// Or a text in UTF-8: exp of the mean of -log p of every token but the first, each given all before it
