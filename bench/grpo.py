@@ -95,9 +95,10 @@ def main():
                     "completion_tokens": statistics.mean(step["rollouts"]["completion_tokens"] for step in steps),
                     "agreeing_groups": statistics.mean(step["rollouts"]["zero_variance"] for step in steps), "memory_gb": memory}
 
-        tried = {dtype: trl(dtype) for dtype in a.dtypes}
-        best = min(tried, key=lambda dtype: tried[dtype]["step_s"])
-        print(f"TRL: " + ", ".join(f"{dtype} {row['step_s']:.1f} s" for dtype, row in tried.items()), file=sys.stderr)
+        # Between one there is nothing to choose.
+        tried = {dtype: trl(dtype) for dtype in a.dtypes} if len(a.dtypes) > 1 else {}
+        best = min(tried, key=lambda dtype: tried[dtype]["step_s"]) if tried else a.dtypes[0]
+        print(f"TRL, tried: " + ", ".join(f"{dtype} {row['step_s']:.1f} s" for dtype, row in tried.items()), file=sys.stderr)
         rounds = []
         for seed in range(1, a.rounds + 1):
             both = {"minke": lambda: ours(seed), "trl": lambda: trl(best)}

@@ -33,7 +33,7 @@ const DEVIATION: f32 = 0.02;
 /// # Errors
 /// The tensor that no gradient reaches, or how far the gradient is from the function's own change.
 pub fn check(cpu: &Cpu, config: &Config, values: &[f32], seed: u32) -> Result<()> {
-    check_along(Learner::new(cpu, config, Dtype::F32, true, values.to_vec()), seed)
+    check_along(Learner::new(cpu, config, Dtype::F32, true, values.to_vec()), values, seed)
 }
 
 /// Checks the gradients of adapters that change nothing yet, with others in their place.
@@ -48,12 +48,13 @@ pub fn check_adapters(mut learner: Learner<'_>, seed: u32) -> Result<()> {
             values[parameter.range()].iter_mut().for_each(|x| *x = DEVIATION * random.normal());
         }
     }
-    learner.move_to(values);
-    check_along(learner, seed)
+    learner.move_to(values.clone());
+    check_along(learner, &values, seed)
 }
 
-/// Checks the gradient at the learner's values.
-fn check_along(mut learner: Learner<'_>, seed: u32) -> Result<()> {
+/// Checks the gradient at the learner's values, which are those at the start: there is no room for one more copy of them where a
+/// model's training just fits.
+fn check_along(mut learner: Learner<'_>, start: &[f32], seed: u32) -> Result<()> {
     let config = learner.transformer().config();
     let mut random = Random::new(u64::from(seed), [TOKENS, 0, 0]);
     let length = LENGTH.min(config.max_positions);
@@ -90,24 +91,23 @@ fn check_along(mut learner: Learner<'_>, seed: u32) -> Result<()> {
         }
     }
     let squares = |x: &[f32]| x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
-    let (size, furthest) = (squares(&gradient), FURTHEST * squares(&learner.values).sqrt());
+    let (size, furthest) = (squares(&gradient), FURTHEST * squares(start).sqrt());
     let step = (CHANGE / size).min(furthest / size.sqrt());
     let (expected, step) = (step * size, step as f32);
-    let start = learner.values.clone();
     let mut mean = |sign: f32| {
-        let moved: Vec<f32> = start.iter().zip(&gradient).map(|(x, g)| x - sign * step * g).collect();
-        if ahead > 0 {
-            let mut own = 0.0;
-            learner.move_to(moved);
-            let done = learner.pass_ahead::<Infallible>(&examples, 1.0, 0.0, weight, |log_probs| {
-                own = log_probs.iter().map(|row| f64::from(row.log_prob)).sum::<f64>() / log_probs.len() as f64;
-                Ok(vec![0.0; log_probs.len()])
-            });
-            return own + done.unwrap_or_else(|never| match never {}) / ahead as f64;
+        let mut moved = std::mem::take(&mut learner.values);
+        moved.iter_mut().zip(start).zip(&gradient).for_each(|((moved, x), g)| *moved = x - sign * step * g);
+        learner.move_to(moved);
+        if ahead == 0 {
+            let log_probs = learner.log_probs(&examples);
+            return log_probs.iter().map(|&x| f64::from(x)).sum::<f64>() / log_probs.len() as f64;
         }
-        let moved = learner.with(&moved);
-        let log_probs = learner.log_probs_under(&moved, &examples, 1.0);
-        log_probs.iter().map(|&x| f64::from(x)).sum::<f64>() / log_probs.len() as f64
+        let mut own = 0.0;
+        let done = learner.pass_ahead::<Infallible>(&examples, 1.0, 0.0, weight, |log_probs| {
+            own = log_probs.iter().map(|row| f64::from(row.log_prob)).sum::<f64>() / log_probs.len() as f64;
+            Ok(vec![0.0; log_probs.len()])
+        });
+        own + done.unwrap_or_else(|never| match never {}) / ahead as f64
     };
     let change = (mean(1.0) - mean(-1.0)) / 2.0;
     // Written so that NaN is a difference.
