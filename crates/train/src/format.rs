@@ -4,10 +4,14 @@
 //! each tag. A published model reads the question as a user's turn of its chat template, writes the tags as any text, and
 //! ends its turn in its own way. Nothing else of a task or a stage depends on which of the two it is.
 
+mod settings;
+
 use minke_model::{ChatTemplate, DecodeStream, Error, Message, Result, Tokenizer};
 use serde_json::{Map, Value};
 
 use crate::tasks::{Demonstration, Item, Task};
+
+pub use settings::{Settings, is_right_leniently};
 
 /// Opens a completion's thought.
 pub const THINK: &str = "<think>";
@@ -19,68 +23,6 @@ pub const END: &str = "<end>";
 pub const PAD: &str = "<pad>";
 /// The strings that are one token each in the tokenizer of a model made from scratch.
 pub const SPECIALS: [&str; 4] = [THINK, END_THINK, END, PAD];
-
-/// What a published model is asked to do, besides the question.
-const INSTRUCTION: &str = "Think between <think> and </think>, then write only the answer.";
-
-/// How a published model is spoken to and judged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// A system message before the question; the template's own where there is none.
-    pub system: Option<String>,
-    /// A line below the question.
-    pub instruction: Option<String>,
-    /// A completion must begin with a thought in its tags; otherwise all of it is the answer, unless it does so anyway.
-    pub think: bool,
-    /// The last number or line of a completion counts as its answer, whatever it looks like besides.
-    pub lenient: bool,
-}
-
-impl Settings {
-    /// What a model behind a chat API is asked: the question and what stands around it.
-    pub fn messages(&self, question: String) -> Vec<Message> {
-        let mut messages: Vec<Message> = self.system.iter().map(|text| Message::new("system", text)).collect();
-        let text = [Some(question), self.instruction.clone()].into_iter().flatten().collect::<Vec<String>>().join("\n");
-        messages.push(Message::new("user", text));
-        messages
-    }
-
-    /// A right completion, without what ends it.
-    pub fn completion(&self, Demonstration { thought, answer }: &Demonstration) -> String {
-        if !self.think && thought.is_empty() { answer.clone() } else { format!("{THINK}{thought}{END_THINK}{answer}") }
-    }
-
-    /// As [`Format::score`].
-    pub fn score(&self, task: &dyn Task, item: &Item, text: &str, finished: bool) -> Score {
-        if self.lenient {
-            return Score::of(lenient_answer(task, item, text));
-        }
-        Score::of(self.parts(text, finished).and_then(|parts| checked(task, item, parts)))
-    }
-
-    /// As [`Format::parts`].
-    ///
-    /// # Errors
-    /// What is wrong with its form, in a few words.
-    pub fn parts<'t>(&self, text: &'t str, finished: bool) -> std::result::Result<Completion<'t>, String> {
-        if !finished {
-            return Err("truncated: it did not end by itself".into());
-        }
-        let text = text.trim();
-        let parts = match self.think || text.starts_with(THINK) {
-            true => Completion::of(text)?,
-            false => Completion { thought: "", answer: text },
-        };
-        let (thought, answer) = (parts.thought.trim(), parts.answer.trim());
-        if answer.is_empty() { Err("no answer".into()) } else { Ok(Completion { thought, answer }) }
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings { system: None, instruction: Some(INSTRUCTION.into()), think: true, lenient: false }
-    }
-}
 
 /// How one model reads and writes.
 pub struct Format {
@@ -360,31 +302,6 @@ fn checked(
     task.check(item, answer).map(|()| answer.to_string())
 }
 
-/// Whether the right answer stands where a reader would look for it, whatever the completion's form.
-pub fn is_right_leniently(task: &dyn Task, item: &Item, text: &str) -> bool {
-    lenient_answer(task, item, text).is_ok()
-}
-
-/// The answer that a lenient reader finds: what follows the thought, its last line, or its last number.
-fn lenient_answer(task: &dyn Task, item: &Item, text: &str) -> std::result::Result<String, String> {
-    let text = text.strip_suffix(END).unwrap_or(text);
-    let rest = text.rsplit_once(END_THINK).map_or(text, |(_, rest)| rest).trim();
-    let line = rest.lines().last().unwrap_or_default().trim();
-    let found = [Some(rest.to_string()), Some(line.to_string()), last_number(rest)].into_iter().flatten();
-    let right = found.into_iter().find(|answer| task.check(item, answer).is_ok());
-    right.ok_or_else(|| "neither the last line nor the last number is right".into())
-}
-
-/// The last number of a text, a sign before it and commas in it allowed.
-fn last_number(text: &str) -> Option<String> {
-    let end = text.rfind(|c: char| c.is_ascii_digit())? + 1;
-    let inside = |c: char| c.is_ascii_digit() || ",.".contains(c);
-    let start =
-        text[..end].rfind(|c| !inside(c)).map_or(0, |at| at + text[at..].chars().next().map_or(1, char::len_utf8));
-    let sign = if text[..start].ends_with('-') { "-" } else { "" };
-    Some(format!("{sign}{}", text[start..end].trim_start_matches([',', '.']).replace(',', "")))
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -443,7 +360,7 @@ mod tests {
         assert_eq!(text, format!("{system}<|im_start|>user\nWhat is 3+4?\nNow!<|im_end|>\n<|im_start|>assistant\n"));
         let (task, item, format) = chat(false, Settings::default());
         let text = format.tokenizer().decode(&format.prompt(&task, &item).unwrap(), false).unwrap();
-        assert!(text.contains(INSTRUCTION) && !text.contains("system"), "{text}");
+        assert!(text.contains(&Settings::default().instruction.unwrap()) && !text.contains("system"), "{text}");
     }
 
     #[test]
@@ -511,20 +428,5 @@ mod tests {
         let bare = Tokenizer::characters(&['1'], &SPECIALS).unwrap();
         let error = Format::new(bare, None, Some(Settings::default())).err().unwrap().to_string();
         assert!(error.contains("[format] is for models with a chat template"), "{error}");
-    }
-
-    #[test]
-    fn the_last_number_is_found_whatever_stands_around_it() {
-        for (text, number) in [
-            ("so it is 12.", Some("12")),
-            ("12 and -3", Some("-3")),
-            ("**1,204**", Some("1204")),
-            ("é3.50€", Some("3.50")),
-            ("..5", Some("5")),
-            ("nothing", None),
-            ("٣", None),
-        ] {
-            assert_eq!(last_number(text).as_deref(), number, "{text}");
-        }
     }
 }
