@@ -1,14 +1,18 @@
 //! A run ends with the same bits however it was interrupted, and on any number of threads.
 
+mod carry_out;
+mod outcome;
+
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use minke_kernels::random::Random;
 use minke_kernels::{Cpu, Isa};
-use minke_train::progress::Progress;
-use minke_train::report::Report;
-use minke_train::run::{Choices, Ending, Options, replay, run};
+use minke_train::run::{Ending, Options, replay, run};
 use minke_train::{Result, checkpoint, distil, metrics, rollouts};
+
+use carry_out::{carry_out, options};
+use outcome::{finished, outcome, report};
 
 const RECIPE: &str = include_str!("../../../recipes/tiny.toml");
 
@@ -20,52 +24,9 @@ fn in_bf16() -> String {
     recipe
 }
 
-fn options(directory: &Path, resume: bool) -> Options<'_> {
-    Options {
-        begin: (!resume).then(Choices::default),
-        accept: false,
-        directory,
-        binary: "test".into(),
-        memory: None,
-        chat: &|_, _| unreachable!("a teacher that is elsewhere"),
-        find: &|reference| Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/models").join(reference)),
-    }
-}
-
 /// Runs the smallest recipe in `directory`, stopping after as many steps as `stop_after` says.
 fn tiny(cpu: &Cpu, directory: &Path, resume: bool, stop_after: Option<u32>) -> Result<Ending> {
     carry_out(cpu, RECIPE, directory, resume, stop_after)
-}
-
-fn carry_out(cpu: &Cpu, recipe: &str, directory: &Path, resume: bool, stop_after: Option<u32>) -> Result<Ending> {
-    let options = options(directory, resume);
-    let stop = AtomicBool::new(false);
-    let mut steps = 0;
-    run(cpu, "tiny", recipe, &options, &stop, &mut |progress| {
-        steps += u32::from(matches!(progress, Progress::Step { .. }));
-        stop.store(stop_after.is_some_and(|after| steps >= after), Ordering::Relaxed);
-    })
-}
-
-/// The bytes that a finished run must share with any other of the same recipe.
-fn outcome(directory: &Path) -> Vec<Vec<u8>> {
-    let steps = 1 + rollouts_of(directory).len();
-    assert!(steps > 4, "a run keeps all its rollouts");
-    let mut files = vec![std::fs::read(directory.join("model/model.safetensors")).unwrap()];
-    files.extend(rollouts_of(directory));
-    files
-}
-
-fn rollouts_of(directory: &Path) -> Vec<Vec<u8>> {
-    (1..=192).map(|step| rollouts::path(directory, step)).filter_map(|path| std::fs::read(path).ok()).collect()
-}
-
-fn report(directory: &Path) -> Report {
-    serde_json::from_slice(&std::fs::read(directory.join("report.json")).unwrap()).unwrap()
-}
-
-fn finished(ending: Result<Ending>) -> bool {
-    matches!(ending.unwrap(), Ending::Finished(_))
 }
 
 #[test]

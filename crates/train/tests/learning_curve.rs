@@ -1,59 +1,21 @@
 //! A learning curve changes no bit of the training, and however a run is interrupted, each of its points is measured once.
 
-use std::path::Path;
+mod carry_out;
+mod outcome;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use minke_kernels::random::Random;
 use minke_kernels::{Cpu, Isa};
 use minke_train::learning_curve::Point;
 use minke_train::progress::Progress;
-use minke_train::report::Report;
-use minke_train::run::{Choices, Ending, Options, run};
-use minke_train::{Result, checkpoint, metrics, rollouts};
+use minke_train::run::run;
+use minke_train::{checkpoint, metrics};
+
+use carry_out::{carry_out, options};
+use outcome::{finished, outcome, report};
 
 const RECIPE: &str = include_str!("../../../recipes/tiny.toml");
-
-fn options(directory: &Path, resume: bool) -> Options<'_> {
-    Options {
-        begin: (!resume).then(Choices::default),
-        accept: false,
-        directory,
-        binary: "test".into(),
-        memory: None,
-        chat: &|_, _| unreachable!("a teacher that is elsewhere"),
-        find: &|reference| Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/models").join(reference)),
-    }
-}
-
-fn carry_out(cpu: &Cpu, recipe: &str, directory: &Path, resume: bool, stop_after: Option<u32>) -> Result<Ending> {
-    let options = options(directory, resume);
-    let stop = AtomicBool::new(false);
-    let mut steps = 0;
-    run(cpu, "tiny", recipe, &options, &stop, &mut |progress| {
-        steps += u32::from(matches!(progress, Progress::Step { .. }));
-        stop.store(stop_after.is_some_and(|after| steps >= after), Ordering::Relaxed);
-    })
-}
-
-fn outcome(directory: &Path) -> Vec<Vec<u8>> {
-    let steps = 1 + rollouts_of(directory).len();
-    assert!(steps > 4, "a run keeps all its rollouts");
-    let mut files = vec![std::fs::read(directory.join("model/model.safetensors")).unwrap()];
-    files.extend(rollouts_of(directory));
-    files
-}
-
-fn rollouts_of(directory: &Path) -> Vec<Vec<u8>> {
-    (1..=192).map(|step| rollouts::path(directory, step)).filter_map(|path| std::fs::read(path).ok()).collect()
-}
-
-fn report(directory: &Path) -> Report {
-    serde_json::from_slice(&std::fs::read(directory.join("report.json")).unwrap()).unwrap()
-}
-
-fn finished(ending: Result<Ending>) -> bool {
-    matches!(ending.unwrap(), Ending::Finished(_))
-}
 
 /// The learning curve is measured beside the training, which it does not change; however a run is interrupted, and wherever,
 /// each of its points is measured once.

@@ -1,16 +1,19 @@
 //! Runs that learn from text: what they come to, the same whatever interrupts them, and only ever from the same files.
 
+mod carry_out;
+
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use minke_kernels::{Cpu, Isa};
 use minke_model::{Checkpoint, Parameters, Predictor, Source, Transformer};
 use minke_train::format::Format;
 use minke_train::generate::Generator;
-use minke_train::progress::{Progress, StageKind};
-use minke_train::run::{Choices, Ending, Options, replay, run};
-use minke_train::{Recipe, Result, metrics, rollouts};
+use minke_train::progress::StageKind;
+use minke_train::run::{Ending, replay};
+use minke_train::{Recipe, metrics, rollouts};
+
+use carry_out::{carry_out, options};
 
 const TINY: &str = include_str!("../../../recipes/tiny.toml");
 
@@ -24,27 +27,6 @@ fn published(stage: &str) -> String {
     let recipe = recipe(stage);
     let (before, after) = recipe.split_once("[model.scratch]").unwrap();
     format!("{before}reference = \"llama-chat\"\n{}", &after[after.find("[task]").unwrap()..])
-}
-
-fn options(directory: &Path, resume: bool) -> Options<'_> {
-    Options {
-        begin: (!resume).then(Choices::default),
-        accept: false,
-        directory,
-        binary: "test".into(),
-        memory: None,
-        find: &|reference| Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/models").join(reference)),
-        chat: &|_, _| unreachable!("a teacher that is elsewhere"),
-    }
-}
-
-fn carry_out(cpu: &Cpu, recipe: &str, directory: &Path, resume: bool, stop_after: Option<u32>) -> Result<Ending> {
-    let stop = AtomicBool::new(false);
-    let mut steps = 0;
-    run(cpu, "tiny", recipe, &options(directory, resume), &stop, &mut |progress| {
-        steps += u32::from(matches!(progress, Progress::Step { .. }));
-        stop.store(stop_after.is_some_and(|after| steps >= after), Ordering::Relaxed);
-    })
 }
 
 /// Carries a recipe out whole, and in pieces of so many steps; the report of the first, and where it was kept.
