@@ -27,6 +27,20 @@ const REPLY_MAX: u64 = 64 << 20;
 /// and most characters of what a server says is wrong that are shown.
 const SHOWN: usize = 200;
 
+/// The URL and the model of a reference of the form `URL#MODEL`; none where it has another form.
+///
+/// # Errors
+/// That the model or the kind of URL is missing.
+pub fn endpoint(reference: &str) -> Result<Option<(&str, &str)>> {
+    let Some((url, model)) = reference.split_once('#').filter(|(url, _)| url.contains("://")) else {
+        return Ok(None);
+    };
+    if model.is_empty() || !(url.starts_with("http://") || url.starts_with("https://")) {
+        bail!("{reference:?} is no endpoint; give it as http(s)://HOST/v1#MODEL");
+    }
+    Ok(Some((url, model)))
+}
+
 /// Asks a model: a reply to each question, in their order. Without questions it is only found out whether one could be asked.
 ///
 /// # Errors

@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use ureq::Agent;
 
 use crate::client::Door;
-use crate::load;
 use crate::session::{Session, Settings};
 use crate::store::Store;
 use crate::talker::Talker;
 use crate::think::{Part, Splitter};
+use crate::{load, remote};
 
 /// Most bytes of an endpoint's response.
 const RESPONSE_MAX: u64 = 64 << 20;
@@ -61,7 +61,7 @@ impl Contestant {
     /// Opens what `reference` stands for: `URL#MODEL`, or a model as elsewhere on the command line. An endpoint's key is in
     /// the environment variable `key`; the server at work here needs none.
     pub fn open(reference: &str, key: &str, patience: Duration, cpu: &Arc<Cpu>) -> Result<Contestant> {
-        let Some((url, model)) = reference.split_once('#').filter(|(url, _)| url.contains("://")) else {
+        let Some((url, model)) = remote::endpoint(reference)? else {
             let store = Store::open()?;
             let path = store.find(reference)?;
             // The whole name, also where it was cut short.
@@ -71,9 +71,6 @@ impl Contestant {
             return Ok(Contestant { name, place: Place::Here(Box::new(talker)) });
         };
         let url = url.trim_end_matches('/');
-        if model.is_empty() || !(url.starts_with("http://") || url.starts_with("https://")) {
-            bail!("{reference:?} is no endpoint; give it as http(s)://HOST/v1#MODEL");
-        }
         let door = Door::find(&Store::open()?).filter(|door| door.address == url);
         let host = url.split_once("://").map_or(url, |(_, rest)| rest.split('/').next().unwrap_or(rest));
         let name = if door.is_some() { model.to_string() } else { format!("{model}@{host}") };

@@ -16,14 +16,8 @@ const KEY: &str = "MINKE_KEY";
 
 /// The model that a reference of the form `URL#MODEL` stands for; none where it has another form.
 pub fn remote(reference: &str) -> Result<Option<Remote>> {
-    let Some((url, model)) = reference.split_once('#').filter(|(url, _)| url.contains("://")) else {
-        return Ok(None);
-    };
-    if model.is_empty() || !(url.starts_with("http://") || url.starts_with("https://")) {
-        bail!("{reference:?} is no endpoint; give it as http(s)://HOST/v1#MODEL");
-    }
     let key_env = std::env::var_os(KEY).map(|_| KEY.to_string());
-    Ok(Some(Remote { url: url.into(), model: model.into(), key_env }))
+    Ok(remote::endpoint(reference)?.map(|(url, model)| Remote { url: url.into(), model: model.into(), key_env }))
 }
 
 /// Its results.
