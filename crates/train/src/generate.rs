@@ -62,6 +62,16 @@ impl<'a> Generator<'a> {
         Generator { task, format, engine: None, drafter: None, predictor: None }
     }
 
+    /// What is completed.
+    pub fn task(&self) -> &'a dyn Task {
+        self.task
+    }
+
+    /// How the model reads and writes.
+    pub fn format(&self) -> &'a Format {
+        self.format
+    }
+
     /// Has tokens guessed from now on, by a drafter or the model's own block, or not; they are the same.
     pub fn guess(&mut self, drafter: Option<Box<dyn Drafter + 'a>>, predictor: Option<&'a Predictor>) {
         (self.drafter, self.predictor) = (drafter, predictor);

@@ -16,7 +16,7 @@ use crate::loss::{Tokens, Totals, token_losses};
 use crate::progress::RolloutMetrics;
 use crate::recipe::Grpo;
 use crate::rollouts::Rollout;
-use crate::tasks::{Item, Split, Task, training_item};
+use crate::tasks::{Item, Split, training_item};
 
 /// First word of the random streams that prompts are drawn from.
 const PROMPTS: u32 = 0x6772_706f;
@@ -35,21 +35,22 @@ pub struct Step {
     pub tokens: u64,
 }
 
-/// Draws the problems of a step (counted over the whole run), by the stage's curriculum as far as it has come, samples and judges a group of completions for each, and weighs
-/// them. Groups whose rewards are all equal teach nothing: as far as the stage has refills, further problems are drawn in
-/// their place. All rollouts are returned, and the mean entropy of a token's distribution, in nats.
+/// Draws the problems of a step (counted over the whole run), by the stage's curriculum as far as it has come, samples and judges
+/// a group of completions for each, and weighs them. Groups whose rewards are all equal teach nothing: as far as the stage has
+/// refills, further problems are drawn in their place. All rollouts are returned, and the mean entropy of a token's
+/// distribution, in nats.
 ///
 /// # Errors
 /// Those of [`Generator::complete`].
 pub fn sample(
     generator: &mut Generator<'_>,
     learner: &Learner<'_>,
-    task: &dyn Task,
     stage: &Grpo,
     curriculum: Option<&Curriculum>,
     seed: u32,
     step: u64,
 ) -> Result<(Vec<Rollout>, f64)> {
+    let task = generator.task();
     let draw = |prompt: u32| {
         let mut random = Random::new(u64::from(seed), [PROMPTS, step as u32, prompt]);
         let item = match curriculum {

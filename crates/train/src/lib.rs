@@ -36,6 +36,7 @@ pub mod run;
 pub mod sequences;
 pub mod sft;
 pub mod spent;
+mod step;
 mod system;
 pub mod tasks;
 pub mod timing;

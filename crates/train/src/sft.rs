@@ -26,24 +26,10 @@ pub struct Learnt {
     pub tokens: u64,
 }
 
-/// Step `index` (from 0): cross-entropy over the completions of the corpus's next batch, averaged over their tokens, and
-/// `mtp` times that of the tokens after the next ones, averaged over these.
-///
-/// # Errors
-/// When a demonstration cannot be written in the model's tokens.
-pub fn step(
-    learner: &mut Learner<'_>,
-    task: &dyn Task,
-    format: &Format,
-    corpus: &Corpus,
-    batch: u32,
-    index: u32,
-    alpha: f32,
-    mtp: f32,
-    update: &Step,
-) -> Result<Learnt> {
-    let examples = examples(task, format, corpus, batch, index)?;
-    Ok(learn(learner, &examples.chunks(PASS).collect::<Vec<_>>(), alpha, mtp, update))
+/// One step: cross-entropy over the examples' completions, averaged over their tokens, and `mtp` times that of the tokens after
+/// the next ones, averaged over these.
+pub fn step(learner: &mut Learner<'_>, examples: &[Example], alpha: f32, mtp: f32, update: &Step) -> Learnt {
+    learn(learner, &examples.chunks(PASS).collect::<Vec<_>>(), alpha, mtp, update)
 }
 
 /// One update by the cross-entropy of what the examples of these passes learn, averaged over its tokens, and `mtp` times that
@@ -71,7 +57,7 @@ pub(crate) fn learn(learner: &mut Learner<'_>, passes: &[&[Example]], alpha: f32
     Learnt { loss, mtp_loss, gradient_norm: learner.update(update), tokens }
 }
 
-/// The demonstrations of step `index`, in the model's tokens.
+/// The demonstrations of step `index` (from 0), the corpus's next `batch`, in the model's tokens.
 ///
 /// # Errors
 /// When one cannot be written in them.

@@ -14,8 +14,8 @@ use crate::learner::Learner;
 use crate::recipe::{Share, Stage};
 use crate::sequences::{Read, Sequences};
 use crate::spent::Meter;
+use crate::step::{At, Material, advance};
 use crate::tasks::{Style, Task};
-use crate::trial::{At, advance};
 
 /// Steps that a stage is tried for at least, and seconds, to know what a step costs.
 const TRIES: (u32, f64) = (4, 1.5);
@@ -44,10 +44,9 @@ pub fn cost(
     read: Option<&Read>,
     seed: u32,
 ) -> Result<Cost> {
-    let text = Sequences::of(stage, read, task, format, u64::from(seed))?;
     let mut generator = Generator::new(task, format);
     // The teacher's time is its own: steps are timed on other completions.
-    let mut corpus = match stage {
+    let corpus = match stage {
         Stage::Distil(distil) if task.demonstrates() => {
             let think = [Share { style: Style::Think, share: 1.0 }];
             Some(Corpus::draw(task, &distil.levels, distil.batch, &think, u64::from(seed)))
@@ -61,15 +60,17 @@ pub fn cost(
     };
     let (cpu, config) = (learner.cpu(), learner.transformer().config());
     let teacher = distillation::teacher(cpu, stage, find, config, format.tokenizer())?;
-    let reference = teacher.or_else(|| stage.has_reference().then(|| learner.with(&learner.values)));
+    let mut material = Material {
+        corpus,
+        text: Sequences::of(stage, read, task, format, u64::from(seed))?,
+        reference: teacher.or_else(|| stage.has_reference().then(|| learner.with(&learner.values))),
+    };
     // Harder levels take longer, and the stage may spend most of its steps on them.
     let mut curriculum = stage.curriculum().map(Curriculum::opened);
     let (mut start, mut meter, mut tries, mut lengths) = (Instant::now(), Meter::start(), 0, Vec::new());
     while tries < TRIES.0 || start.elapsed().as_secs_f64() < TRIES.1 {
         let at = At { seed, index: tries, steps: u32::MAX, number: u64::from(tries) + 1 };
-        let (reference, curriculum, text) = (reference.as_ref(), curriculum.as_mut(), text.as_deref());
-        let done =
-            advance(&mut learner, reference, &mut generator, &mut corpus, curriculum, text, task, format, stage, at)?;
+        let done = advance(&mut learner, &mut generator, &mut material, curriculum.as_mut(), stage, at)?;
         let rollouts = done.rollouts.iter().flat_map(|step| &step.rollouts);
         lengths.extend(rollouts.map(|rollout| rollout.tokens.len() as u32));
         if tries == 0 {

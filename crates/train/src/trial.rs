@@ -5,34 +5,30 @@ mod teaching;
 mod text;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use minke_kernels::optimizer::AdamW;
 use minke_kernels::random::Random;
 use minke_model::dequantize::DataType;
-use minke_model::{Error, Result, Transformer, huggingface};
+use minke_model::{Error, Result, huggingface};
 
 use crate::base::Base;
 use crate::checkpoint::{self, Arenas, State};
-use crate::corpus::Corpus;
-use crate::curriculum::Curriculum;
 use crate::format::Format;
 use crate::generate::Generator;
-use crate::learner::{self, Learner};
+use crate::learner::Learner;
 use crate::measure::measure;
 use crate::metrics::MetricsFile;
-use crate::pretrain;
 use crate::progress::{Progress, StageKind, StepMetrics, Watch};
-use crate::recipe::{Eval, Learning, Optimizer, Stage};
+use crate::recipe::{Eval, Stage};
 use crate::remote::Chat;
 use crate::report::{Results, StageReport};
 use crate::rollouts::{self, Rollout};
-use crate::sequences::{Read, Sequences};
+use crate::sequences::Read;
 use crate::spent::{Meter, Spent};
+use crate::step::{At, Material, advance};
 use crate::tasks::{Task, held_out_items};
-use crate::{distillation, grpo, reference, sft};
+use crate::{distillation, reference};
 
 /// What a training goes by, the same from its start to its end.
 pub struct Plan<'a> {
@@ -67,109 +63,14 @@ pub struct Trial<'a> {
     generator: Generator<'a>,
     state: State,
     metrics: MetricsFile,
-    /// The demonstrations of the stage under way, if it learns from any.
-    corpus: Option<Corpus>,
-    /// The text of the stage under way, if it learns from text.
-    text: Option<Arc<Sequences>>,
-    /// The model as it was when the stage under way began, if the stage is held to it; or a teacher, if its distributions are
-    /// learnt.
-    reference: Option<Transformer>,
+    /// What the stage under way learns from.
+    material: Material,
     /// Seconds that a step of each kind of stage took lately.
     pace: [f64; 2],
     /// Steps that the last checkpoint keeps.
     saved: u64,
     /// What is spent and not yet in the state.
     meter: Meter,
-}
-
-/// What one step came to.
-pub(crate) struct Stepped {
-    loss: f64,
-    mtp_loss: Option<f64>,
-    gradient_norm: f32,
-    tokens: u64,
-    pub rollouts: Option<grpo::Step>,
-}
-
-impl Stepped {
-    /// What the step spent: its tokens, besides what a meter says.
-    fn spent(&self, measured: Spent) -> Spent {
-        let rollouts = self.rollouts.iter().flat_map(|step| &step.rollouts);
-        let sampled_tokens: u64 = rollouts.map(|rollout| rollout.tokens.len() as u64).sum();
-        Spent { sampled_tokens, learnt_tokens: self.tokens - sampled_tokens, ..measured }
-    }
-}
-
-/// Where in a training a step is.
-#[derive(Clone, Copy)]
-pub(crate) struct At {
-    pub seed: u32,
-    /// In its stage, from 0, and the stage's steps.
-    pub index: u32,
-    pub steps: u32,
-    /// In the run, from 1.
-    pub number: u64,
-}
-
-/// Takes one step of a stage.
-pub(crate) fn advance(
-    learner: &mut Learner<'_>,
-    reference: Option<&Transformer>,
-    generator: &mut Generator<'_>,
-    corpus: &mut Option<Corpus>,
-    curriculum: Option<&mut Curriculum>,
-    text: Option<&Sequences>,
-    task: &dyn Task,
-    format: &Format,
-    stage: &Stage,
-    at: At,
-) -> Result<Stepped> {
-    let update = settings(stage.learning(), at.index, at.steps);
-    let alpha = stage.learning().balance;
-    let mtp = stage.mtp();
-    let stepped = |sft::Learnt { loss, mtp_loss, gradient_norm, tokens }| Stepped {
-        loss,
-        mtp_loss,
-        gradient_norm,
-        tokens,
-        rollouts: None,
-    };
-    let mut demonstrated = |corpus: &Corpus, batch| {
-        sft::step(learner, task, format, corpus, batch, at.index, alpha, mtp, &update).map(stepped)
-    };
-    match stage {
-        Stage::Pretrain(pretrain) => {
-            let text = text.unwrap_or_else(|| unreachable!("the text is there before the first step"));
-            let seed = u64::from(at.seed);
-            Ok(stepped(pretrain::step(learner, text, pretrain.batch, seed, at.index, alpha, mtp, &update)))
-        }
-        Stage::Sft(sft) => {
-            let corpus = corpus.get_or_insert_with(|| Corpus::new(task, sft, u64::from(at.seed)));
-            task.health()?;
-            demonstrated(corpus, sft.batch)
-        }
-        Stage::Distil(distil) => {
-            let corpus = corpus.as_ref().unwrap_or_else(|| unreachable!("traces are there before the first step"));
-            if distil.kl == 0.0 {
-                return demonstrated(corpus, distil.batch);
-            }
-            let teacher = reference.unwrap_or_else(|| unreachable!("a teacher is there before the first step"));
-            let examples = sft::examples(task, format, corpus, distil.batch, at.index)?;
-            distillation::step(learner, teacher, &examples, distil.kl, alpha, &update).map(stepped)
-        }
-        Stage::Grpo(grpo) => {
-            let known = curriculum.as_deref();
-            let (sampled, entropy) = grpo::sample(generator, learner, task, grpo, known, at.seed, at.number)?;
-            let mut done = grpo::learn(learner, reference, sampled, entropy, grpo, alpha, &update)?;
-            if let (Some(curriculum), Some(promote_at)) = (curriculum, grpo.promote_at) {
-                done.metrics.levels = curriculum.step(&done.rollouts, grpo.samples as usize, promote_at);
-                let levels = done.rollouts.iter().map(|rollout| f64::from(rollout.item.level));
-                done.metrics.level = Some(levels.sum::<f64>() / done.rollouts.len() as f64);
-            }
-            let (loss, gradient_norm, tokens) = (done.loss, done.gradient_norm, done.tokens);
-            Ok(Stepped { loss, mtp_loss: None, gradient_norm, tokens, rollouts: Some(done) })
-        }
-    }
 }
 
 impl<'a> Trial<'a> {
@@ -187,9 +88,7 @@ impl<'a> Trial<'a> {
             generator,
             state,
             metrics,
-            corpus: None,
-            text: None,
-            reference: None,
+            material: Material::default(),
             pace: [0.0; 2],
             meter: Meter::start(),
         })
@@ -251,10 +150,8 @@ impl<'a> Trial<'a> {
         self.hold(stage)?;
         let at = At { seed: self.seed(), index, steps, number: self.state.total_steps + 1 };
         self.read(stage)?;
-        let Plan { task, format, .. } = self.plan;
-        let (learner, reference, text) = (&mut self.learner, self.reference.as_ref(), self.text.as_deref());
-        let (corpus, curriculum) = (&mut self.corpus, self.state.curriculum.as_mut());
-        let done = advance(learner, reference, &mut self.generator, corpus, curriculum, text, task, format, stage, at)?;
+        let curriculum = self.state.curriculum.as_mut();
+        let done = advance(&mut self.learner, &mut self.generator, &mut self.material, curriculum, stage, at)?;
         if let Some(step) = &done.rollouts {
             rollouts::write(&self.plan.directory, at.number, &step.rollouts)?;
         }
@@ -296,10 +193,10 @@ impl<'a> Trial<'a> {
     /// Before a step: the model as it was when the stage began is there, if the stage is held to it; or a teacher, if its
     /// distributions are learnt.
     fn hold(&mut self, stage: &Stage) -> Result<()> {
-        if self.reference.is_none() {
+        if self.material.reference.is_none() {
             let (cpu, config, Plan { find, format, .. }) =
                 (self.learner.cpu(), self.learner.transformer().config(), &self.plan);
-            self.reference = distillation::teacher(cpu, stage, *find, config, format.tokenizer())?;
+            self.material.reference = distillation::teacher(cpu, stage, *find, config, format.tokenizer())?;
         }
         if !stage.has_reference() {
             return Ok(());
@@ -308,15 +205,15 @@ impl<'a> Trial<'a> {
         if self.state.step == 0 {
             // On disk before any checkpoint that counts on it.
             self.state.reference = Some(reference::write(run, number, values)?);
-            self.reference = Some(self.learner.with(values));
-        } else if self.reference.is_none() {
+            self.material.reference = Some(self.learner.with(values));
+        } else if self.material.reference.is_none() {
             let crc32 = self.state.reference.ok_or_else(|| {
                 Error::new(format!(
                     "the checkpoint lacks the reference of stage {number}; start anew elsewhere (--out)"
                 ))
             })?;
             let values = reference::read(run, number, values.len(), crc32)?;
-            self.reference = Some(self.learner.with(&values));
+            self.material.reference = Some(self.learner.with(&values));
         }
         Ok(())
     }
@@ -363,9 +260,7 @@ impl<'a> Trial<'a> {
         if let Some(report) = self.state.reports.last() {
             watch(&Progress::Measured(report));
         }
-        self.corpus = None;
-        self.text = None;
-        self.reference = None;
+        self.material = Material::default();
         self.state.reference = None;
         self.state.curriculum = None;
         self.state.stage += 1;
@@ -437,25 +332,6 @@ impl<'a> Trial<'a> {
 
     fn seed(&self) -> u32 {
         self.state.seed as u32
-    }
-}
-
-/// The optimiser's settings of a step.
-fn settings(learning: &Learning, index: u32, steps: u32) -> learner::Step {
-    learner::Step {
-        adamw: AdamW {
-            learning_rate: f64::from(learning.rate(index, steps)),
-            beta1: f64::from(learning.beta1),
-            beta2: f64::from(learning.beta2),
-            eps: 1e-8,
-            weight_decay: f64::from(learning.weight_decay),
-        },
-        muon: match learning.optimizer {
-            Optimizer::AdamW => None,
-            Optimizer::Muon { momentum } => Some(f64::from(momentum)),
-        },
-        clip: learning.clip_norm,
-        bias_rate: learning.bias_rate,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::generate::Generator;
 use crate::recipe::{Recipe, Stage};
 use crate::rollouts::Rollout;
 use crate::sequences::{Sequences, check_files};
-use crate::trial::{At, advance};
+use crate::step::{At, Material, advance};
 use crate::{distil, distillation, grpo, reference};
 
 /// The rollouts of step `number` (from 1, over all stages) of the run in `options.directory`, whose recipe is `text`, judged
@@ -58,33 +58,33 @@ pub fn replay(
     }
     let mut curriculum = state.curriculum.filter(|_| is_before);
     let mut generator = Generator::new(&**task, format);
-    let (mut corpus, mut held, mut read) = (None, None, None);
+    let mut material = Material::default();
     let stages = budget::sized(&recipe.stages, state.budget.as_ref());
     while let Some(current) = stages.get(stage) {
         let steps = state.plan[stage];
         if step == steps {
-            (stage, step, corpus, held, read) = (stage + 1, 0, None, None, None);
+            (stage, step, material) = (stage + 1, 0, Material::default());
             continue;
         }
         if step == 0 {
             learner.reset_optimizer();
             curriculum = current.curriculum();
         }
-        if matches!(current, Stage::Distil(_)) && corpus.is_none() {
-            corpus = Some(Corpus::of(&distil::read(run, stage + 1)?, format, state.seed));
+        if matches!(current, Stage::Distil(_)) && material.corpus.is_none() {
+            material.corpus = Some(Corpus::of(&distil::read(run, stage + 1)?, format, state.seed));
         }
-        if held.is_none() {
-            held = distillation::teacher(cpu, current, options.find, &setup.config, format.tokenizer())?;
+        if material.text.is_none() {
+            material.text = Sequences::of(current, setup.texts[stage].as_ref(), &**task, format, state.seed)?;
         }
-        if read.is_none() {
-            read = Sequences::of(current, setup.texts[stage].as_ref(), &**task, format, state.seed)?;
+        if material.reference.is_none() {
+            material.reference = distillation::teacher(cpu, current, options.find, &setup.config, format.tokenizer())?;
         }
-        if current.has_reference() && held.is_none() {
+        if current.has_reference() && material.reference.is_none() {
             let values = match (step, state.reference) {
                 (0, _) | (_, None) => learner.values.clone(),
                 (_, Some(crc32)) => reference::read(run, stage + 1, learner.values.len(), crc32)?,
             };
-            held = Some(learner.with(&values));
+            material.reference = Some(learner.with(&values));
         }
         let at = At { seed: state.seed as u32, index: step, steps, number: total + 1 };
         if at.number == number {
@@ -94,11 +94,10 @@ pub fn replay(
                     stage + 1
                 )));
             };
-            return Ok(grpo::sample(&mut generator, &learner, &**task, grpo, curriculum.as_ref(), at.seed, number)?.0);
+            return Ok(grpo::sample(&mut generator, &learner, grpo, curriculum.as_ref(), at.seed, number)?.0);
         }
         heed(at.number);
-        let (held, curriculum, read) = (held.as_ref(), curriculum.as_mut(), read.as_deref());
-        advance(&mut learner, held, &mut generator, &mut corpus, curriculum, read, &**task, format, current, at)?;
+        advance(&mut learner, &mut generator, &mut material, curriculum.as_mut(), current, at)?;
         (step, total) = (step + 1, total + 1);
     }
     let last: u64 = state.plan.iter().map(|&steps| u64::from(steps)).sum();

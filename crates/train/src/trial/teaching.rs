@@ -17,7 +17,7 @@ impl Trial<'_> {
     /// Before a step: what a teacher wrote is there, if the stage learns from one; false where `stop` came first.
     pub(super) fn teach(&mut self, stage: &Stage, stop: &AtomicBool, watch: &mut Watch<'_>) -> Result<bool> {
         let Stage::Distil(stage) = stage else { return Ok(true) };
-        if self.corpus.is_some() {
+        if self.material.corpus.is_some() {
             return Ok(true);
         }
         let (run, number) = (&self.plan.directory, self.state.stage + 1);
@@ -35,7 +35,7 @@ impl Trial<'_> {
             self.state.wall_s += start.elapsed().as_secs_f64();
             traces
         };
-        self.corpus = Some(Corpus::of(&traces, self.plan.format, self.state.seed));
+        self.material.corpus = Some(Corpus::of(&traces, self.plan.format, self.state.seed));
         Ok(true)
     }
 

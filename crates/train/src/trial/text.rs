@@ -12,10 +12,10 @@ use crate::sequences::Sequences;
 impl Trial<'_> {
     /// Before a step: the text is there, if the stage learns from text.
     pub(super) fn read(&mut self, stage: &Stage) -> Result<()> {
-        if self.text.is_none() {
+        if self.material.text.is_none() {
             let Plan { task, format, texts, .. } = self.plan;
             let read = texts.get(self.state.stage).and_then(Option::as_ref);
-            self.text = Sequences::of(stage, read, task, format, self.state.seed)?;
+            self.material.text = Sequences::of(stage, read, task, format, self.state.seed)?;
         }
         Ok(())
     }
@@ -24,7 +24,7 @@ impl Trial<'_> {
     /// text; `None` where `stop` came first.
     pub(super) fn predict(&mut self, stage: &Stage, stop: &AtomicBool) -> Result<Option<Option<HeldOut>>> {
         self.read(stage)?;
-        let Some(text) = &self.text else { return Ok(Some(None)) };
+        let Some(text) = &self.material.text else { return Ok(Some(None)) };
         let most = self.plan.eval.items as usize;
         Ok(measure(&mut self.learner, text, most, || !stop.load(Ordering::Relaxed)).map(Some))
     }
