@@ -18,70 +18,86 @@ const REPLIES: u32 = u32::MAX - 2;
 /// Problems that are asked at a time, so that progress shows.
 const CHUNK: usize = 32;
 
-/// Results of the model at `remote` on `items` of one level, after it was shown `shots` right completions: one reply to each at
-/// temperature 0, and `samples` as `drawing` says. `heed` hears now and then how many items are done; where it says no, there
-/// is no result. The length of thoughts is not a number, for their tokens are the model's own.
-///
-/// # Errors
-/// Why the model can't be asked, or the task can't be worked with any more.
-pub fn evaluate(
-    task: &dyn Task,
-    settings: &Settings,
-    (remote, chat): (&Remote, &Chat<'_>),
-    items: &[Item],
-    shots: u32,
-    samples: u32,
-    drawing: Drawing,
-    mut heed: impl FnMut(usize) -> bool,
-) -> Result<Option<Evaluation>> {
-    let level = items.first().map_or(0, |item| item.level);
-    let shown = shown(task, settings, level, shots, drawing.seed);
-    let question = |problem: usize, sample: u32, temperature: f32| {
-        let mut messages = settings.messages(task.question(&items[problem]));
-        let question = messages.split_off(messages.len() - 1);
-        messages.extend(shown.iter().cloned().chain(question));
-        let seed = Random::new(u64::from(drawing.seed), [REPLIES, problem as u32, sample]).next_u32() >> 1;
-        Question { messages, temperature, max_tokens: drawing.limit as u32, seed }
-    };
-    let mut outcomes = Vec::with_capacity(items.len());
-    for (chunk, items) in items.chunks(CHUNK).enumerate() {
-        if !heed(outcomes.len()) {
-            return Ok(None);
-        }
-        let problems = (chunk * CHUNK..).take(items.len());
-        let questions = problems.flat_map(|problem| {
-            let drawn = (0..samples).map(move |sample| (sample, drawing.temperature));
-            [(0, 0.0)].into_iter().chain(drawn).map(move |(sample, temperature)| (problem, sample, temperature))
-        });
-        let questions: Vec<Question> = questions.map(|(problem, sample, t)| question(problem, sample, t)).collect();
-        let replies = chat(remote, &questions)?;
-        for (item, replies) in items.iter().zip(replies.chunks(1 + samples as usize)) {
-            let is_right = |reply: &Reply| settings.score(task, item, &reply.text(), reply.finished).reward > 0.0;
-            outcomes.push(Outcome {
-                greedy: is_right(&replies[0]),
-                finished: replies[0].finished,
-                lenient: is_right_leniently(task, item, &replies[0].text()),
-                thought_tokens: 0,
-                samples: samples as usize,
-                right: replies[1..].iter().filter(|reply| is_right(reply)).count(),
-            });
-        }
-        task.health()?;
-    }
-    Ok(Some(Evaluation { thought_tokens: f64::NAN, ..Evaluation::of(level, &outcomes) }))
+/// A model behind a chat API, and how it is asked for completions of a task's problems.
+pub struct Elsewhere<'a> {
+    /// Where it is,
+    pub remote: &'a Remote,
+    /// and who asks it.
+    pub chat: &'a Chat<'a>,
+    /// What it is asked for.
+    pub task: &'a dyn Task,
+    /// In what words, and what counts as an answer.
+    pub settings: &'a Settings,
+    /// Right completions that it is shown before each question.
+    pub shots: u32,
 }
 
-/// Questions and right completions of problems to learn from, in turns.
-fn shown(task: &dyn Task, settings: &Settings, level: u32, shots: u32, seed: u32) -> Vec<Message> {
-    let shot = |shot| {
-        let mut random = Random::new(u64::from(seed), [SHOWN, shot, 0]);
-        let item = training_item(task, &[level], &mut random);
-        let style = if settings.think { Style::Think } else { Style::Direct };
-        let completion = settings.completion(&task.demonstration(&item, style, &mut random));
-        let turns = settings.messages(task.question(&item)).into_iter().filter(|message| message.role != "system");
-        turns.chain([Message::new("assistant", &completion)]).collect::<Vec<Message>>()
-    };
-    (0..shots).flat_map(shot).collect()
+impl Elsewhere<'_> {
+    /// Its results on `items` of one level: one reply to each at temperature 0, and `samples` as `drawing` says. `heed` hears now
+    /// and then how many items are done; where it says no, there is no result. The length of thoughts is not a number, for their
+    /// tokens are the model's own.
+    ///
+    /// # Errors
+    /// Why the model can't be asked, or the task can't be worked with any more.
+    pub fn evaluate(
+        &self,
+        items: &[Item],
+        samples: u32,
+        drawing: Drawing,
+        mut heed: impl FnMut(usize) -> bool,
+    ) -> Result<Option<Evaluation>> {
+        let Elsewhere { remote, chat, task, settings, .. } = *self;
+        let level = items.first().map_or(0, |item| item.level);
+        let shown = self.shown(level, drawing.seed);
+        let question = |problem: usize, sample: u32, temperature: f32| {
+            let mut messages = settings.messages(task.question(&items[problem]));
+            let question = messages.split_off(messages.len() - 1);
+            messages.extend(shown.iter().cloned().chain(question));
+            let seed = Random::new(u64::from(drawing.seed), [REPLIES, problem as u32, sample]).next_u32() >> 1;
+            Question { messages, temperature, max_tokens: drawing.limit as u32, seed }
+        };
+        let mut outcomes = Vec::with_capacity(items.len());
+        for (chunk, items) in items.chunks(CHUNK).enumerate() {
+            if !heed(outcomes.len()) {
+                return Ok(None);
+            }
+            let problems = (chunk * CHUNK..).take(items.len());
+            let questions = problems.flat_map(|problem| {
+                let drawn = (0..samples).map(move |sample| (sample, drawing.temperature));
+                [(0, 0.0)].into_iter().chain(drawn).map(move |(sample, temperature)| (problem, sample, temperature))
+            });
+            let questions: Vec<Question> = questions.map(|(problem, sample, t)| question(problem, sample, t)).collect();
+            let replies = chat(remote, &questions)?;
+            for (item, replies) in items.iter().zip(replies.chunks(1 + samples as usize)) {
+                let is_right = |reply: &Reply| settings.score(task, item, &reply.text(), reply.finished).reward > 0.0;
+                outcomes.push(Outcome {
+                    greedy: is_right(&replies[0]),
+                    finished: replies[0].finished,
+                    lenient: is_right_leniently(task, item, &replies[0].text()),
+                    thought_tokens: 0,
+                    samples: samples as usize,
+                    right: replies[1..].iter().filter(|reply| is_right(reply)).count(),
+                });
+            }
+            task.health()?;
+        }
+        Ok(Some(Evaluation { thought_tokens: f64::NAN, ..Evaluation::of(level, &outcomes) }))
+    }
+
+    /// Questions and right completions of problems to learn from, in turns.
+    fn shown(&self, level: u32, seed: u32) -> Vec<Message> {
+        let Elsewhere { task, settings, .. } = *self;
+        let shot = |shot| {
+            let mut random = Random::new(u64::from(seed), [SHOWN, shot, 0]);
+            let item = training_item(task, &[level], &mut random);
+            let style = if settings.think { Style::Think } else { Style::Direct };
+            let completion = settings.completion(&task.demonstration(&item, style, &mut random));
+            let turns = settings.messages(task.question(&item));
+            let turns = turns.into_iter().filter(|message| message.role != "system");
+            turns.chain([Message::new("assistant", &completion)]).collect::<Vec<Message>>()
+        };
+        (0..self.shots).flat_map(shot).collect()
+    }
 }
 
 #[cfg(test)]
@@ -115,7 +131,8 @@ mod tests {
         let drawing = Drawing { seed: 3, temperature: 1.0, limit: 20 };
         let settings = Settings { system: Some("Add.".into()), ..Settings::default() };
         let measure = |shots, samples, heed: &mut dyn FnMut(usize) -> bool| {
-            evaluate(&task, &settings, (&remote, &chat), &items, shots, samples, drawing, heed).unwrap()
+            let there = Elsewhere { remote: &remote, chat: &chat, task: &task, settings: &settings, shots };
+            there.evaluate(&items, samples, drawing, heed).unwrap()
         };
         assert_eq!(measure(0, 0, &mut |_| false), None);
         let measured = measure(2, 3, &mut |_| true).unwrap();

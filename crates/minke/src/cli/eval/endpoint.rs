@@ -1,7 +1,7 @@
 //! `minke eval URL#MODEL`: a model behind an OpenAI-compatible chat API.
 
 use anyhow::{Result, bail};
-use minke_train::elsewhere;
+use minke_train::elsewhere::Elsewhere;
 use minke_train::evaluation::Evaluation;
 use minke_train::generate::Drawing;
 use minke_train::remote::{Chat, Remote};
@@ -36,6 +36,6 @@ pub fn evaluate(
     let drawing = Drawing { seed: *seed, temperature: eval.temperature, limit: eval.max_new_tokens as usize };
     let chat: &Chat<'_> = &|remote, questions| remote::chat(remote, questions, &stop);
     let settings = settings.clone().unwrap_or_default();
-    let model = (remote, chat);
-    Ok(elsewhere::evaluate(&*asked.task, &settings, model, items, arguments.shots, eval.samples, drawing, heed)?)
+    let model = Elsewhere { remote, chat, task: &*asked.task, settings: &settings, shots: arguments.shots };
+    Ok(model.evaluate(items, eval.samples, drawing, heed)?)
 }
