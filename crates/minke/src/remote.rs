@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig};
 
+/// The path of chat completions under an API's.
+const COMPLETIONS: &str = "/chat/completions";
 /// Questions that are under way at once.
 const AT_ONCE: usize = 8;
 /// Time for a connection, and for a whole reply, whose thought may be long.
@@ -39,6 +41,27 @@ pub fn endpoint(reference: &str) -> Result<Option<(&str, &str)>> {
         bail!("{reference:?} is no endpoint; give it as http(s)://HOST/v1#MODEL");
     }
     Ok(Some((url, model)))
+}
+
+/// Where the chat completions of an API are asked for: at the address itself if it is that of completions, under it if it says which
+/// API it means, and in the usual place where it is of a host alone.
+pub fn completions(address: &str) -> String {
+    let address = address.trim_end_matches('/');
+    let (_, place) = address.split_once("://").unwrap_or(("", address));
+    match place.split_once('/') {
+        Some((_, path)) if format!("/{path}").ends_with(COMPLETIONS) => address.to_string(),
+        Some(_) => format!("{address}{COMPLETIONS}"),
+        None => format!("{address}/v1{COMPLETIONS}"),
+    }
+}
+
+/// What a server says is wrong, on one line.
+pub fn wrong(text: &str) -> String {
+    let json: Value = serde_json::from_str(text).unwrap_or_default();
+    let message = [&json["error"]["message"], &json["error"], &json["message"], &json];
+    let message = message.into_iter().find_map(Value::as_str).unwrap_or(text);
+    let line: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN).collect();
+    line.trim().to_string()
 }
 
 /// Asks a model: a reply to each question, in their order. Without questions it is only found out whether one could be asked.
@@ -119,8 +142,7 @@ impl Endpoint {
             .user_agent(concat!("minke/", env!("CARGO_PKG_VERSION")))
             .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
             .build();
-        let url = format!("{}/chat/completions", url.trim_end_matches('/'));
-        Ok(Endpoint { agent: config.into(), url, model: model.clone(), key })
+        Ok(Endpoint { agent: config.into(), url: completions(url), model: model.clone(), key })
     }
 
     /// A reply, after as many attempts as it takes.
@@ -189,15 +211,6 @@ fn reply(text: &str) -> Result<Reply> {
     })
 }
 
-/// What a server says is wrong, on one line.
-fn wrong(text: &str) -> String {
-    let json: Value = serde_json::from_str(text).unwrap_or_default();
-    let message = [&json["error"]["message"], &json["error"], &json["message"]];
-    let message = message.into_iter().find_map(Value::as_str).unwrap_or(text);
-    let line: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN).collect();
-    line.trim().to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,9 +236,24 @@ mod tests {
     }
 
     #[test]
+    fn completions_have_their_place() {
+        for (address, place) in [
+            ("http://localhost:8080", "http://localhost:8080/v1/chat/completions"),
+            ("http://localhost:8080/", "http://localhost:8080/v1/chat/completions"),
+            ("https://example.org/v1", "https://example.org/v1/chat/completions"),
+            ("https://example.org/beta/openai/", "https://example.org/beta/openai/chat/completions"),
+            ("https://example.org/v1/chat/completions", "https://example.org/v1/chat/completions"),
+        ] {
+            assert_eq!(completions(address), place);
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_said_on_one_line() {
         assert_eq!(wrong(r#"{"error":{"message":"no\nsuch model"}}"#), "no such model");
         assert_eq!(wrong(r#"{"error":"busy"}"#), "busy");
+        assert_eq!(wrong(r#"{"message":"later"}"#), "later");
+        assert_eq!(wrong("\"no\""), "no");
         assert_eq!(wrong("<html>\n"), "<html>");
         assert_eq!(wrong(&"x".repeat(500)).len(), SHOWN);
     }

@@ -21,8 +21,6 @@ use crate::{load, remote};
 
 /// Most bytes of an endpoint's response.
 const RESPONSE_MAX: u64 = 64 << 20;
-/// Most bytes of what an endpoint says is wrong that are shown.
-const SHOWN: usize = 200;
 
 /// A model that can be asked, and what votes call it.
 pub struct Contestant {
@@ -77,12 +75,8 @@ impl Contestant {
         let key = std::env::var(key).ok().filter(|key| !key.is_empty()).or(door.map(|door| door.key));
         let config = Agent::config_builder().timeout_global(Some(patience)).http_status_as_error(false).build();
         let agent = Agent::new_with_config(config);
-        let url = match url {
-            whole if whole.ends_with("/chat/completions") => whole.to_string(),
-            version if version.ends_with("/v1") => format!("{version}/chat/completions"),
-            host => format!("{host}/v1/chat/completions"),
-        };
-        Ok(Contestant { name, place: Place::There(Endpoint { agent, url, model: model.into(), key }) })
+        let endpoint = Endpoint { agent, url: remote::completions(url), model: model.into(), key };
+        Ok(Contestant { name, place: Place::There(endpoint) })
     }
 
     /// Asks it; the reply's pieces go to `give` as they come, and `stop` ends it.
@@ -148,7 +142,7 @@ impl Endpoint {
             let mut text = String::new();
             // What can't be read can't be shown.
             let _ = reader.take(RESPONSE_MAX).read_to_string(&mut text);
-            bail!("{} answered {status}: {}", self.url, wrong(&serde_json::from_str(&text).unwrap_or(text.into())));
+            bail!("{} answered {status}: {}", self.url, remote::wrong(&text));
         }
         let mut stream = Stream { splitter: Splitter::new(false), over: false };
         for line in BufReader::new(reader).lines() {
@@ -182,7 +176,7 @@ impl Stream {
         }
         let chunk: Value = serde_json::from_str(data).context("its stream is not JSON")?;
         if !chunk["error"].is_null() {
-            bail!("it gave up: {}", wrong(&chunk));
+            bail!("it gave up: {}", remote::wrong(data));
         }
         let choice = &chunk["choices"][0];
         let delta = &choice["delta"];
@@ -200,12 +194,4 @@ impl Stream {
         self.over |= choice["finish_reason"].is_string();
         Ok(())
     }
-}
-
-/// What an endpoint says is wrong, on one line.
-fn wrong(answer: &Value) -> String {
-    let message = [&answer["error"]["message"], &answer["error"], &answer["message"], answer];
-    let text = message.into_iter().find_map(Value::as_str).map_or_else(|| answer.to_string(), str::to_string);
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN).collect();
-    line.trim().to_string()
 }
