@@ -321,16 +321,22 @@ fn a_curriculum_survives_interruption() {
         assert_eq!(outcome(pieces.path()), expected, "round {round}");
     }
 
-    // From a checkpoint before it, or from the beginning.
-    for (number, kept) in [(13, true), (16, true), (15, false)] {
-        if !kept {
-            for (_, checkpoint) in checkpoint::list(whole.path()).unwrap().iter().rev().skip(1) {
-                std::fs::remove_dir_all(checkpoint).unwrap();
+    // From the checkpoint before it, from one still before, as that is damaged, or from the beginning.
+    for (number, what) in [(13, "whole"), (16, "damaged"), (15, "removed")] {
+        let all = checkpoint::list(whole.path()).unwrap();
+        let mut before = all.iter().rev().skip_while(|(at, _)| *at >= number);
+        match what {
+            "damaged" => {
+                let (_, newest) = before.next().unwrap();
+                std::fs::write(newest.join("values.f32"), "cut short").unwrap();
+                assert!(before.next().is_some(), "there is none before it");
             }
+            "removed" => before.for_each(|(_, checkpoint)| std::fs::remove_dir_all(checkpoint).unwrap()),
+            _ => {}
         }
         let made = replay(&cpu, "tiny", &recipe, &options(whole.path(), true), number, |_| ()).unwrap();
         let kept = rollouts::read(whole.path(), number).unwrap();
-        assert!(made == kept, "step {number}");
+        assert!(made == kept, "step {number}, the checkpoint before it {what}");
     }
 }
 
