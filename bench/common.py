@@ -4,6 +4,8 @@ import contextlib, json, os, resource, statistics, subprocess, sys, time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Above this share of the machine taken by others, a time says little.
 QUIET = 0.05
+# Ours, and torch's name for it.
+DTYPES = {"bf16": "bfloat16", "f32": "float32"}
 _loudest = 0.0
 
 
@@ -49,6 +51,14 @@ def timed(command, **kw):
     """`run`, and watches how busy others are meanwhile."""
     with watched():
         return run(command, **kw)
+
+
+def by_hand(peer, folder, dtype):
+    """The peer's GRPO in plain PyTorch, as it is but for its dtype, in a folder; its path, and the path of what it imports."""
+    script = os.path.join(folder, f"peer-{dtype}.py")
+    with open(os.path.join(peer, "grpo_plain.py")) as source, open(script, "w") as f:
+        f.write(source.read().replace("dtype=torch.bfloat16", f"dtype=torch.{DTYPES[dtype]}"))
+    return script, os.pathsep.join([peer, os.environ.get("PYTHONPATH", "")])
 
 
 def where():

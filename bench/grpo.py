@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
-"""Whole GRPO steps beside TRL's, in turn: the same model, prompts, rewards and sizes.
+"""Whole GRPO steps beside TRL's, in turn: the same model, prompts, rewards and sizes; and beside GRPO written by hand in PyTorch.
 
-usage: bench/grpo.py MODEL PYTHON [--rounds 3] [--steps 3] [--threads 2] [--dtypes f32,bf16] [--minke FILE]
-       [--out FILE]
+usage: bench/grpo.py MODEL PYTHON [--by-hand PEER_DIR] [--rounds 3] [--steps 3] [--threads 2] [--dtypes f32,bf16]
+       [--minke FILE] [--out FILE]
 
 MODEL is a Hugging Face directory of SmolLM2-135M-Instruct, PYTHON an interpreter with torch, trl and reasoning-gym. A step samples
 8 completions of up to 128 tokens for each of 4 countdown prompts, and learns from them (4 prompts of about 140 tokens). Rewards
 look at a completion's last character, so that nearly every group has something to learn. TRL is tried in each of the dtypes, in
-micro-batches of 8, and measured against in whichever is faster here. The first step of a run, which warms up, is left out.
+micro-batches of 8, and measured against in whichever is faster here; so is the peer's grpo_plain.py (micro-batches of 8, trimmed,
+with rewards of its own that leave no group without something to learn). The first step of a run, which warms up, is left out.
 Nothing else should be running.
 """
 import argparse, json, os, statistics, subprocess, sys, tempfile
 
-from common import ROOT, build, spread, watched, where, write
+from common import ROOT, build, by_hand, spread, watched, where, write
 
 RECIPE = """
 version = 1
@@ -62,6 +63,7 @@ def measured(command, env):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("model"), p.add_argument("python")
+    p.add_argument("--by-hand", metavar="PEER_DIR", help="has grpo_plain.py and what it imports")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--steps", type=int, default=3)
     p.add_argument("--threads", type=int, default=2)
@@ -84,6 +86,16 @@ def main():
             return {"step_s": statistics.median(row["seconds"][1:]), "completion_tokens": statistics.mean(row["completion_tokens"][1:]),
                     "memory_gb": memory}
 
+        def plain(dtype):
+            script, path = by_hand(os.path.abspath(a.by_hand), folder, dtype)
+            settings = ["--bench", "--task", "countdown", "--P", "4", "--G", "8", "--new", "128", "--mb", "8", "--trim"]
+            own = env | {"PYTHONPATH": path, "SMOLLM2_HF": os.path.abspath(a.model), "RESULTS": os.path.join(folder, "by-hand.jsonl")}
+            said, memory = measured([a.python, script, *settings, "--steps", str(a.steps - 1)], own)
+            # Its own benchmark adds the step that warms up.
+            rows = [json.loads(line) for line in said.splitlines() if line.startswith('{"step"')][1:]
+            return {"step_s": statistics.median(row["t"] for row in rows), "completion_tokens": statistics.mean(row["len"] for row in rows),
+                    "memory_gb": memory}
+
         def ours(seed):
             recipe, run = os.path.join(folder, "grpo.toml"), os.path.join(folder, f"run-{seed}")
             with open(recipe, "w") as f:
@@ -95,22 +107,25 @@ def main():
                     "completion_tokens": statistics.mean(step["rollouts"]["completion_tokens"] for step in steps),
                     "agreeing_groups": statistics.mean(step["rollouts"]["zero_variance"] for step in steps), "memory_gb": memory}
 
-        # Between one there is nothing to choose.
-        tried = {dtype: trl(dtype) for dtype in a.dtypes} if len(a.dtypes) > 1 else {}
-        best = min(tried, key=lambda dtype: tried[dtype]["step_s"]) if tried else a.dtypes[0]
-        print(f"TRL, tried: " + ", ".join(f"{dtype} {row['step_s']:.1f} s" for dtype, row in tried.items()), file=sys.stderr)
+        peers = {"trl": trl} | ({"by_hand": plain} if a.by_hand else {})
+        # Among one there is nothing to choose.
+        tried = {name: {dtype: peer(dtype) for dtype in a.dtypes} for name, peer in peers.items()} if len(a.dtypes) > 1 else {}
+        best = {name: min(tried[name], key=lambda dtype: tried[name][dtype]["step_s"]) if tried else a.dtypes[0] for name in peers}
+        for name, dtypes in tried.items():
+            print(f"{name}, tried: " + ", ".join(f"{dtype} {row['step_s']:.1f} s" for dtype, row in dtypes.items()), file=sys.stderr)
         rounds = []
         for seed in range(1, a.rounds + 1):
-            both = {"minke": lambda: ours(seed), "trl": lambda: trl(best)}
-            order = list(both) if seed % 2 else list(both)[::-1]
-            rounds.append({name: both[name]() for name in order})
-    table = {name: {key: spread([r[name][key] for r in rounds]) for key in rounds[0][name]} for name in ("minke", "trl")}
-    ratio = spread([r["trl"]["step_s"] / r["minke"]["step_s"] for r in rounds])
+            all = {"minke": lambda: ours(seed)} | {name: lambda name=name: peers[name](best[name]) for name in peers}
+            order = list(all) if seed % 2 else list(all)[::-1]
+            rounds.append({name: all[name]() for name in order})
+    table = {name: {key: spread([r[name][key] for r in rounds]) for key in rounds[0][name]} for name in all}
+    ratios = {name: spread([r[name]["step_s"] / r["minke"]["step_s"] for r in rounds]) for name in peers}
     for name, row in table.items():
-        print(f"{name:6} {row['step_s']['median']:7.1f} s a step, {row['completion_tokens']['median']:.0f} tokens a completion, "
+        print(f"{name:8} {row['step_s']['median']:7.1f} s a step, {row['completion_tokens']['median']:.0f} tokens a completion, "
               f"{row['memory_gb']['median']:.1f} GB")
-    print(f"{ratio['median']:.2f} times as fast ({ratio['min']:.2f}–{ratio['max']:.2f})")
-    write(a.out, where() | {"threads": a.threads, "trl_dtype": best, "trl_tried": tried, "table": table, "ratio": ratio, "rounds": rounds})
+    for name, ratio in ratios.items():
+        print(f"{ratio['median']:.2f} times as fast as {name} ({ratio['min']:.2f}–{ratio['max']:.2f})")
+    write(a.out, where() | {"threads": a.threads, "dtypes": best, "tried": tried, "table": table, "ratios": ratios, "rounds": rounds})
 
 
 if __name__ == "__main__":
