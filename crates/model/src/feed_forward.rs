@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use minke_kernels::cpu::Scratch;
 use minke_kernels::elementwise::{combine, combine_backward, gather_rows, scatter_rows_add, swiglu, swiglu_backward};
 use minke_kernels::gemm::{Job, Mode, Operand, gemm};
 use minke_kernels::router::{Router, Scoring, balance, route, route_backward};
@@ -39,17 +40,16 @@ pub(crate) struct Mixture {
 /// What backward needs of a feed-forward's forward pass.
 #[derive(Default)]
 pub(crate) struct FeedForwardActivations {
-    /// Of the dense or the shared feed-forward, rows of the batch.
-    gated: GatedActivations,
+    /// gate | up of the dense or the shared feed-forward, rows of the batch.
+    gate_up: Buffer,
     /// Rows by experts: the router's scores. Rows by experts per token: which were chosen, and their weights.
     logits: Buffer,
     scores: Buffer,
     chosen: Vec<u32>,
     weights: Buffer,
     sorted: Sorted,
-    /// Of the experts, a row for each (token, chosen expert), sorted by expert.
-    gathered: Buffer,
-    routed: GatedActivations,
+    /// gate | up of the experts, and their outputs: a row for each (token, chosen expert), sorted by expert.
+    routed: Buffer,
     routed_out: Buffer,
 }
 
@@ -84,6 +84,20 @@ impl Sorted {
             *place += 1;
         }
     }
+
+    /// The rows of the batch as the experts take them.
+    fn gather<'a>(&self, cpu: &'a Cpu, rows: View<'_>) -> Scratch<'a> {
+        let mut gathered = cpu.scratch(self.source.len() * rows.cols());
+        gather_rows(cpu, rows.contiguous(), rows.cols(), &self.source, &mut gathered);
+        gathered
+    }
+}
+
+/// What goes into a down projection: quicker to compute again going backward than to keep.
+fn inner<'a>(cpu: &'a Cpu, gate_up: &[f32], width: usize) -> Scratch<'a> {
+    let mut inner = cpu.scratch(gate_up.len() / 2);
+    swiglu(cpu, gate_up, width, &mut inner);
+    inner
 }
 
 impl FeedForwardActivations {
@@ -91,12 +105,6 @@ impl FeedForwardActivations {
     pub fn loads(&self) -> impl Iterator<Item = u64> + '_ {
         self.sorted.places.iter().map(|places| places.len() as u64)
     }
-}
-
-#[derive(Default)]
-struct GatedActivations {
-    gate_up: Buffer,
-    inner: Buffer,
 }
 
 impl FeedForwardWeights {
@@ -145,7 +153,7 @@ impl FeedForwardWeights {
     /// x += feed_forward(normed)
     pub fn forward(&self, cpu: &Cpu, normed: View<'_>, a: &mut FeedForwardActivations, x: &mut [f32]) {
         match self {
-            FeedForwardWeights::Gated(w) => w.forward(cpu, normed, &mut a.gated, x),
+            FeedForwardWeights::Gated(w) => w.forward(cpu, normed, &mut a.gate_up, x),
             FeedForwardWeights::Experts(w) => w.forward(cpu, normed, a, x),
         }
     }
@@ -166,7 +174,7 @@ impl FeedForwardWeights {
     ) -> f32 {
         match self {
             FeedForwardWeights::Gated(w) => {
-                w.backward(cpu, values, normed, &a.gated, d_x, Mode::Set, d_normed, gradient);
+                w.backward(cpu, values, normed, &a.gate_up, d_x, Mode::Set, d_normed, gradient);
                 0.0
             }
             FeedForwardWeights::Experts(w) => {
@@ -190,13 +198,12 @@ impl Gated {
         self.down.inputs()
     }
 
-    fn forward(&self, cpu: &Cpu, normed: View<'_>, a: &mut GatedActivations, x: &mut [f32]) {
+    fn forward(&self, cpu: &Cpu, normed: View<'_>, gate_up: &mut Buffer, x: &mut [f32]) {
         let (rows, width) = (normed.rows(), self.width());
-        a.gate_up.resize(rows * 2 * width);
-        self.gate_up.forward(cpu, normed, Mode::Set, &mut a.gate_up);
-        a.inner.resize(rows * width);
-        swiglu(cpu, &a.gate_up, width, &mut a.inner);
-        self.down.forward(cpu, View::new(&a.inner, rows, width), Mode::Add, x);
+        gate_up.resize(rows * 2 * width);
+        self.gate_up.forward(cpu, normed, Mode::Set, gate_up);
+        let inner = inner(cpu, gate_up, width);
+        self.down.forward(cpu, View::new(&inner, rows, width), Mode::Add, x);
     }
 
     /// d_normed (=, +=)
@@ -205,7 +212,7 @@ impl Gated {
         cpu: &Cpu,
         values: &[f32],
         normed: View<'_>,
-        a: &GatedActivations,
+        gate_up: &[f32],
         d_x: View<'_>,
         mode: Mode,
         d_normed: &mut [f32],
@@ -213,10 +220,10 @@ impl Gated {
     ) {
         let (rows, width) = (normed.rows(), self.width());
         let mut d_inner = cpu.scratch(rows * width);
-        let inner = View::new(&a.inner, rows, width);
-        self.down.backward(cpu, values, d_x, inner, Mode::Set, &mut d_inner, gradient);
+        let inner = inner(cpu, gate_up, width);
+        self.down.backward(cpu, values, d_x, View::new(&inner, rows, width), Mode::Set, &mut d_inner, gradient);
         let mut d_gate_up = cpu.scratch(rows * 2 * width);
-        swiglu_backward(cpu, &a.gate_up, width, &d_inner, &mut d_gate_up);
+        swiglu_backward(cpu, gate_up, width, &d_inner, &mut d_gate_up);
         let d_gate_up = View::new(&d_gate_up, rows, 2 * width);
         self.gate_up.backward(cpu, values, d_gate_up, normed, mode, d_normed, gradient);
     }
@@ -244,7 +251,7 @@ impl Mixture {
     fn forward(&self, cpu: &Cpu, normed: View<'_>, a: &mut FeedForwardActivations, x: &mut [f32]) {
         let (rows, hidden) = (normed.rows(), normed.cols());
         let &Router { experts, per_token, .. } = &self.router;
-        let FeedForwardActivations { gated, logits, scores, chosen, weights, sorted, gathered, routed, routed_out } = a;
+        let FeedForwardActivations { gate_up, logits, scores, chosen, weights, sorted, routed, routed_out } = a;
         logits.resize(rows * experts);
         scores.resize(rows * experts);
         chosen.resize(rows * per_token, 0);
@@ -254,19 +261,17 @@ impl Mixture {
         sorted.sort(chosen, experts, per_token);
 
         let (places, width) = (rows * per_token, self.experts[0].width());
-        gathered.resize(places * hidden);
-        gather_rows(cpu, normed.contiguous(), hidden, &sorted.source, gathered);
-        routed.gate_up.resize(places * 2 * width);
-        let jobs = self.jobs(sorted, View::new(gathered, places, hidden), |e, x, row| e.gate_up.jobs(x, row));
-        gemm(cpu, &mut routed.gate_up, 2 * width, Mode::Set, &jobs);
-        routed.inner.resize(places * width);
-        swiglu(cpu, &routed.gate_up, width, &mut routed.inner);
+        let gathered = sorted.gather(cpu, normed);
+        routed.resize(places * 2 * width);
+        let jobs = self.jobs(sorted, View::new(&gathered, places, hidden), |e, x, row| e.gate_up.jobs(x, row));
+        gemm(cpu, routed, 2 * width, Mode::Set, &jobs);
+        let inner = inner(cpu, routed, width);
         routed_out.resize(places * hidden);
-        let jobs = self.jobs(sorted, View::new(&routed.inner, places, width), |e, x, row| e.down.jobs(x, row));
+        let jobs = self.jobs(sorted, View::new(&inner, places, width), |e, x, row| e.down.jobs(x, row));
         gemm(cpu, routed_out, hidden, Mode::Set, &jobs);
         combine(cpu, x, hidden, routed_out, &sorted.slots, weights);
         if let Some(shared) = &self.shared {
-            shared.forward(cpu, normed, gated, x);
+            shared.forward(cpu, normed, gate_up, x);
         }
     }
 
@@ -293,14 +298,16 @@ impl Mixture {
         combine_backward(cpu, d_rows, hidden, &a.routed_out, &sorted.slots, &a.weights, &mut d_out, &mut d_weights);
         let d_out = View::new(&d_out, places, hidden);
         let mut d_inner = cpu.scratch(places * width);
-        let inner = View::new(&a.routed.inner, places, width);
+        let inner = inner(cpu, &a.routed, width);
+        let inner = View::new(&inner, places, width);
         self.backward_experts(cpu, values, sorted, d_out, inner, |e| &e.down, &mut d_inner, gradient);
 
         let mut d_gate_up = cpu.scratch(places * 2 * width);
-        swiglu_backward(cpu, &a.routed.gate_up, width, &d_inner, &mut d_gate_up);
+        swiglu_backward(cpu, &a.routed, width, &d_inner, &mut d_gate_up);
         let d_gate_up = View::new(&d_gate_up, places, 2 * width);
         let mut d_gathered = cpu.scratch(places * hidden);
-        let gathered = View::new(&a.gathered, places, hidden);
+        let gathered = sorted.gather(cpu, normed);
+        let gathered = View::new(&gathered, places, hidden);
         self.backward_experts(cpu, values, sorted, d_gate_up, gathered, |e| &e.gate_up, &mut d_gathered, gradient);
 
         let mut d_logits = cpu.scratch(rows * experts);
@@ -313,7 +320,7 @@ impl Mixture {
         self.gate.backward(cpu, values, d_logits, normed, Mode::Set, d_normed, gradient);
         scatter_rows_add(cpu, &d_gathered, hidden, &sorted.slots, d_normed);
         if let Some(shared) = &self.shared {
-            shared.backward(cpu, values, normed, &a.gated, d_x, Mode::Add, d_normed, gradient);
+            shared.backward(cpu, values, normed, &a.gate_up, d_x, Mode::Add, d_normed, gradient);
         }
         loss
     }

@@ -151,7 +151,7 @@ impl Predictor {
         self.project.forward(cpu, View::new(&a.joined, rows, 2 * width), Mode::Set, &mut a.x);
         let pass =
             Pass { cpu, layer: model.config().layers, spans: &batch.spans, positions: &positions, rope: model.rope() };
-        self.layer.forward(&pass, kv, a.keep, self.eps, &mut a.layer, &mut a.x);
+        self.layer.forward(&pass, kv, a.keep, &mut a.layer, &mut a.x);
         a.hidden.resize(rows * width);
         a.inv_rms.resize(rows);
         let x = View::new(&a.x, rows, width);

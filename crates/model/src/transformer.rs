@@ -9,6 +9,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use minke_kernels::cpu::Scratch;
 use minke_kernels::embedding::{gather, scatter_add};
 use minke_kernels::gemm::{Operand, linear};
 use minke_kernels::kv::{KvDtype, KvLayout, KvPages};
@@ -61,6 +62,7 @@ pub(crate) struct Layer {
     attention: AttentionWeights,
     feed_forward_norm: Vector,
     feed_forward: FeedForwardWeights,
+    eps: f32,
 }
 
 /// What backward needs of a pass, as far as it is kept.
@@ -71,7 +73,7 @@ enum Keep {
     Nothing,
     /// What went into each layer: backward computes the rest of a layer again (arXiv 1604.06174).
     Inputs,
-    /// Everything.
+    /// Everything but what is quickly computed again: norms, and what goes into the down projections.
     All,
 }
 
@@ -96,11 +98,7 @@ pub(crate) struct LayerActivations {
     /// The residual stream before attention, and before the feed-forward (kept for training).
     input: Buffer,
     middle: Buffer,
-    attention_inv_rms: Buffer,
-    attention_normed: Buffer,
     attention: AttentionActivations,
-    feed_forward_inv_rms: Buffer,
-    feed_forward_normed: Buffer,
     feed_forward: FeedForwardActivations,
 }
 
@@ -298,7 +296,7 @@ impl Transformer {
                 input.copy_from_slice(x);
             }
             let a = &mut layers[if *keep == Keep::All { index } else { 0 }];
-            layer.forward(&pass, kv, *keep == Keep::All, self.config.norm_eps, a, x);
+            layer.forward(&pass, kv, *keep == Keep::All, a, x);
             if *keep != Keep::Nothing {
                 let chosen = Layer::loads(a);
                 loads.extend((!chosen.is_empty()).then_some(chosen));
@@ -349,7 +347,7 @@ impl Transformer {
                 Keep::All => &layers[index],
                 Keep::Nothing | Keep::Inputs => {
                     again.copy_from_slice(&inputs[index]);
-                    layer.forward(&pass, kv, true, self.config.norm_eps, &mut layers[0], &mut again);
+                    layer.forward(&pass, kv, true, &mut layers[0], &mut again);
                     &layers[0]
                 }
             };
@@ -380,6 +378,7 @@ impl Layer {
             attention: AttentionWeights::new(config, precision),
             feed_forward_norm: Vector::default(),
             feed_forward: FeedForwardWeights::new(config, layer, precision),
+            eps: config.norm_eps,
         }
     }
 
@@ -391,35 +390,28 @@ impl Layer {
     }
 
     /// x += attention and feed-forward of it; `keep` for backward.
-    pub fn forward(
-        &self,
-        pass: &Pass<'_>,
-        kv: &mut KvPages,
-        keep: bool,
-        eps: f32,
-        a: &mut LayerActivations,
-        x: &mut [f32],
-    ) {
+    pub fn forward(&self, pass: &Pass<'_>, kv: &mut KvPages, keep: bool, a: &mut LayerActivations, x: &mut [f32]) {
         let (cpu, rows) = (pass.cpu, pass.positions.len());
         let hidden = x.len() / rows.max(1);
         if keep {
             a.input.resize(x.len());
             a.input.copy_from_slice(x);
         }
-        a.attention_normed.resize(x.len());
-        a.attention_inv_rms.resize(rows);
-        let (normed, inv) = (&mut a.attention_normed, &mut a.attention_inv_rms);
-        rms_norm(cpu, View::new(x, rows, hidden), &self.attention_norm.values, eps, normed, inv);
-        self.attention.forward(pass, kv, View::new(&a.attention_normed, rows, hidden), &mut a.attention, x);
+        let (normed, _) = self.norm(cpu, View::new(x, rows, hidden), &self.attention_norm);
+        self.attention.forward(pass, kv, View::new(&normed, rows, hidden), &mut a.attention, x);
         if keep {
             a.middle.resize(x.len());
             a.middle.copy_from_slice(x);
         }
-        a.feed_forward_normed.resize(x.len());
-        a.feed_forward_inv_rms.resize(rows);
-        let (normed, inv) = (&mut a.feed_forward_normed, &mut a.feed_forward_inv_rms);
-        rms_norm(cpu, View::new(x, rows, hidden), &self.feed_forward_norm.values, eps, normed, inv);
-        self.feed_forward.forward(cpu, View::new(&a.feed_forward_normed, rows, hidden), &mut a.feed_forward, x);
+        let (normed, _) = self.norm(cpu, View::new(x, rows, hidden), &self.feed_forward_norm);
+        self.feed_forward.forward(cpu, View::new(&normed, rows, hidden), &mut a.feed_forward, x);
+    }
+
+    /// `x` after a norm, and 1 / rms of its rows.
+    fn norm<'a>(&self, cpu: &'a Cpu, x: View<'_>, norm: &Vector) -> (Scratch<'a>, Scratch<'a>) {
+        let (mut normed, mut inv_rms) = (cpu.scratch(x.rows() * x.cols()), cpu.scratch(x.rows()));
+        rms_norm(cpu, x, &norm.values, self.eps, &mut normed, &mut inv_rms);
+        (normed, inv_rms)
     }
 
     /// From the gradient of what [`Layer::forward`] came to, in `d_x`, that of what it began with, in its place; the tensors' are
@@ -439,29 +431,26 @@ impl Layer {
     ) -> f32 {
         let (cpu, rows) = (pass.cpu, pass.positions.len());
         let hidden = d_x.len() / rows.max(1);
-        let d_x_view = View::new(d_x, rows, hidden);
-        let normed = View::new(&a.feed_forward_normed, rows, hidden);
+        let (x, weight) = (View::new(&a.middle, rows, hidden), &self.feed_forward_norm);
+        let (normed, inv) = self.norm(cpu, x, weight);
         let loss = self.feed_forward.backward(
             cpu,
             values,
-            normed,
+            View::new(&normed, rows, hidden),
             &a.feed_forward,
             sequences,
             alpha,
-            d_x_view,
+            View::new(d_x, rows, hidden),
             d_normed,
             gradient,
         );
-        let (x, weight) = (View::new(&a.middle, rows, hidden), &self.feed_forward_norm);
-        let (inv, d_weight) = (&a.feed_forward_inv_rms, weight.gradient(gradient));
-        rms_norm_backward(cpu, x, &weight.values, inv, d_normed, d_x, hidden, true, d_weight);
+        rms_norm_backward(cpu, x, &weight.values, &inv, d_normed, d_x, hidden, true, weight.gradient(gradient));
 
-        let d_x_view = View::new(d_x, rows, hidden);
-        let normed = View::new(&a.attention_normed, rows, hidden);
-        self.attention.backward(pass, values, kv, normed, &a.attention, d_x_view, d_normed, gradient);
         let (x, weight) = (View::new(&a.input, rows, hidden), &self.attention_norm);
-        let (inv, d_weight) = (&a.attention_inv_rms, weight.gradient(gradient));
-        rms_norm_backward(cpu, x, &weight.values, inv, d_normed, d_x, hidden, true, d_weight);
+        let (normed, inv) = self.norm(cpu, x, weight);
+        let (normed, d_x_view) = (View::new(&normed, rows, hidden), View::new(d_x, rows, hidden));
+        self.attention.backward(pass, values, kv, normed, &a.attention, d_x_view, d_normed, gradient);
+        rms_norm_backward(cpu, x, &weight.values, &inv, d_normed, d_x, hidden, true, weight.gradient(gradient));
         loss
     }
 
