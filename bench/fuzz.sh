@@ -17,7 +17,7 @@ corpus=$root/fuzz/corpus
 
 # Seeds: golden files, and the hostile tests' broken ones. A target takes of them as much as its length allows.
 if [ ! -d "$corpus" ]; then
-    MINKE_KEEP=1 cargo test --manifest-path "$root/Cargo.toml" -p minke-model --test hostile -- --exact every_bad_file_gets_the_sentence_in_the_table
+    MINKE_KEEP=1 cargo test --manifest-path "$root/Cargo.toml" -p minke-model --test it -- --exact hostile::every_bad_file_gets_the_sentence_in_the_table
     kept=$(ls -td "${CARGO_TARGET_DIR:-$root/target}"/tmp/hostile-[0-9]* | head -n 1)
     # seeds TARGET PATTERN: files of that name under golden/ and among the broken ones, by what they hold.
     seeds() {

@@ -11,7 +11,7 @@ use minke_model::safetensors::SafeTensors;
 use minke_model::{ChatTemplate, Checkpoint, Message, Tokenizer, families};
 use serde_json::Value;
 
-use crate::gguf_file::GgufFile;
+use super::gguf_file::GgufFile;
 
 pub fn run() {
     let golden = |path: &str| fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden").join(path)).unwrap();
@@ -19,13 +19,13 @@ pub fn run() {
 
     let small = GgufFile::valid().bytes();
     repeat(20_000, || {
-        drop(crate::read(Gguf::new(Map::from(random.bytes(&small, 1200))).and_then(Checkpoint::from_gguf)))
+        drop(super::read(Gguf::new(Map::from(random.bytes(&small, 1200))).and_then(Checkpoint::from_gguf)))
     });
 
     for name in ["deepseek_v2-lite", "qwen3_moe"] {
         let bytes = golden(&format!("gguf/{name}.gguf"));
         repeat(2_000, || {
-            drop(crate::read(Gguf::new(Map::from(random.bytes(&bytes, 4000))).and_then(Checkpoint::from_gguf)))
+            drop(super::read(Gguf::new(Map::from(random.bytes(&bytes, 4000))).and_then(Checkpoint::from_gguf)))
         });
     }
 

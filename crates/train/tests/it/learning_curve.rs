@@ -1,8 +1,5 @@
 //! A learning curve changes no bit of the training, and however a run is interrupted, each of its points is measured once.
 
-mod carry_out;
-mod outcome;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use minke_kernels::random::Random;
@@ -12,10 +9,9 @@ use minke_train::progress::Progress;
 use minke_train::run::run;
 use minke_train::{checkpoint, metrics};
 
-use carry_out::{carry_out, options};
-use outcome::{finished, outcome, report};
+use crate::carry_out::{carry_out, finished, options, outcome, report};
 
-const RECIPE: &str = include_str!("../../../recipes/tiny.toml");
+const RECIPE: &str = include_str!("../../../../recipes/tiny.toml");
 
 /// The learning curve is measured beside the training, which it does not change; however a run is interrupted, and wherever,
 /// each of its points is measured once.

@@ -1,7 +1,5 @@
 //! Runs that learn from text: what they come to, the same whatever interrupts them, and only ever from the same files.
 
-mod carry_out;
-
 use std::fmt::Write;
 use std::path::Path;
 
@@ -13,9 +11,9 @@ use minke_train::progress::StageKind;
 use minke_train::run::{Ending, replay};
 use minke_train::{Recipe, metrics, rollouts};
 
-use carry_out::{carry_out, options};
+use crate::carry_out::{carry_out, options};
 
-const TINY: &str = include_str!("../../../recipes/tiny.toml");
+const TINY: &str = include_str!("../../../../recipes/tiny.toml");
 
 /// The smallest recipe, with a stage before its own.
 fn recipe(stage: &str) -> String {

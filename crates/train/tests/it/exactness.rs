@@ -1,8 +1,5 @@
 //! A run ends with the same bits however it was interrupted, and on any number of threads.
 
-mod carry_out;
-mod outcome;
-
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -11,10 +8,9 @@ use minke_kernels::{Cpu, Isa};
 use minke_train::run::{Ending, Options, replay, run};
 use minke_train::{Result, checkpoint, distil, metrics, rollouts};
 
-use carry_out::{carry_out, options};
-use outcome::{finished, outcome, report};
+use crate::carry_out::{carry_out, finished, options, outcome, report};
 
-const RECIPE: &str = include_str!("../../../recipes/tiny.toml");
+const RECIPE: &str = include_str!("../../../../recipes/tiny.toml");
 
 /// The same with moments in bf16, AdamW's and Muon's.
 fn in_bf16() -> String {

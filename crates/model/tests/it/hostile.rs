@@ -104,7 +104,7 @@ fn no_file_makes_the_process_ask_for_memory() {
         return;
     }
     let output = Command::new("sh")
-        .args(["-c", "ulimit -v 1048576 && exec \"$0\" --test-threads=1"])
+        .args(["-c", "ulimit -v 1048576 && exec \"$0\" hostile:: --test-threads=1"])
         .arg(env::current_exe().unwrap())
         .env(INSIDE, "1")
         .env_remove("MINKE_BLESS")

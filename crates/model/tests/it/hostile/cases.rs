@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::gguf_file::{GgufFile, array, f32, i32s, text, texts, u32};
+use super::gguf_file::{GgufFile, array, f32, i32s, text, texts, u32};
 
 /// Writes cases one after the other under a directory of their own.
 struct Cases {
@@ -132,7 +132,7 @@ fn gguf_tables(cases: &mut Cases) {
 }
 
 fn gguf_tensors(cases: &mut Cases) {
-    let with = |change: fn(&mut crate::gguf_file::Tensor)| GgufFile::valid().tensor("blk.0.ffn_up.weight", change);
+    let with = |change: fn(&mut super::gguf_file::Tensor)| GgufFile::valid().tensor("blk.0.ffn_up.weight", change);
     cases.gguf("GGUF: a tensor twice", with(|t| t.name = "blk.0.ffn_gate.weight".into()));
     cases.gguf("GGUF: a tensor too few", with(|t| t.name = "elsewhere".into()));
     cases.gguf("GGUF: a tensor of type Q8_K", with(|t| t.kind = 15));

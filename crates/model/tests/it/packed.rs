@@ -269,7 +269,7 @@ fn status(key: &str) -> u64 {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_model_takes_the_memory_of_its_weights() {
-    const NAME: &str = "a_model_takes_the_memory_of_its_weights";
+    const NAME: &str = "packed::a_model_takes_the_memory_of_its_weights";
     /// The first pages of keys and values (16 MiB), each large matrix's last page of 2 MiB, activations, stacks.
     const BASE: u64 = 32 << 20;
     let Some(case) = std::env::var_os("MINKE_MEMORY_CASE") else {
