@@ -21,7 +21,7 @@ seed = {seed}
 [model]
 reference = "{model}"
 dtype = "bf16"
-recompute = true
+moments = "bf16"
 [task]
 file = "{prompts}"
 checker = "regex"
