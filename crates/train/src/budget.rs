@@ -364,18 +364,18 @@ mod tests {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/smollm2-sums.toml");
         let stages = Recipe::read(&path).unwrap().stages;
         let whole = |steps| Fitted { steps, size: None, wall_s: 90.0 };
-        let size = Size { prompts: 6, samples: 16, max_new_tokens: 40 };
+        let size = Size { prompts: 6, samples: 8, max_new_tokens: 40 };
         let left = Fitted { steps: 20, size: Some(size), wall_s: 700.0 };
         let resolved = Resolved { budget_s: 900, stages: vec![whole(10), left] };
         assert_eq!(
             resolved.words(&stages),
-            "resolved for 15 min: stage 1: 10 of 40 steps; stage 2: 20 of 60 steps, 6 of 8 prompts, 40 of 48 max_new_tokens; \
+            "resolved for 15 min: stage 1: 10 of 50 steps; stage 2: 20 of 60 steps, 6 of 16 prompts, 40 of 48 max_new_tokens; \
              about 13 min 10 s of training"
         );
         let Stage::Grpo(grpo) = &sized(&stages, Some(&resolved))[1] else { panic!("a grpo stage") };
-        assert_eq!((grpo.prompts, grpo.samples, grpo.max_new_tokens, grpo.steps), (6, 16, 40, 60));
+        assert_eq!((grpo.prompts, grpo.samples, grpo.max_new_tokens, grpo.steps), (6, 8, 40, 60));
         assert_eq!(sized(&stages, None), stages);
-        let all = Resolved { budget_s: 90, stages: vec![whole(40), whole(60)] };
+        let all = Resolved { budget_s: 90, stages: vec![whole(50), whole(60)] };
         assert_eq!(all.words(&stages), "all of the recipe fits 90 s: about 3 min 0 s of training, more than there is");
         assert_eq!(serde_json::from_str::<Resolved>(&serde_json::to_string(&resolved).unwrap()).unwrap(), resolved);
     }
