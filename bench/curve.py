@@ -6,10 +6,12 @@ usage: bench/curve.py PYTHON PEER_DIR [--model DIR] [--seeds 1 2 3] [--steps 120
 
 PEER_DIR has grpo_plain.py and what it imports, PYTHON is an interpreter with torch, transformers and reasoning-gym, the model a
 Hugging Face directory of SmolLM2-135M-Instruct (SMOLLM2_HF unless given). Both begin with its weights, in bf16 with f32 masters
-(or in f32, where a processor has no bf16 instructions and torch is slow with it), and learn chain_sum of two one-digit terms: 8 prompts a step, 8 completions of up to 24 tokens each, in the same words, judged by
+(or in f32, where a processor has no bf16 instructions and torch is slow with it), and learn chain_sum of two one-digit terms: 8
+prompts a step, 8 completions of up to 24 tokens each, in the same words, judged by
 the same rule. That both put the problems in the same tokens is checked first. Seconds are of training alone, from each side's own
 account, at the first measurement on held-out problems that is good enough, and a side is stopped when it has reached the last
-goal; minke counts a problem that is drawn twice once. The problems are few, so those held out have been trained on too, on both sides: this says how soon something is learnt, not how widely.
+goal; minke counts a problem that is drawn twice once. The problems are few, so those held out have been trained on too, on both
+sides: this says how soon something is learnt, not how widely.
 Seeds of the same settings that the file of results has already are kept there. Nothing else should be running.
 """
 import argparse, json, os, signal, subprocess, sys, tempfile, time

@@ -115,10 +115,10 @@ def main():
             print(f"{name}, tried: " + ", ".join(f"{dtype} {row['step_s']:.1f} s" for dtype, row in dtypes.items()), file=sys.stderr)
         rounds = []
         for seed in range(1, a.rounds + 1):
-            all = {"minke": lambda: ours(seed)} | {name: lambda name=name: peers[name](best[name]) for name in peers}
-            order = list(all) if seed % 2 else list(all)[::-1]
-            rounds.append({name: all[name]() for name in order})
-    table = {name: {key: spread([r[name][key] for r in rounds]) for key in rounds[0][name]} for name in all}
+            sides = {"minke": lambda: ours(seed)} | {name: lambda name=name: peers[name](best[name]) for name in peers}
+            order = list(sides) if seed % 2 else list(sides)[::-1]
+            rounds.append({name: sides[name]() for name in order})
+    table = {name: {key: spread([r[name][key] for r in rounds]) for key in rounds[0][name]} for name in sides}
     ratios = {name: spread([r[name]["step_s"] / r["minke"]["step_s"] for r in rounds]) for name in peers}
     for name, row in table.items():
         print(f"{name:8} {row['step_s']['median']:7.1f} s a step, {row['completion_tokens']['median']:.0f} tokens a completion, "
