@@ -142,7 +142,10 @@ impl<T: Element> Buffer<T> {
     /// If it is one of those that last, which keep their length.
     pub fn resize(&mut self, len: usize) {
         let Memory::Lines(lines) = &mut self.memory else { panic!("a lasting buffer keeps its length") };
-        lines.resize(Self::lines_for(len), Line([0; 64]));
+        let count = Self::lines_for(len);
+        // Buffers are large and grow seldom; memory that a vector takes ahead would stay theirs.
+        lines.reserve_exact(count.saturating_sub(lines.len()));
+        lines.resize(count, Line([0; 64]));
         self.len = len;
     }
 

@@ -110,6 +110,30 @@ pub(crate) struct AttentionActivations {
     lse: Buffer,
 }
 
+impl AttentionActivations {
+    /// Memory that it takes, also where an earlier pass was longer.
+    pub fn bytes(&self) -> usize {
+        let AttentionActivations {
+            projected,
+            head_normed,
+            head_inv_rms,
+            query_normed,
+            query_inv_rms,
+            query,
+            absorbed,
+            latent,
+            latent_inv_rms,
+            key,
+            values,
+            out,
+            lse,
+        } = self;
+        let heads = [projected, head_normed, head_inv_rms, out, lse];
+        let latents = [query_normed, query_inv_rms, query, absorbed, latent, latent_inv_rms, key, values];
+        heads.iter().chain(&latents).map(|buffer| buffer.capacity() * size_of::<f32>()).sum()
+    }
+}
+
 /// What all layers share in one pass.
 pub(crate) struct Pass<'a> {
     pub cpu: &'a Cpu,

@@ -105,6 +105,12 @@ impl FeedForwardActivations {
     pub fn loads(&self) -> impl Iterator<Item = u64> + '_ {
         self.sorted.places.iter().map(|places| places.len() as u64)
     }
+
+    /// Memory that it takes, also where an earlier pass was longer; what the router keeps of a token is too little to count.
+    pub fn bytes(&self) -> usize {
+        let buffers = [&self.gate_up, &self.logits, &self.scores, &self.weights, &self.routed, &self.routed_out];
+        buffers.iter().map(|buffer| buffer.capacity() * size_of::<f32>()).sum()
+    }
 }
 
 impl FeedForwardWeights {

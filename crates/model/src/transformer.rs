@@ -65,26 +65,15 @@ pub(crate) struct Layer {
     eps: f32,
 }
 
-/// What backward needs of a pass, as far as it is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Keep {
-    /// Backward never comes.
-    #[default]
-    Nothing,
-    /// What went into each layer: backward computes the rest of a layer again (arXiv 1604.06174).
-    Inputs,
-    /// Everything but what is quickly computed again: norms, and what goes into the down projections.
-    All,
-}
-
 /// What a forward pass leaves behind; reused from pass to pass.
 #[derive(Default)]
 pub struct Activations {
-    keep: Keep,
-    /// Every layer's, where all is kept; otherwise all layers use the same.
+    /// Bytes that whole layers may take for backward; none where it never comes.
+    room: Option<usize>,
+    /// Every layer's, where backward comes: whole, or no more than what went into the layer.
     layers: Vec<LayerActivations>,
-    /// The residual stream before each layer, where only that is kept.
-    inputs: Vec<Buffer>,
+    /// What all other layers use, one after the other.
+    shared: LayerActivations,
     loads: Vec<Vec<u64>>,
     /// The residual stream; after a pass, what went into the final norm.
     x: Buffer,
@@ -93,6 +82,8 @@ pub struct Activations {
     pub hidden: Buffer,
 }
 
+/// What a layer's forward pass leaves behind: what backward needs, but for norms and what goes into the down projections, which
+/// are quickly computed again.
 #[derive(Default)]
 pub(crate) struct LayerActivations {
     /// The residual stream before attention, and before the feed-forward (kept for training).
@@ -108,15 +99,21 @@ impl Activations {
         Activations::default()
     }
 
-    /// Keeps what backward needs.
+    /// Keeps all that backward needs.
     pub fn training() -> Activations {
-        Activations { keep: Keep::All, ..Activations::default() }
+        Activations::within(usize::MAX)
     }
 
-    /// Keeps what backward needs to compute the rest again: the same gradients to the bit, for a fraction of the memory and
-    /// the time of another forward pass.
-    pub fn recomputing() -> Activations {
-        Activations { keep: Keep::Inputs, ..Activations::default() }
+    /// Keeps what backward needs of the first layers, as many as fit into so many bytes. Of the others it keeps what went in, and
+    /// backward computes the rest again (arXiv 1604.06174): the same gradients to the bit, for a fraction of the memory and, where
+    /// nothing fits, the time of another forward pass.
+    pub fn within(bytes: usize) -> Activations {
+        Activations { room: Some(bytes), ..Activations::default() }
+    }
+
+    /// Memory of the layers that are kept whole.
+    pub fn bytes(&self) -> usize {
+        self.layers.iter().map(LayerActivations::bytes).sum()
     }
 
     /// The hidden states of the last pass, after the final norm, rows by hidden_size.
@@ -127,6 +124,25 @@ impl Activations {
     /// For each mixture of experts, how many of the last pass's tokens chose each expert; of passes to learn from.
     pub fn loads(&self) -> &[Vec<u64>] {
         &self.loads
+    }
+}
+
+impl LayerActivations {
+    /// Whether there is more than what went into the layer.
+    fn is_whole(&self) -> bool {
+        !self.middle.is_empty()
+    }
+
+    /// Takes over all of another's but what went into that layer.
+    fn take(&mut self, other: &mut LayerActivations) {
+        let (own, others) = (std::mem::take(&mut self.input), std::mem::take(&mut other.input));
+        *self = LayerActivations { input: own, ..std::mem::take(other) };
+        other.input = others;
+    }
+
+    /// Memory that it takes besides what went into the layer.
+    fn bytes(&self) -> usize {
+        self.middle.capacity() * size_of::<f32>() + self.attention.bytes() + self.feed_forward.bytes()
     }
 }
 
@@ -282,24 +298,29 @@ impl Transformer {
     /// A row's result depends on its own sequence up to that row alone.
     pub fn forward(&self, cpu: &Cpu, batch: &Batch, kv: &mut KvPages, a: &mut Activations) {
         let (rows, hidden) = (batch.tokens.len(), self.config.hidden_size);
-        let Activations { keep, layers, inputs, loads, x, inv_rms, hidden: out } = a;
-        layers.resize_with(if *keep == Keep::All { self.layers.len() } else { 1 }, LayerActivations::default);
-        inputs.resize_with(if *keep == Keep::Inputs { self.layers.len() } else { 0 }, Buffer::default);
+        let Activations { room, layers, shared, loads, x, inv_rms, hidden: out } = a;
+        let mut free = *room;
+        layers.resize_with(if free.is_some() { self.layers.len() } else { 0 }, LayerActivations::default);
         loads.clear();
         x.resize(rows * hidden);
         gather(cpu, self.embedding(), &batch.tokens, x);
         let positions = batch.positions();
         for (index, layer) in self.layers.iter().enumerate() {
             let pass = Pass { cpu, layer: index, spans: &batch.spans, positions: &positions, rope: &self.rope };
-            if let Some(input) = inputs.get_mut(index) {
-                input.resize(x.len());
-                input.copy_from_slice(x);
+            let Some(free) = &mut free else {
+                layer.forward(&pass, kv, false, shared, x);
+                continue;
+            };
+            let a = &mut layers[index];
+            if !a.is_whole() {
+                a.take(shared);
             }
-            let a = &mut layers[if *keep == Keep::All { index } else { 0 }];
-            layer.forward(&pass, kv, *keep == Keep::All, a, x);
-            if *keep != Keep::Nothing {
-                let chosen = Layer::loads(a);
-                loads.extend((!chosen.is_empty()).then_some(chosen));
+            layer.forward(&pass, kv, true, a, x);
+            let chosen = Layer::loads(a);
+            loads.extend((!chosen.is_empty()).then_some(chosen));
+            match free.checked_sub(a.bytes()) {
+                Some(rest) => *free = rest,
+                None => shared.take(a),
             }
         }
         inv_rms.resize(rows);
@@ -330,25 +351,26 @@ impl Transformer {
         gradient: &mut [f32],
     ) -> f32 {
         let (rows, hidden) = (batch.tokens.len(), self.config.hidden_size);
-        let Activations { keep, layers, inputs, x, inv_rms, .. } = a;
-        assert!(layers.len().max(inputs.len()) == self.layers.len(), "backward needs what a training pass kept");
+        let Activations { layers, shared, x, inv_rms, .. } = a;
+        assert!(layers.len() == self.layers.len(), "backward needs what a training pass kept");
         let positions = batch.positions();
         let sequences: Vec<_> = batch.spans.iter().map(|span| span.rows.clone()).collect();
         let mut d_x = cpu.scratch(rows * hidden);
         let d_norm = self.norm.gradient(gradient);
         let x = View::new(x, rows, hidden);
         rms_norm_backward(cpu, x, &self.norm.values, inv_rms, d_hidden, &mut d_x, hidden, false, d_norm);
-        let mut again = cpu.scratch(if *keep == Keep::Inputs { rows * hidden } else { 0 });
+        let all = layers.iter().all(LayerActivations::is_whole);
+        let mut again = cpu.scratch(if all { 0 } else { rows * hidden });
         let mut d_normed = cpu.scratch(rows * hidden);
         let mut loss = 0.0;
         for (index, layer) in self.layers.iter().enumerate().rev() {
             let pass = Pass { cpu, layer: index, spans: &batch.spans, positions: &positions, rope: &self.rope };
-            let a = match keep {
-                Keep::All => &layers[index],
-                Keep::Nothing | Keep::Inputs => {
-                    again.copy_from_slice(&inputs[index]);
-                    layer.forward(&pass, kv, true, &mut layers[0], &mut again);
-                    &layers[0]
+            let a = match &layers[index] {
+                whole if whole.is_whole() => whole,
+                LayerActivations { input, .. } => {
+                    again.copy_from_slice(input);
+                    layer.forward(&pass, kv, true, shared, &mut again);
+                    &*shared
                 }
             };
             loss += layer.backward(&pass, values, kv, &sequences, alpha, a, &mut d_x, &mut d_normed, gradient);

@@ -10,8 +10,8 @@ use minke_engine::{Engine, Limits, Request, RequestId, Sampling, Seed, Transform
 use minke_kernels::optimizer::AdamW;
 use minke_kernels::random::Random;
 use minke_kernels::{Cpu, Dtype};
-use minke_model::Config;
 use minke_model::families::config_from_json;
+use minke_model::{Activations, Config};
 use minke_train::learner::{Example, Learner, Step, initial_values};
 use serde_json::{Value, json};
 
@@ -67,7 +67,7 @@ fn main() -> Result<(), String> {
     let (steps, batch, length) = (number(3, 6)?, number(4, 32)?, number(5, 256)?);
     let config = config(&name).ok_or(usage)?;
     let cpu = Cpu::detect()?;
-    let mut learner = Learner::new(&cpu, &config, dtype, false, initial_values(&config, 1, 0.02));
+    let mut learner = Learner::new(&cpu, &config, dtype, Activations::training(), initial_values(&config, 1, 0.02));
     let generating = match std::env::args().nth(6).as_deref() {
         None => false,
         Some("generate") => true,

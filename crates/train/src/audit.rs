@@ -9,7 +9,7 @@ use minke_kernels::log_prob::LogProb;
 use minke_kernels::random::Random;
 use minke_kernels::{Cpu, Dtype};
 use minke_model::parameters::Initial;
-use minke_model::{Config, Error, Parameter, Result};
+use minke_model::{Activations, Config, Error, Parameter, Result};
 
 use crate::learner::{Example, Learner};
 
@@ -33,7 +33,7 @@ const DEVIATION: f32 = 0.02;
 /// # Errors
 /// The tensor that no gradient reaches, or how far the gradient is from the function's own change.
 pub fn check(cpu: &Cpu, config: &Config, values: &[f32], seed: u32) -> Result<()> {
-    check_along(Learner::new(cpu, config, Dtype::F32, true, values.to_vec()), values, seed)
+    check_along(Learner::new(cpu, config, Dtype::F32, Activations::within(0), values.to_vec()), values, seed)
 }
 
 /// Checks the gradients of adapters that change nothing yet, with others in their place.
@@ -160,7 +160,7 @@ mod tests {
         let lora = Arc::new(Lora::new(&config, 4, 2.0, Dtype::F32, None).unwrap());
         let check = |values: &[f32]| {
             let base = Transformer::new(&cpu, &config, Dtype::F32.into(), Source::Arena(values)).unwrap();
-            let learner = Learner::adapting(&cpu, &base, &lora, true, initial_adapters(&lora, 1));
+            let learner = Learner::adapting(&cpu, &base, &lora, Activations::within(0), initial_adapters(&lora, 1));
             check_adapters(learner, 7).map_err(|error| error.to_string())
         };
         assert_eq!(check(&values), Ok(()));

@@ -10,7 +10,8 @@ use minke_model::dequantize::DataType;
 use minke_model::packed::Plan;
 use minke_model::safetensors::{self, SafeTensors};
 use minke_model::{
-    Checkpoint, Config, Error, Lora, Parameter, Parameters, Precision, Result, Source, Transformer, huggingface,
+    Activations, Checkpoint, Config, Error, Lora, Parameter, Parameters, Precision, Result, Source, Transformer,
+    huggingface,
 };
 use serde_json::json;
 
@@ -75,8 +76,8 @@ impl Base {
     }
 
     /// A learner of adapters with these values.
-    pub fn learner<'a>(&self, cpu: &'a Cpu, recompute: bool, values: Vec<f32>) -> Learner<'a> {
-        Learner::adapting(cpu, &self.model, &self.lora, recompute, values)
+    pub fn learner<'a>(&self, cpu: &'a Cpu, activations: Activations, values: Vec<f32>) -> Learner<'a> {
+        Learner::adapting(cpu, &self.model, &self.lora, activations, values)
     }
 
     /// A learner of new adapters on the first blocks of the model, one of each kind, in f32: all of it would take the memory
@@ -91,7 +92,7 @@ impl Base {
         let base = Transformer::new(cpu, &config, Precision::In(Dtype::F32), Source::Checkpoint(&self.files))?;
         let lora = Arc::new(adapters(&config, &self.asked, Dtype::F32)?);
         let values = initial_adapters(&lora, u64::from(seed));
-        Ok(Learner::adapting(cpu, &base, &lora, true, values))
+        Ok(Learner::adapting(cpu, &base, &lora, Activations::within(0), values))
     }
 
     /// Writes the model with its adapters merged into its weights, in f32, for transformers and for `minke chat`; one tensor

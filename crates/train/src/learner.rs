@@ -127,11 +127,11 @@ struct Look<'p> {
 }
 
 impl<'a> Learner<'a> {
-    /// A model with these values, and nothing learnt yet; products of the forward pass read them as `dtype`. With
-    /// `recompute`, activations are computed again going backward rather than kept, which changes no bit.
-    pub fn new(cpu: &'a Cpu, config: &Config, dtype: Dtype, recompute: bool, values: Vec<f32>) -> Learner<'a> {
+    /// A model with these values, and nothing learnt yet; products of the forward pass read them as `dtype`. What `activations`
+    /// keep for backward changes no bit.
+    pub fn new(cpu: &'a Cpu, config: &Config, dtype: Dtype, activations: Activations, values: Vec<f32>) -> Learner<'a> {
         let ahead = Ahead::new(cpu, config, dtype, &values);
-        Learner::of(cpu, build(cpu, config, dtype, &values), ahead, dtype, recompute, values)
+        Learner::of(cpu, build(cpu, config, dtype, &values), ahead, dtype, activations, values)
     }
 
     /// The same of adapters with these values on a model that is frozen, whose weights stay as `base` has them.
@@ -139,10 +139,10 @@ impl<'a> Learner<'a> {
         cpu: &'a Cpu,
         base: &Transformer,
         lora: &Arc<Lora>,
-        recompute: bool,
+        activations: Activations,
         values: Vec<f32>,
     ) -> Learner<'a> {
-        Learner::of(cpu, base.adapted(cpu, lora, &values), None, lora.dtype(), recompute, values)
+        Learner::of(cpu, base.adapted(cpu, lora, &values), None, lora.dtype(), activations, values)
     }
 
     fn of(
@@ -150,7 +150,7 @@ impl<'a> Learner<'a> {
         transformer: Transformer,
         ahead: Option<Ahead>,
         dtype: Dtype,
-        recompute: bool,
+        activations: Activations,
         values: Vec<f32>,
     ) -> Learner<'a> {
         let len = values.len();
@@ -168,7 +168,7 @@ impl<'a> Learner<'a> {
             tree: GradientTree::new(len),
             open: None,
             loads: Vec::new(),
-            activations: if recompute { Activations::recomputing() } else { Activations::training() },
+            activations,
         }
     }
 
@@ -436,7 +436,8 @@ pub(crate) mod tests {
     /// Log-probabilities of the examples' learnt tokens, and the gradient of a weighted sum of them, in passes of `size`
     /// examples.
     fn learn(cpu: &Cpu, config: &Config, examples: &[Example], size: usize) -> (Vec<u32>, Vec<f32>) {
-        let mut learner = Learner::new(cpu, config, Dtype::F32, size > 1, initial_values(config, 3, 0.2));
+        let activations = if size > 1 { Activations::within(0) } else { Activations::training() };
+        let mut learner = Learner::new(cpu, config, Dtype::F32, activations, initial_values(config, 3, 0.2));
         let mut bits = Vec::new();
         for part in examples.chunks(size) {
             let weight = if config.predictions > 0 { 0.1 } else { 0.0 };

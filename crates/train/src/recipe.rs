@@ -13,7 +13,7 @@ use std::path::Path;
 use minke_kernels::Dtype;
 use minke_model::config::Config;
 use minke_model::families::{config_from_json, config_to_json};
-use minke_model::{Error, Result};
+use minke_model::{Activations, Error, Result};
 use serde_json::{Map, Value};
 use toml::Table;
 
@@ -46,8 +46,8 @@ pub struct Recipe {
     pub dtype: Dtype,
     /// How the optimiser's moments are kept.
     pub moments: Dtype,
-    /// Whether activations are computed again going backward, rather than kept.
-    pub recompute: bool,
+    /// Bytes that activations of whole layers may take for backward; the other layers' are computed again.
+    pub activation_bytes: usize,
     /// Standard deviation of random weights.
     pub deviation: f32,
     /// The adapters that are trained instead of the model, where there are any.
@@ -112,6 +112,11 @@ pub struct Eval {
 }
 
 impl Recipe {
+    /// What its passes keep for backward.
+    pub(crate) fn activations(&self) -> Activations {
+        Activations::within(self.activation_bytes)
+    }
+
     /// What a recipe's file says.
     ///
     /// # Errors
@@ -170,7 +175,7 @@ impl Recipe {
             }
         }
         let task = TaskRecipe::read(all.need_table("task")?)?;
-        let (model, (dtype, moments), recompute, deviation) = read_model(all.need_table("model")?)?;
+        let (model, (dtype, moments), activation_bytes, deviation) = read_model(all.need_table("model")?)?;
         let lora = all.table("lora")?.map(Lora::read).transpose()?;
         if lora.is_some() && matches!(model, Source::Scratch(_)) {
             return Err(Error::new(
@@ -198,7 +203,7 @@ impl Recipe {
             model,
             dtype,
             moments,
-            recompute,
+            activation_bytes,
             deviation,
             lora,
             stages,
@@ -346,8 +351,9 @@ fn read_format(table: Table) -> Result<Settings> {
     Ok(Settings { system: said("system")?, instruction, think, lenient: section.flag("lenient")?.unwrap_or(false) })
 }
 
-fn read_model(table: Table) -> Result<(Source, (Dtype, Dtype), bool, f32)> {
-    let section = Section::new("model", table, ["reference", "scratch", "dtype", "moments", "recompute", "deviation"])?;
+fn read_model(table: Table) -> Result<(Source, (Dtype, Dtype), usize, f32)> {
+    let keys = ["reference", "scratch", "dtype", "moments", "recompute", "activations_mb", "deviation"];
+    let section = Section::new("model", table, keys)?;
     let words = [("f32", Dtype::F32), ("bf16", Dtype::Bf16)];
     let dtype = section.word("dtype", &words)?.unwrap_or(Dtype::F32);
     let moments = section.word("moments", &words)?.unwrap_or(Dtype::F32);
@@ -363,7 +369,15 @@ fn read_model(table: Table) -> Result<(Source, (Dtype, Dtype), bool, f32)> {
         },
         _ => return Err(section.error("give either reference or [model.scratch]")),
     };
-    Ok((source, (dtype, moments), section.flag("recompute")?.unwrap_or(false), deviation))
+    let activation_bytes = match (section.flag("recompute")?, section.whole("activations_mb", 0..=1 << 30)?) {
+        (Some(_), Some(_)) => {
+            return Err(section.error("recompute = true is activations_mb = 0; give one of the two"));
+        }
+        (Some(true), None) => 0,
+        (Some(false) | None, None) => usize::MAX,
+        (None, Some(mb)) => usize::try_from(u64::from(mb) << 20).unwrap_or(usize::MAX),
+    };
+    Ok((source, (dtype, moments), activation_bytes, deviation))
 }
 
 /// The parser's complaint as one sentence with its line.

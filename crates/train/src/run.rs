@@ -255,8 +255,8 @@ impl<'a> Setup<'a> {
     fn learner(&self, values: Vec<f32>) -> Learner<'a> {
         let (cpu, recipe) = (self.cpu, self.recipe);
         let learner = match &self.base {
-            Some(base) => base.learner(cpu, recipe.recompute, values),
-            None => Learner::new(cpu, &self.config, recipe.dtype, recipe.recompute, values),
+            Some(base) => base.learner(cpu, recipe.activations(), values),
+            None => Learner::new(cpu, &self.config, recipe.dtype, recipe.activations(), values),
         };
         learner.remembering(recipe.moments)
     }

@@ -68,7 +68,8 @@ mod tests {
     /// The gradient of a pass with these derivatives of each token, beside a teacher.
     fn gradient(cpu: &Cpu, teacher: &Transformer, d_log_prob: f32, d_kl: f32) -> (Vec<Divergence>, Vec<f32>) {
         let config = mixture();
-        let mut learner = Learner::new(cpu, &config, Dtype::F32, false, initial_values(&config, 3, 0.2));
+        let mut learner =
+            Learner::new(cpu, &config, Dtype::F32, Activations::training(), initial_values(&config, 3, 0.2));
         let mut seen = Vec::new();
         let done: Result<(), Infallible> = learner.pass_beside(teacher, &examples(), 0.0, |rows| {
             seen = rows.to_vec();
@@ -81,7 +82,8 @@ mod tests {
     #[test]
     fn without_a_divergence_in_its_loss_a_pass_beside_a_teacher_is_a_pass_alone() {
         let (cpu, config) = (Cpu::new(Isa::choose(None).unwrap(), 2), mixture());
-        let mut alone = Learner::new(&cpu, &config, Dtype::F32, false, initial_values(&config, 3, 0.2));
+        let mut alone =
+            Learner::new(&cpu, &config, Dtype::F32, Activations::training(), initial_values(&config, 3, 0.2));
         let teacher = alone.with(&initial_values(&config, 4, 0.2));
         let mut log_probs = Vec::new();
         let done: Result<(), Infallible> = alone.pass(&examples(), 1.0, 0.0, |rows| {
@@ -100,7 +102,7 @@ mod tests {
     fn following_the_gradient_of_the_divergence_makes_it_smaller() {
         let (cpu, config) = (Cpu::new(Isa::choose(None).unwrap(), 2), mixture());
         let values = initial_values(&config, 3, 0.2);
-        let mut learner = Learner::new(&cpu, &config, Dtype::F32, false, values.clone());
+        let mut learner = Learner::new(&cpu, &config, Dtype::F32, Activations::training(), values.clone());
         let teacher = learner.with(&initial_values(&config, 4, 0.2));
         let sum = |rows: &[Divergence]| rows.iter().map(|row| f64::from(row.kl)).sum::<f64>();
         let (before, d) = gradient(&cpu, &teacher, 0.0, 1.0);

@@ -44,6 +44,10 @@ fn a_recipe_says_what_it_says() {
     let narrow = Recipe::parse("tiny", &tiny().replacen("[model]", "[model]\nmoments = \"bf16\"", 1)).unwrap();
     assert_eq!((narrow.dtype, narrow.moments), (Dtype::F32, Dtype::Bf16));
     assert_eq!(narrow.kept("f32"), "f32, moments in bf16");
+    for (said, bytes) in [("recompute = true", 0), ("recompute = false", usize::MAX), ("activations_mb = 3", 3 << 20)] {
+        let said = tiny().replacen("[model]", &format!("[model]\n{said}"), 1);
+        assert_eq!(Recipe::parse("tiny", &said).unwrap().activation_bytes, bytes);
+    }
     let [Stage::Sft(sft), Stage::Grpo(grpo)] = &recipe.stages[..] else { panic!("two stages") };
     assert_eq!((sft.steps, sft.batch, sft.examples, &sft.levels[..]), (6, 8, 64, &[2, 3][..]));
     assert_eq!(sft.mixture[0], Share { style: Style::Direct, share: 0.4 });
@@ -338,6 +342,11 @@ fn broken_recipes_get_one_sentence() {
         ("digits = 1", "digits = 9", "task: digits is 9, which is not from 1 to 4"),
         ("digits = 1", "digits = []", "task: digits is empty"),
         ("dtype = \"f32\"", "dtype = \"f33\"", "model: dtype is \"f33\"; it can be f32, bf16"),
+        (
+            "dtype = \"f32\"",
+            "recompute = true\nactivations_mb = 3",
+            "model: recompute = true is activations_mb = 0; give one of the two",
+        ),
         ("dtype = \"f32\"", "moments = \"int8\"", "model: moments is \"int8\"; it can be f32, bf16"),
         ("dtype = \"f32\"", "reference = \"x\"", "model: give either reference or [model.scratch]"),
         ("[task]", "[lora]\nrank = 0\n[task]", "lora: rank is 0, which is not from 1 to 1024"),

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use minke_kernels::optimizer::AdamW;
 use minke_kernels::random::Random;
 use minke_kernels::{Cpu, Dtype, Isa};
+use minke_model::Activations;
 use minke_model::families::config_from_json;
 use minke_train::learner::{Example, Learner, Step, initial_values};
 use serde_json::json;
@@ -31,8 +32,8 @@ fn losses(cpu: &Cpu, dtype: Dtype) -> (f64, f64) {
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 32, "tie_word_embeddings": true,
     });
     let config = config_from_json(&config).unwrap();
-    let mut learner =
-        Learner::new(cpu, &config, Dtype::F32, false, initial_values(&config, 1, 0.05)).remembering(dtype);
+    let mut learner = Learner::new(cpu, &config, Dtype::F32, Activations::training(), initial_values(&config, 1, 0.05))
+        .remembering(dtype);
     assert_eq!((learner.m.dtype(), learner.v.dtype()), (dtype, dtype));
     let (held_out, learnt) = (examples(1, 64), examples(2, STEPS as usize * BATCH));
     let measure = |learner: &mut Learner<'_>| {
