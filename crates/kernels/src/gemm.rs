@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::ptr::null;
 
-use crate::arch::{Left, PANEL, PART};
+use crate::arch::{Left, PANEL, PART, Panel, PanelRows, Tiles};
 use crate::cpu::Cpu;
-use crate::left::Lefts;
+use crate::left::{Lefts, TILES};
 use crate::matrix::{Matrix, Panels, pack_panel};
 use crate::pool::Shareable;
 use crate::quantized::{self, STRIP};
@@ -13,6 +14,8 @@ use crate::view::View;
 
 /// Rows of a task: a multiple of every register tile; with [`INNER`] its left operand fills a fifth of a 512 KiB cache.
 pub(crate) const BLOCK: usize = 96;
+/// The same of operands in tiles, whose left one comes from the second cache: it fills half of 512 KiB.
+const TILED_BLOCK: usize = 240;
 /// Steps of the inner dimension between two visits of the output; even, for pairs of bf16.
 const INNER: usize = 256;
 /// The same for quantised operands, whose rows take a quarter of the room.
@@ -111,7 +114,7 @@ pub fn gemm(cpu: &Cpu, out: &mut [f32], stride: usize, mode: Mode, jobs: &[Job<'
 
     let threads = if work < SMALL { 1 } else { cpu.pool().threads() };
     let lefts = Lefts::new(cpu, jobs, threads);
-    let tasks = cut(jobs, threads);
+    let tasks = cut(cpu, jobs, threads);
     let start = Shareable(out.as_mut_ptr());
     let run = |i: usize| {
         // SAFETY: the asserts above: every job's region lies inside `out` and apart from the others, and tasks of one
@@ -151,22 +154,28 @@ fn assert_apart(jobs: &[Job<'_>]) {
     }
 }
 
-/// Cuts jobs into tasks: enough for the threads to share evenly, large enough to reuse what they pack.
-fn cut<'a>(jobs: &[Job<'a>], threads: usize) -> Vec<Task<'a>> {
+/// Cuts jobs into tasks: enough for the threads to share evenly, large enough to reuse what they copy.
+fn cut<'a>(cpu: &Cpu, jobs: &[Job<'a>], threads: usize) -> Vec<Task<'a>> {
     // Few rows take as long as their operand takes to be read, best from end to end.
     let per = if jobs.iter().all(|job| job.a.rows() <= FEW) { 1 } else { 6 };
-    let blocks: usize = jobs.iter().map(|job| job.a.rows().div_ceil(BLOCK)).sum();
+    let block = |job: &Job<'_>| match job.b.matrix() {
+        Some((Matrix { panels: Panels::Quantized(_), .. }, _)) => BLOCK,
+        Some(_) | None if cpu.kernels.tiles.is_some() => TILED_BLOCK,
+        Some(_) | None => BLOCK,
+    };
+    let blocks: usize = jobs.iter().map(|job| job.a.rows().div_ceil(block(job))).sum();
     let pieces = if threads == 1 { 1 } else { (per * threads).div_ceil(blocks.max(1)) };
     let mut tasks = Vec::with_capacity(blocks * pieces);
     for (index, &job) in jobs.iter().enumerate() {
         let (m, panels) = (job.a.rows(), job.b.shape().1.div_ceil(PANEL));
-        let group = panels.div_ceil(pieces).max(1);
-        for row in (0..m).step_by(BLOCK) {
+        let group = if per == 1 { panels.div_ceil(pieces) } else { panels / pieces }.max(1);
+        let height = m.div_ceil(m.div_ceil(block(&job)).max(1)).next_multiple_of(TILES).max(1);
+        for row in (0..m).step_by(height) {
             for panel in (0..panels).step_by(group) {
                 tasks.push(Task {
                     job,
                     index,
-                    rows: row..m.min(row + BLOCK),
+                    rows: row..m.min(row + height),
                     panels: panel..panels.min(panel + group),
                 });
             }
@@ -191,7 +200,6 @@ struct Scratch {
 unsafe fn run_task(cpu: &Cpu, task: &Task<'_>, lefts: &Lefts<'_>, out: *mut f32, stride: usize, mode: Mode) {
     let Task { job, index, rows, panels } = task;
     let (k, n) = job.b.shape();
-    let a = job.a.rows_from(rows.start, rows.len());
     // SAFETY: the first element of the task's rows, inside the region.
     let out = unsafe { out.add((job.row + rows.start) * stride + job.col) };
     let inner = match job.b.matrix() {
@@ -220,90 +228,116 @@ unsafe fn run_task(cpu: &Cpu, task: &Task<'_>, lefts: &Lefts<'_>, out: *mut f32,
                 }
                 continue;
             }
-            let block = match lefts.bf16(*index, rows.start, start) {
-                Some((data, stride)) => LeftBlock::Bf16 { rows: rows.len(), depth, data, stride },
-                None => LeftBlock::f32(a, start, depth, &mut scratch.left),
-            };
+            let left = LeftBlock::new(cpu, lefts, task, start, depth, &mut scratch.left);
             for panel in panels.clone() {
                 let columns = PANEL.min(n - panel * PANEL);
-                // SAFETY: `panel` starts below n, so this is inside the region, as are its `columns`.
-                let c = unsafe { out.add(panel * PANEL) };
-                // SAFETY: the block is rows.len() by depth; a panel has `depth` rows of PANEL readable columns;
-                // c is the caller's.
-                unsafe { block.times_panel(cpu, &job.b, start, panel, columns, c, stride, add, &mut scratch.right) };
+                // Too few rows do not pay for copying whole rows of the panel, and tiles have them copied anyway.
+                let stays = (rows.len() < 8 || matches!(left.form, Form::Tiles(..))) && columns == PANEL;
+                let right = right_panel(&job.b, start, depth, panel, stays, &mut scratch.right);
+                // SAFETY: `panel` starts below n, so its columns are inside the region; the left block is the task's rows by
+                // depth, and the panel has as many rows.
+                unsafe { left.times(cpu, right, columns, out.add(panel * PANEL), stride, add) }
             }
         }
     });
 }
 
-/// Some rows and inner steps of a left operand that meets panels, in the form that the kernel reads.
-enum LeftBlock {
-    F32 { rows: usize, depth: usize, left: Left },
-    Bf16 { rows: usize, depth: usize, data: *const u16, stride: usize },
+/// Rows `start..start + depth` of one panel of b: as they lie, where they do in panels or `stay` as they are, or else copied to
+/// `scratch`.
+fn right_panel(b: &Operand<'_>, start: usize, depth: usize, panel: usize, stay: bool, scratch: &mut Vec<f32>) -> Panel {
+    let Some((w, first)) = b.matrix() else {
+        let &Operand::View(view) = b else { unreachable!("what is no matrix is a view") };
+        if stay && view.col_stride() == 1 && depth > 0 {
+            let rows = PanelRows::F32(view.row(start)[panel * PANEL..].as_ptr(), view.row_stride());
+            return Panel { rows, ahead: null() };
+        }
+        scratch.resize(INNER * PANEL, 0.0);
+        pack_panel(view, start, panel * PANEL, depth, scratch);
+        return Panel { rows: PanelRows::F32(scratch.as_ptr(), PANEL), ahead: null() };
+    };
+    let panel = first + panel;
+    match &w.panels {
+        Panels::F32(data) => {
+            let size = w.inputs() * PANEL;
+            let rows = data[panel * size..][start * PANEL..][..depth * PANEL].as_ptr();
+            Panel { rows: PanelRows::F32(rows, PANEL), ahead: rows.wrapping_add(size).cast() }
+        }
+        Panels::Bf16(data) => {
+            let (size, depth) = (w.inputs().next_multiple_of(2) * PANEL, depth.next_multiple_of(2));
+            let rows = data[panel * size..][start * PANEL..][..depth * PANEL].as_ptr();
+            Panel { rows: PanelRows::Bf16(rows), ahead: rows.wrapping_add(size).cast() }
+        }
+        Panels::Quantized(_) => unreachable!("quantised panels are multiplied elsewhere"),
+    }
+}
+
+/// Some rows and inner steps of a left operand that meets panels.
+struct LeftBlock {
+    rows: usize,
+    depth: usize,
+    form: Form,
+}
+
+/// The form that a kernel reads.
+enum Form {
+    F32(Left),
+    Tiles(Tiles, *const f32, usize),
+    Bf16(*const u16, usize),
 }
 
 impl LeftBlock {
-    fn f32(a: View<'_>, start: usize, depth: usize, scratch: &mut Vec<f32>) -> LeftBlock {
-        let rows = a.rows();
-        if a.row_stride() == 1 && rows > 1 && depth > 1 {
-            // A transposed operand strides a whole row at each step, which thrashes the cache: copy it together.
-            scratch.clear();
-            for p in 0..depth {
-                scratch.extend_from_slice(a.t().row(start + p));
+    /// `depth` inner steps from `start` on of a task's rows.
+    fn new(
+        cpu: &Cpu,
+        lefts: &Lefts<'_>,
+        task: &Task<'_>,
+        start: usize,
+        depth: usize,
+        scratch: &mut Vec<f32>,
+    ) -> LeftBlock {
+        let Task { job, index, rows, .. } = task;
+        let tiles = cpu.kernels.tiles.and_then(|tiles| {
+            let (data, stride) = lefts.tiles(*index, rows.start, start, tiles.rows)?;
+            Some(Form::Tiles(tiles, data, stride))
+        });
+        let bf16 = || lefts.bf16(*index, rows.start, start).map(|(data, stride)| Form::Bf16(data, stride));
+        let form = tiles.or_else(bf16).unwrap_or_else(|| {
+            let a = job.a.rows_from(rows.start, rows.len());
+            if a.row_stride() == 1 && a.rows() > 1 && depth > 1 {
+                // A transposed operand strides a whole row at each step, which thrashes the cache: copy it together.
+                scratch.clear();
+                (start..start + depth).for_each(|p| scratch.extend_from_slice(a.t().row(p)));
+                return Form::F32(Left { data: scratch.as_ptr(), row: 1, column: a.rows() });
             }
-            let left = Left { data: scratch.as_ptr(), row: 1, column: rows };
-            return LeftBlock::F32 { rows, depth, left };
-        }
-        let data = a.as_ptr().wrapping_add(start * a.col_stride());
-        LeftBlock::F32 { rows, depth, left: Left { data, row: a.row_stride(), column: a.col_stride() } }
+            let data = a.as_ptr().wrapping_add(start * a.col_stride());
+            Form::F32(Left { data, row: a.row_stride(), column: a.col_stride() })
+        });
+        LeftBlock { rows: rows.len(), depth, form }
     }
 
-    /// c (=, +=) block times `columns` columns of one panel of b, from its row `start`.
+    /// c (=, +=) block times `columns` columns of a panel.
     ///
     /// # Safety
-    /// c is valid for the block's rows, `stride` apart, of `columns`.
-    unsafe fn times_panel(
-        &self,
-        cpu: &Cpu,
-        b: &Operand<'_>,
-        start: usize,
-        panel: usize,
-        columns: usize,
-        c: *mut f32,
-        stride: usize,
-        add: bool,
-        scratch: &mut Vec<f32>,
-    ) {
-        if let Some((w, first)) = b.matrix() {
-            let panel = first + panel;
-            match (self, &w.panels) {
-                (&LeftBlock::F32 { rows, depth, left }, Panels::F32(data)) => {
-                    let b = data[panel * w.inputs() * PANEL..][start * PANEL..][..depth * PANEL].as_ptr();
-                    // SAFETY: b was just sliced to depth rows of PANEL; c is the caller's.
-                    unsafe { (cpu.kernels.gemm_f32)(rows, columns, depth, left, b, PANEL, c, stride, add) }
-                }
-                (&LeftBlock::Bf16 { rows, depth, data: a, stride: a_stride }, Panels::Bf16(data)) => {
-                    let (inputs, depth) = (w.inputs().next_multiple_of(2), depth.next_multiple_of(2));
-                    let b = data[panel * inputs * PANEL..][start * PANEL..][..depth * PANEL].as_ptr();
-                    // SAFETY: as above, and a holds rows of depth.
-                    unsafe { (cpu.kernels.gemm_bf16)(rows, columns, depth, a, a_stride, b, c, stride, add) }
-                }
-                _ => unreachable!("the left block was made for this operand"),
+    /// The panel has the block's inner steps, and c is valid for its rows, `stride` apart, of `columns`.
+    unsafe fn times(&self, cpu: &Cpu, panel: Panel, columns: usize, c: *mut f32, stride: usize, add: bool) {
+        let &LeftBlock { rows, depth, .. } = self;
+        match (&self.form, panel.rows) {
+            // SAFETY: the block is rows by depth; the rest is the caller's.
+            (&Form::F32(left), PanelRows::F32(b, b_stride)) => unsafe {
+                (cpu.kernels.gemm_f32)(rows, columns, depth, left, b, b_stride, c, stride, add)
+            },
+            // SAFETY: as above; rows of bf16 have an even number of them.
+            (&Form::Bf16(a, a_stride), PanelRows::Bf16(b)) => unsafe {
+                let depth = depth.next_multiple_of(2);
+                (cpu.kernels.gemm_bf16)(rows, columns, depth, a, a_stride, b, c, stride, add)
+            },
+            // SAFETY: as above.
+            (&Form::Tiles(tiles, a, tile), _) => unsafe {
+                (tiles.gemm)(rows, columns, depth, a, tile, panel, c, stride, add)
+            },
+            (Form::F32(_), PanelRows::Bf16(_)) | (Form::Bf16(..), PanelRows::F32(..)) => {
+                unreachable!("the left block was made for this operand")
             }
-            return;
         }
-        let (&LeftBlock::F32 { rows, depth, left }, &Operand::View(view)) = (self, b) else {
-            unreachable!("the left block was made for this operand")
-        };
-        let (b, b_stride) = if rows < 8 && columns == PANEL && view.col_stride() == 1 && depth > 0 {
-            // Too few rows to pay for packing, and whole rows of the panel to read.
-            (view.row(start)[panel * PANEL..].as_ptr(), view.row_stride())
-        } else {
-            scratch.resize(INNER * PANEL, 0.0);
-            pack_panel(view, start, panel * PANEL, depth, scratch);
-            (scratch.as_ptr(), PANEL)
-        };
-        // SAFETY: depth rows of PANEL columns are readable: packed ones, or whole ones of the view.
-        unsafe { (cpu.kernels.gemm_f32)(rows, columns, depth, left, b, b_stride, c, stride, add) }
     }
 }

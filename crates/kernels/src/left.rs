@@ -1,34 +1,44 @@
-//! Left operands of products, rounded to what their right operands are multiplied in, once a call.
+//! Left operands of products, made what their right operands are multiplied in, once a call: rounded, or put into tiles.
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::arch::{QuantizedLeft, QuantizedRow, TILE};
+use crate::arch::{Left, QuantizedLeft, QuantizedRow, TILE, size_in_tiles};
 use crate::buffer::Buffer;
 use crate::cpu::Cpu;
-use crate::gemm::{BLOCK, Job, Operand};
+use crate::gemm::{BLOCK, Job};
 use crate::matrix::Panels;
 use crate::pool::Shareable;
 use crate::quantized::{self, Layout};
 use crate::view::View;
 
+/// Rows of whole tiles of every kind.
+pub(crate) const TILES: usize = 24;
 /// Numbers below which rounding them does not wake the other threads.
 const SMALL: usize = 1 << 14;
+/// Rows that are worth being put into tiles, which the columns that they are multiplied with are copied for.
+const MANY: usize = 12;
 
-/// What a left operand is rounded to.
+/// What a left operand is made.
 #[derive(Clone, Copy, PartialEq)]
 enum Form {
+    /// Tiles of f32, in bf16's precision where `round`.
+    Tiles {
+        round: bool,
+    },
     Bf16,
     Quantized(Layout),
 }
 
 impl Form {
-    /// What `b` is multiplied in, unless that is f32.
-    fn of(b: &Operand<'_>) -> Option<Form> {
-        match b.matrix().map(|(w, _)| &w.panels) {
-            Some(Panels::Bf16(_)) => Some(Form::Bf16),
+    /// What the left operand of `job` is multiplied in, unless that is f32 as it lies there.
+    fn of(cpu: &Cpu, job: &Job<'_>) -> Option<Form> {
+        let tiles = cpu.kernels.tiles.is_some() && job.a.rows() >= MANY;
+        match job.b.matrix().map(|(w, _)| &w.panels) {
             Some(Panels::Quantized(strips)) => Some(Form::Quantized(strips.format.layout())),
-            Some(Panels::F32(_)) | None => None,
+            Some(Panels::Bf16(_)) if tiles => Some(Form::Tiles { round: true }),
+            Some(Panels::Bf16(_)) => Some(Form::Bf16),
+            Some(Panels::F32(_)) | None => tiles.then_some(Form::Tiles { round: false }),
         }
     }
 }
@@ -37,7 +47,7 @@ impl Form {
 struct Rounded<'a> {
     view: View<'a>,
     form: Form,
-    /// Of its first bf16, or of its first code.
+    /// Of its first number in tiles, its first bf16 or its first code.
     at: usize,
     /// Of its first scale, of the first input that is listed and of that list's end; its sums begin at twice that, and its
     /// outliers at [`TILE`] times.
@@ -47,6 +57,7 @@ struct Rounded<'a> {
 /// Memory that is used again from call to call.
 #[derive(Default)]
 struct Storage {
+    tiles: Buffer,
     bf16: Buffer<u16>,
     codes: Buffer<i8>,
     scales: Vec<f32>,
@@ -70,6 +81,7 @@ pub(crate) struct Lefts<'a> {
 
 /// Pointers to the storage, of which every task writes rows of its own.
 struct Places {
+    tiles: Shareable<f32>,
     bf16: Shareable<u16>,
     codes: Shareable<i8>,
     scales: Shareable<f32>,
@@ -83,15 +95,20 @@ impl<'a> Lefts<'a> {
     /// Rounds what `jobs` need. Jobs side by side that share an operand and what it is multiplied in share it rounded.
     pub fn new(cpu: &Cpu, jobs: &[Job<'a>], threads: usize) -> Lefts<'a> {
         let mut lefts = Lefts { rounded: Vec::new(), places: Vec::new(), storage: STORAGE.take() };
-        let (mut bf16, mut codes, mut numbers) = (0, 0, 0);
+        let height = cpu.kernels.tiles.map_or(1, |tiles| tiles.rows);
+        let (mut tiles, mut bf16, mut codes, mut numbers) = (0, 0, 0, 0);
         for job in jobs {
-            let Some(form) = Form::of(&job.b) else {
+            let Some(form) = Form::of(cpu, job) else {
                 lefts.places.push(None);
                 continue;
             };
             if !lefts.rounded.last().is_some_and(|last| last.form == form && last.view.is(&job.a)) {
                 let (rows, cols) = (job.a.rows(), job.a.cols());
                 let at = match form {
+                    Form::Tiles { .. } => {
+                        tiles += size_in_tiles(rows, cols, height);
+                        tiles - size_in_tiles(rows, cols, height)
+                    }
                     Form::Bf16 => {
                         bf16 += rows * cols.next_multiple_of(2);
                         bf16 - rows * cols.next_multiple_of(2)
@@ -108,8 +125,19 @@ impl<'a> Lefts<'a> {
             }
             lefts.places.push(Some(lefts.rounded.len() - 1));
         }
-        let Storage { bf16: bf16_storage, codes: code_storage, scales, sums, ends, inputs, outliers } =
-            &mut lefts.storage;
+        let Storage {
+            tiles: tile_storage,
+            bf16: bf16_storage,
+            codes: code_storage,
+            scales,
+            sums,
+            ends,
+            inputs,
+            outliers,
+        } = &mut lefts.storage;
+        if tile_storage.len() < tiles {
+            tile_storage.resize(tiles);
+        }
         if bf16_storage.len() < bf16 {
             bf16_storage.resize(bf16);
         }
@@ -122,6 +150,7 @@ impl<'a> Lefts<'a> {
         grow(inputs, codes / quantized::BLOCK);
         grow(outliers, codes / quantized::BLOCK * TILE);
         let places = Places {
+            tiles: Shareable(tile_storage.as_mut_ptr()),
             bf16: Shareable(bf16_storage.as_mut_ptr()),
             codes: Shareable(code_storage.as_mut_ptr()),
             scales: Shareable(scales.as_mut_ptr()),
@@ -139,13 +168,22 @@ impl<'a> Lefts<'a> {
                 .flat_map(|left| {
                     let rows = left.view.rows();
                     // Rows of a tile share lines of memory, which two threads had better not write.
-                    let step = (SMALL / left.view.cols().max(1)).max(1).next_multiple_of(TILE).min(BLOCK);
+                    let step = (SMALL / left.view.cols().max(1)).max(1).next_multiple_of(TILES).min(BLOCK);
                     (0..rows).step_by(step).map(move |row| (left, row..rows.min(row + step)))
                 })
                 .collect();
             cpu.pool().run(tasks.len(), &|i| tasks[i].0.fill(cpu, &places, tasks[i].1.clone()));
         }
         lefts
+    }
+
+    /// Tiles from `row` on of job `job`'s operand, from column `start` on; and the distance between tiles.
+    pub fn tiles(&self, job: usize, row: usize, start: usize, height: usize) -> Option<(*const f32, usize)> {
+        let left = &self.rounded[self.places[job]?];
+        let Form::Tiles { .. } = left.form else { return None };
+        assert!(row.is_multiple_of(height), "a tile that begins at row {row}");
+        let cols = left.view.cols();
+        Some((self.storage.tiles[left.at + row * cols + start * height..].as_ptr(), height * cols))
     }
 
     /// Rows from `row` on of job `job`'s bf16 operand, from column `start` on; and the distance between rows.
@@ -194,6 +232,12 @@ impl Rounded<'_> {
         let view = self.view.rows_from(rows.start, rows.len());
         let cols = view.cols();
         match self.form {
+            Form::Tiles { round } => {
+                let tiles = cpu.kernels.tiles.unwrap_or_else(|| unreachable!("only where there are products of tiles"));
+                let a = Left { data: view.as_ptr(), row: view.row_stride(), column: view.col_stride() };
+                // SAFETY: the view has these rows, `Lefts::new` made room for the tiles of all at `at`, and tasks begin with tiles.
+                unsafe { (tiles.pack)(rows.len(), cols, a, round, places.tiles.get().add(self.at + rows.start * cols)) }
+            }
             Form::Bf16 => {
                 let stride = cols.next_multiple_of(2);
                 // SAFETY: `Lefts::new` made room for all rows of this operand at `at`, and these rows are this task's.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::arch::PANEL;
+use crate::arch::{PANEL, prefetch};
 use crate::blocks::rows_per_task;
 use crate::buffer::{Buffer, Shared};
 use crate::cpu::Cpu;
@@ -304,23 +304,24 @@ impl Matrix {
     }
 }
 
+/// Rows that are asked for before they are rounded.
+const AHEAD: usize = 16;
+
 /// Rounds the rows of `w` from `first` into a panel of pairs, [inputs / 2, rounded up][PANEL][2].
 fn pack_pairs(cpu: &Cpu, w: View<'_>, first: usize, out: &mut [u16]) {
     let (inputs, columns) = (w.cols(), PANEL.min(w.rows() - first));
     if w.row_stride() == 1 && columns == PANEL {
         // What lies side by side in memory stays side by side.
-        let mut rounded = [[0_u16; PANEL]; 2];
+        let zeros = [0.0; PANEL];
         for (pair, out) in out.chunks_exact_mut(2 * PANEL).enumerate() {
-            for (p, rounded) in (2 * pair..inputs).zip(&mut rounded) {
-                // SAFETY: both are PANEL long.
-                unsafe { (cpu.kernels.to_bf16)(PANEL, w.t().row(p)[first..][..PANEL].as_ptr(), rounded.as_mut_ptr()) };
+            // The next rows' parts lie far from each other, where no processor looks for them by itself.
+            for p in (2 * pair + AHEAD..inputs).take(2) {
+                prefetch(&w.t().row(p)[first..][..PANEL]);
             }
-            if 2 * pair + 1 == inputs {
-                rounded[1].fill(0);
-            }
-            for (j, out) in out.chunks_exact_mut(2).enumerate() {
-                (out[0], out[1]) = (rounded[0][j], rounded[1][j]);
-            }
+            let row = |p: usize| if p < inputs { &w.t().row(p)[first..][..PANEL] } else { &zeros };
+            let (even, odd) = (row(2 * pair), row(2 * pair + 1));
+            // SAFETY: all three are of PANEL columns.
+            unsafe { (cpu.kernels.to_bf16_pairs)(even.as_ptr(), odd.as_ptr(), out.as_mut_ptr()) };
         }
         return;
     }

@@ -328,4 +328,4 @@ unsafe fn gemm_pairs(
     tiles!(12, 8, 6, 4, 3, 2, 1);
 }
 
-generic::table!(Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni", tiles [(12, 2), (4, 2), (2, 2), (1, 2)], bf16 gemm_pairs, quantized [(8, 8, 1), (4, 4, 1), (2, 2, 1), (1, 1, 1)]);
+generic::table!(Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni", rows [(12, 2), (4, 2), (2, 2), (1, 2)], tiles None, bf16 gemm_pairs, quantized [(8, 8, 1), (4, 4, 1), (2, 2, 1), (1, 1, 1)]);

@@ -2,7 +2,8 @@
 
 use super::simd::{Bytes, Simd};
 use super::{
-    AdamStep, Format, Isa, Kernels, Left, PAGE, PANEL, QuantizedLeft, QuantizedRow, Strip, TILE, generic, quantized,
+    AdamStep, Format, Isa, Kernels, Left, PAGE, PANEL, Panel, PanelRows, QuantizedLeft, QuantizedRow, Strip, TILE,
+    Tiles, generic, quantized, size_in_tiles, tiles,
 };
 use crate::half::f32_from_f16;
 use crate::left::List;
@@ -171,7 +172,7 @@ impl Bytes for Sixteen {
     }
 }
 
-generic::table!(Sixteen, "sse2", tiles [(12, 2), (4, 2), (2, 2), (1, 2)], bf16 generic::gemm_bf16::<Sixteen>, quantized [(8, 8, 1), (4, 4, 1), (2, 2, 1), (1, 1, 1)]);
+generic::table!(Sixteen, "sse2", rows [(12, 2), (4, 2), (2, 2), (1, 2)], tiles generic::tiles!(Sixteen, "sse2", (5, 1)), bf16 generic::gemm_bf16::<Sixteen>, quantized [(8, 8, 1), (4, 4, 1), (2, 2, 1), (1, 1, 1)]);
 
 /// Numbers with room behind them that no kernel may read into a result or write.
 struct Guarded(Vec<f32>, usize);
@@ -296,6 +297,14 @@ fn rows_of_every_length() {
             assert_eq!(out[n..], [7; 40], "to_bf16 wrote past its end");
             out.into_iter().map(f32::from).collect()
         });
+        agree!("to_bf16_pairs", [], |k, b| {
+            let (x, y) =
+                (Guarded::new(&mut Random::new(1, [0; 3]), PANEL), Guarded::new(&mut Random::new(2, [0; 3]), PANEL));
+            let mut out = vec![7_u16; 2 * PANEL + 1];
+            (k.to_bf16_pairs)(x.at(), y.at(), out.as_mut_ptr());
+            assert!(b.is_empty() && out[2 * PANEL] == 7, "to_bf16_pairs wrote past its end");
+            out.into_iter().map(f32::from).collect()
+        });
         agree!("widen_i8", [], |k, b| {
             let mut out = vec![7_u16; n + 40];
             let numbers: Vec<i8> = (0..n).map(|i| (i * 37) as u8 as i8).collect();
@@ -349,6 +358,41 @@ fn products_of_every_width() {
                     (kernels.gemm_bf16)(m, n, k, a.as_ptr(), k, b.as_ptr(), buffers[0].at_mut(), n, add);
                     vec![]
                 });
+            }
+        }
+    }
+}
+
+/// Tiles are the rows that they were copied from: their products are those of f32, to the bit.
+#[test]
+fn products_of_tiles_of_every_width() {
+    let mut random = Random::new(6, [0; 3]);
+    let tiles = KERNELS.tiles.unwrap();
+    for m in [1, 4, 5, 6, 23] {
+        for n in [1, 15, 16, 17, PANEL] {
+            for (k, add) in [(0, false), (1, true), (6, false), (259, true)] {
+                let (a, b) = (Guarded::new(&mut random, m * k), Guarded::new(&mut random, (k + 1) * PANEL));
+                let even: Vec<f32> = b.0.iter().map(|x| f32::from_bits(x.to_bits() & 0xffff_0000)).collect();
+                let pairs: Vec<u16> = (0..k.next_multiple_of(2) * PANEL)
+                    .map(|i| (even[(i / 2 / PANEL * 2 + i % 2) * PANEL + i / 2 % PANEL].to_bits() >> 16) as u16)
+                    .collect();
+                for (right, rows) in [(&b.0, PanelRows::F32(b.at(), PANEL)), (&even, PanelRows::Bf16(pairs.as_ptr()))] {
+                    for left in [Left { data: a.at(), row: k, column: 1 }, Left { data: a.at(), row: 1, column: m }] {
+                        let (mut c, mut expected) = (Guarded::new(&mut random, m * n), vec![0.0; m * n]);
+                        expected.copy_from_slice(&c.0[..m * n]);
+                        let mut copy = vec![7.0; size_in_tiles(m, k, tiles.rows) + 1];
+                        // SAFETY: m rows of k and k rows of PANEL, and room for the results.
+                        unsafe {
+                            (KERNELS.gemm_f32)(m, n, k, left, right.as_ptr(), PANEL, expected.as_mut_ptr(), n, add);
+                            (tiles.pack)(m, k, left, false, copy.as_mut_ptr());
+                            let (a, tile) = (copy.as_ptr(), tiles.rows * k);
+                            let panel = Panel { rows, ahead: std::ptr::null() };
+                            (tiles.gemm)(m, n, k, a, tile, panel, c.at_mut(), n, add);
+                        }
+                        assert_eq!(copy.last(), Some(&7.0), "a copy that goes past its end");
+                        assert_eq!(c.0[..m * n], expected, "{m} by {k} times {k} by {n}");
+                    }
+                }
             }
         }
     }

@@ -496,6 +496,24 @@ pub unsafe fn to_bf16<S: Simd>(n: usize, x: *const f32, y: *mut u16) {
     }
 }
 
+/// See [`super::Kernels::to_bf16_pairs`].
+#[inline(always)]
+pub unsafe fn to_bf16_pairs<S: Simd>(x: *const f32, y: *const f32, pairs: *mut u16) {
+    let mut rounded = [[0_u16; PANEL]; 2];
+    // SAFETY: the contract: PANEL numbers at x and y, which LANES divides, and room for as many pairs.
+    unsafe {
+        for (from, to) in [x, y].into_iter().zip(&mut rounded) {
+            for at in (0..PANEL).step_by(S::LANES) {
+                S::store_bf16(to.as_mut_ptr().add(at), S::load(from.add(at)));
+            }
+        }
+        for j in 0..PANEL {
+            let pair = u32::from(rounded[0][j]) | u32::from(rounded[1][j]) << 16;
+            pairs.cast::<u32>().add(j).write_unaligned(pair);
+        }
+    }
+}
+
 #[inline(always)]
 pub unsafe fn widen_i8<S: Simd>(n: usize, x: *const i8, y: *mut u16) {
     // SAFETY: the contract. A plain loop, which compiles to vectors; the upper half of such an f32 is all of it.
@@ -649,10 +667,10 @@ unsafe fn widened<S: Simd, const R: usize>(
 }
 
 /// The table of an instruction set: each kernel compiled with its features.
-/// `tiles` lists the register tiles of `gemm_f32`, (rows, vectors), most rows first and one row last; `quantized` those
+/// `rows` lists the register tiles of `gemm_f32`, (rows, vectors), most rows first and one row last; `quantized` those
 /// of `gemm_quantized`, (rows that lie together, rows at a time, vectors at a time).
 macro_rules! table {
-    ($S:ident, $features:literal, tiles [$(($R:literal, $V:literal)),+], bf16 $bf16:path, quantized [$(($H:literal, $Q:literal, $W:literal)),+]) => {
+    ($S:ident, $features:literal, rows [$(($R:literal, $V:literal)),+], tiles $tiles:expr, bf16 $bf16:path, quantized [$(($H:literal, $Q:literal, $W:literal)),+]) => {
         pub(super) static KERNELS: Kernels = {
             #[target_feature(enable = $features)]
             unsafe fn gemm_f32(m: usize, n: usize, k: usize, a: Left, b: *const f32, b_stride: usize, c: *mut f32, c_stride: usize, add: bool) {
@@ -685,6 +703,7 @@ macro_rules! table {
                 fn swiglu_backward(n: usize, gate: *const f32, up: *const f32, d_out: *const f32, d_gate: *mut f32, d_up: *mut f32);
                 fn adamw(n: usize, step: AdamStep, gradient: *const f32, m: *mut f32, v: *mut f32, parameter: *mut f32);
                 fn to_bf16(n: usize, x: *const f32, y: *mut u16);
+                fn to_bf16_pairs(x: *const f32, y: *const f32, pairs: *mut u16);
                 fn widen_i8(n: usize, x: *const i8, y: *mut u16);
             }
             #[target_feature(enable = $features)]
@@ -702,14 +721,43 @@ macro_rules! table {
                 unsafe { quantized::quantize::<$S>(blocks, groups, height, x, out) }
             }
             Kernels {
+                tiles: $tiles,
                 bf16_inner: 256,
                 gemm_f32, gemm_bf16, gemm_quantized, quantize, softmax, softmax_page_backward, scale, axpy, dot, max, exp_sums, exp_gaps, exp_scaled, scale_by,
-                rotate_halves, rotate_pairs, swiglu, swiglu_backward, adamw, to_bf16, widen_i8,
+                rotate_halves, rotate_pairs, swiglu, swiglu_backward, adamw, to_bf16, to_bf16_pairs, widen_i8,
             }
         };
     };
 }
 pub(super) use table;
+
+/// The products of tiles of so many rows by so many vectors.
+macro_rules! tiles {
+    ($S:ident, $features:literal, ($R:literal, $V:literal)) => {{
+        #[target_feature(enable = $features)]
+        unsafe fn pack(rows: usize, k: usize, a: Left, round: bool, out: *mut f32) {
+            // SAFETY: the caller's contract.
+            unsafe { tiles::pack::<$R>(rows, k, a, round, out) }
+        }
+        #[target_feature(enable = $features)]
+        unsafe fn gemm(
+            m: usize,
+            n: usize,
+            k: usize,
+            a: *const f32,
+            tile: usize,
+            b: Panel,
+            c: *mut f32,
+            c_stride: usize,
+            add: bool,
+        ) {
+            // SAFETY: the caller's contract.
+            unsafe { tiles::gemm::<$S, $R, $V>(m, n, k, a, tile, b, c, c_stride, add) }
+        }
+        Some(Tiles { rows: $R, pack, gemm })
+    }};
+}
+pub(super) use tiles;
 
 /// Functions of this module, compiled with an instruction set's features.
 macro_rules! compile {

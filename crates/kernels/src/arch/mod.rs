@@ -15,6 +15,8 @@ mod portable;
 mod quantized;
 #[cfg(target_arch = "x86_64")]
 mod simd;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use crate::quantized::{BLOCK, Format, Strip};
 
@@ -139,6 +141,50 @@ pub(crate) struct Left {
     pub data: *const f32,
     pub row: usize,
     pub column: usize,
+}
+
+/// One instruction set's products of tiles.
+#[derive(Clone, Copy)]
+pub(crate) struct Tiles {
+    /// Rows of a tile.
+    pub rows: usize,
+    /// Copies `rows` rows of `k` into tiles, [tile][k][rows of a tile], zeros below the last; in bf16's precision, to nearest
+    /// even, where `round`.
+    pub pack: unsafe fn(rows: usize, k: usize, a: Left, round: bool, out: *mut f32),
+    /// As [`Kernels::gemm_f32`], for `a` in tiles that begin `tile` numbers apart.
+    pub gemm: unsafe fn(
+        m: usize,
+        n: usize,
+        k: usize,
+        a: *const f32,
+        tile: usize,
+        b: Panel,
+        c: *mut f32,
+        c_stride: usize,
+        add: bool,
+    ),
+}
+
+/// Some rows of a panel of a right operand.
+#[derive(Clone, Copy)]
+pub(crate) struct Panel {
+    pub rows: PanelRows,
+    /// Where what will be wanted next lies: as many bytes are asked for; none where it is null.
+    pub ahead: *const u8,
+}
+
+/// How a panel's rows lie.
+#[derive(Clone, Copy)]
+pub(crate) enum PanelRows {
+    /// So far apart, readable up to a multiple of 16 columns.
+    F32(*const f32, usize),
+    /// [k / 2, rounded up][PANEL][2]
+    Bf16(*const u16),
+}
+
+/// Numbers that `rows` rows of `k` take in tiles of `height`.
+pub(crate) fn size_in_tiles(rows: usize, k: usize, height: usize) -> usize {
+    rows.next_multiple_of(height) * k
 }
 
 /// Rows of rounded activations that lie interleaved, so that a kernel finds all of them from one pointer.
@@ -269,6 +315,8 @@ pub(crate) struct Kernels {
         c_stride: usize,
         add: bool,
     ),
+    /// Products of many rows, where the instruction set has none of bf16 and few registers.
+    pub tiles: Option<Tiles>,
     /// Inner steps of `gemm_bf16` between two visits of the output, even: as many as leave a left operand of
     /// [`crate::gemm::BLOCK`] rows in the cache that the instruction set's processors have.
     pub bf16_inner: usize,
@@ -367,6 +415,8 @@ pub(crate) struct Kernels {
     pub adamw: unsafe fn(n: usize, step: AdamStep, gradient: *const f32, m: *mut f32, v: *mut f32, parameter: *mut f32),
     /// bf16, rounded to nearest even.
     pub to_bf16: unsafe fn(n: usize, x: *const f32, y: *mut u16),
+    /// The same of [`PANEL`] numbers each of x and y, in pairs.
+    pub to_bf16_pairs: unsafe fn(x: *const f32, y: *const f32, pairs: *mut u16),
     /// bf16 of small whole numbers, which it holds exactly.
     pub widen_i8: unsafe fn(n: usize, x: *const i8, y: *mut u16),
 }

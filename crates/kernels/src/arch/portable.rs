@@ -5,6 +5,7 @@ use crate::half::f32_from_f16;
 use crate::quantized::{BLOCK, Format, Layout, STRIP, SUPER, Scales, Strip, UNEVEN_CODES, code_at};
 
 pub(super) static KERNELS: Kernels = Kernels {
+    tiles: None,
     bf16_inner: 256,
     gemm_f32,
     gemm_bf16,
@@ -26,6 +27,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     swiglu_backward,
     adamw,
     to_bf16,
+    to_bf16_pairs,
     widen_i8,
 };
 
@@ -460,6 +462,20 @@ unsafe fn to_bf16(n: usize, x: *const f32, y: *mut u16) {
             let bits = x.to_bits();
             let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
             *y.add(i) = if x.is_nan() { 0x7fc0 } else { rounded as u16 };
+        }
+    }
+}
+
+unsafe fn to_bf16_pairs(x: *const f32, y: *const f32, pairs: *mut u16) {
+    let mut rounded = [[0; PANEL]; 2];
+    // SAFETY: the caller's contract: PANEL numbers each, and room for as many pairs.
+    unsafe {
+        for (from, to) in [x, y].into_iter().zip(&mut rounded) {
+            to_bf16(PANEL, from, to.as_mut_ptr());
+        }
+        for j in 0..PANEL {
+            pairs.add(2 * j).write(rounded[0][j]);
+            pairs.add(2 * j + 1).write(rounded[1][j]);
         }
     }
 }

@@ -1,0 +1,192 @@
+//! Products of left operands that lie in tiles: of many rows, for which copying both operands together pays.
+//!
+//! As in Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008): a part of some columns of the
+//! right operand lies in the first cache, while tile after tile of the left one comes from the second.
+
+use super::generic::{load_row, store_row};
+use super::simd::Simd;
+use super::{Left, PANEL, Panel, PanelRows, ask_for, size_in_tiles};
+use std::mem::MaybeUninit;
+
+/// Columns that stay in the first cache: of two vectors, which with six rows' sums fill sixteen registers.
+const WIDTH: usize = 16;
+/// Inner steps that do: 16 KiB.
+const DEPTH: usize = 256;
+
+/// What stays in the first cache; its rows begin with the cache's lines.
+#[repr(align(64))]
+struct Columns([[MaybeUninit<f32>; WIDTH]; DEPTH]);
+
+/// See [`super::Tiles::pack`].
+#[inline(always)]
+pub unsafe fn pack<const R: usize>(rows: usize, k: usize, a: Left, round: bool, out: *mut f32) {
+    // SAFETY: the contract: rows of `k` are readable at `a`, and there is room for as many tiles at `out`.
+    unsafe {
+        if a.row == 1 {
+            // Whole columns lie together, so they are read one after the other.
+            for p in 0..k {
+                for i in (0..rows / R * R).step_by(R) {
+                    std::ptr::copy_nonoverlapping(a.data.add(p * a.column + i), out.add(i * k + p * R), R);
+                }
+            }
+        } else {
+            for i in (0..rows / R * R).step_by(R) {
+                for p in 0..k {
+                    for r in 0..R {
+                        *out.add(i * k + p * R + r) = *a.data.add((i + r) * a.row + p * a.column);
+                    }
+                }
+            }
+        }
+        let rest = rows / R * R;
+        if rest < rows {
+            for p in 0..k {
+                for r in 0..R {
+                    let inside = rest + r < rows;
+                    let x = if inside { *a.data.add((rest + r) * a.row + p * a.column) } else { 0.0 };
+                    *out.add(rest * k + p * R + r) = x;
+                }
+            }
+        }
+        if round {
+            let out = std::slice::from_raw_parts_mut(out, size_in_tiles(rows, k, R));
+            out.iter_mut().for_each(|x| *x = rounded(*x));
+        }
+    }
+}
+
+/// The nearest bf16, ties to even.
+#[inline(always)]
+fn rounded(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let nearest = f32::from_bits(bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000);
+    // The carry could turn what is no number into one.
+    if x.is_nan() { f32::NAN } else { nearest }
+}
+
+/// See [`super::Tiles::gemm`]; V vectors are [`WIDTH`].
+#[inline(always)]
+pub unsafe fn gemm<S: Simd, const R: usize, const V: usize>(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: *const f32,
+    tile: usize,
+    b: Panel,
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
+) {
+    const { assert!(V * S::LANES == WIDTH && PANEL.is_multiple_of(WIDTH)) };
+    let mut right = Columns([const { [const { MaybeUninit::<f32>::uninit() }; WIDTH] }; DEPTH]);
+    let right: *mut f32 = right.0.as_mut_ptr().cast();
+    let bytes = match b.rows {
+        PanelRows::F32(..) => PANEL * 4,
+        PanelRows::Bf16(_) => PANEL * 2,
+    } * k;
+    let mut ask = Ask::new(b.ahead, bytes, n.div_ceil(WIDTH) * m.div_ceil(R) * k.div_ceil(DEPTH));
+    // With nothing to sum, one empty visit still sets the output.
+    for start in (0..k.max(1)).step_by(DEPTH) {
+        let depth = DEPTH.min(k - start);
+        for j in (0..n).step_by(WIDTH) {
+            // SAFETY: the contract; depths stay below k and columns below PANEL, and DEPTH is even, as bf16's pairs need it.
+            unsafe {
+                match b.rows {
+                    PanelRows::F32(b, stride) => {
+                        for p in 0..depth {
+                            for v in (0..WIDTH).step_by(S::LANES) {
+                                S::store(right.add(p * WIDTH + v), S::load(b.add((start + p) * stride + j + v)));
+                            }
+                        }
+                    }
+                    PanelRows::Bf16(b) => {
+                        for p in (0..depth).step_by(2) {
+                            for v in (0..WIDTH).step_by(S::LANES) {
+                                let (even, odd) = S::load_bf16_pairs(b.add((start + p) * PANEL + 2 * (j + v)));
+                                S::store(right.add(p * WIDTH + v), even);
+                                S::store(right.add((p + 1) * WIDTH + v), odd);
+                            }
+                        }
+                    }
+                }
+                for i in (0..m).step_by(R) {
+                    ask.next();
+                    // What the next tile is added to begins its sums, which nothing else would hide the wait for.
+                    for row in i + R..m.min(i + 2 * R) {
+                        ask_for(c.add(row * c_stride + j).cast(), 4 * WIDTH);
+                    }
+                    let (a, c) = (a.add(i / R * tile + start * R), c.add(i * c_stride + j));
+                    one::<S, R, V>(R.min(m - i), n - j, depth, a, right, c, c_stride, add || start > 0);
+                }
+            }
+        }
+    }
+}
+
+/// Asks for memory to be brought into the second cache, a part at a time.
+struct Ask {
+    at: *const u8,
+    lines: usize,
+    each: usize,
+}
+
+impl Ask {
+    fn new(at: *const u8, bytes: usize, times: usize) -> Ask {
+        let lines = if at.is_null() { 0 } else { bytes.div_ceil(64) };
+        Ask { at, lines, each: lines.div_ceil(times.max(1)) }
+    }
+
+    #[inline(always)]
+    fn next(&mut self) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        let lines = self.each.min(self.lines);
+        for _ in 0..lines {
+            // SAFETY: every x86-64 has SSE, and a prefetch reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at.cast()) };
+            self.at = self.at.wrapping_add(64);
+        }
+        self.lines -= lines;
+    }
+}
+
+/// One tile, of which `rows` rows are wanted, times columns of which n are.
+#[inline(always)]
+unsafe fn one<S: Simd, const R: usize, const V: usize>(
+    rows: usize,
+    n: usize,
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
+) {
+    // SAFETY: the contract, for the rows that are wanted.
+    unsafe {
+        let mut sums = [[S::splat(0.0); V]; R];
+        if add {
+            for r in 0..R {
+                if r < rows {
+                    sums[r] = load_row::<S, V>(n, c.add(r * c_stride));
+                }
+            }
+        }
+        for p in 0..k {
+            let mut row = [S::splat(0.0); V];
+            for v in 0..V {
+                row[v] = S::load(b.add(p * WIDTH + v * S::LANES));
+            }
+            for r in 0..R {
+                let x = S::splat(*a.add(p * R + r));
+                for v in 0..V {
+                    sums[r][v] = S::fma(x, row[v], sums[r][v]);
+                }
+            }
+        }
+        for r in 0..R {
+            if r < rows {
+                store_row::<S, V>(n, c.add(r * c_stride), sums[r]);
+            }
+        }
+    }
+}
