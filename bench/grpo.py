@@ -22,6 +22,7 @@ seed = {seed}
 reference = "{model}"
 dtype = "bf16"
 moments = "bf16"
+activations_mb = 600
 [task]
 file = "{prompts}"
 checker = "regex"
