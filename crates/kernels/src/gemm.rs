@@ -114,7 +114,7 @@ pub fn gemm(cpu: &Cpu, out: &mut [f32], stride: usize, mode: Mode, jobs: &[Job<'
 
     let threads = if work < SMALL { 1 } else { cpu.pool().threads() };
     let lefts = Lefts::new(cpu, jobs, threads);
-    let tasks = cut(cpu, jobs, threads);
+    let tasks = cut(jobs, threads, &lefts);
     let start = Shareable(out.as_mut_ptr());
     let run = |i: usize| {
         // SAFETY: the asserts above: every job's region lies inside `out` and apart from the others, and tasks of one
@@ -155,21 +155,23 @@ fn assert_apart(jobs: &[Job<'_>]) {
 }
 
 /// Cuts jobs into tasks: enough for the threads to share evenly, large enough to reuse what they copy.
-fn cut<'a>(cpu: &Cpu, jobs: &[Job<'a>], threads: usize) -> Vec<Task<'a>> {
+fn cut<'a>(jobs: &[Job<'a>], threads: usize, lefts: &Lefts<'_>) -> Vec<Task<'a>> {
     // Few rows take as long as their operand takes to be read, best from end to end.
     let per = if jobs.iter().all(|job| job.a.rows() <= FEW) { 1 } else { 6 };
-    let block = |job: &Job<'_>| match job.b.matrix() {
-        Some((Matrix { panels: Panels::Quantized(_), .. }, _)) => BLOCK,
-        Some(_) | None if cpu.kernels.tiles.is_some() => TILED_BLOCK,
-        Some(_) | None => BLOCK,
+    // Rows of a task. Those in tiles are cut evenly, since the last of them would have as much copied as the others.
+    let height = |index: usize, rows: usize| match lefts.are_tiles(index) {
+        true => rows.div_ceil(rows.div_ceil(TILED_BLOCK)).next_multiple_of(TILES),
+        false => BLOCK,
     };
-    let blocks: usize = jobs.iter().map(|job| job.a.rows().div_ceil(block(job))).sum();
+    let rows = |(index, job): (usize, &Job<'_>)| job.a.rows().div_ceil(height(index, job.a.rows()));
+    let blocks: usize = jobs.iter().enumerate().map(rows).sum();
     let pieces = if threads == 1 { 1 } else { (per * threads).div_ceil(blocks.max(1)) };
     let mut tasks = Vec::with_capacity(blocks * pieces);
     for (index, &job) in jobs.iter().enumerate() {
         let (m, panels) = (job.a.rows(), job.b.shape().1.div_ceil(PANEL));
-        let group = if per == 1 { panels.div_ceil(pieces) } else { panels / pieces }.max(1);
-        let height = m.div_ceil(m.div_ceil(block(&job)).max(1)).next_multiple_of(TILES).max(1);
+        // The rows of a task in tiles are many, so it may have few columns.
+        let group = if lefts.are_tiles(index) { panels / pieces } else { panels.div_ceil(pieces) }.max(1);
+        let height = height(index, m);
         for row in (0..m).step_by(height) {
             for panel in (0..panels).step_by(group) {
                 tasks.push(Task {

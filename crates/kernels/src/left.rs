@@ -177,6 +177,11 @@ impl<'a> Lefts<'a> {
         lefts
     }
 
+    /// Whether job `job`'s operand lies in tiles; it has rows then.
+    pub fn are_tiles(&self, job: usize) -> bool {
+        self.places[job].is_some_and(|place| matches!(self.rounded[place].form, Form::Tiles { .. }))
+    }
+
     /// Tiles from `row` on of job `job`'s operand, from column `start` on; and the distance between tiles.
     pub fn tiles(&self, job: usize, row: usize, start: usize, height: usize) -> Option<(*const f32, usize)> {
         let left = &self.rounded[self.places[job]?];
