@@ -283,4 +283,4 @@ impl Bytes for Avx2 {
     }
 }
 
-generic::table!(Avx2, "avx2,fma,f16c", rows [(6, 2), (4, 2), (2, 4), (1, 4)], tiles generic::tiles!(Avx2, "avx2,fma,f16c", (6, 2)), bf16 generic::gemm_bf16::<Avx2>, quantized [(8, 4, 1), (4, 4, 1), (2, 2, 2), (1, 1, 2)]);
+generic::table!(Avx2, "avx2,fma,f16c", rows [(6, 2), (4, 2), (2, 4), (1, 4)], tiles tiles::table!(Avx2, "avx2,fma,f16c", (6, 2)), bf16 generic::gemm_bf16::<Avx2>, quantized [(8, 4, 1), (4, 4, 1), (2, 2, 2), (1, 1, 2)]);

@@ -172,7 +172,7 @@ impl Bytes for Sixteen {
     }
 }
 
-generic::table!(Sixteen, "sse2", rows [(12, 2), (4, 2), (2, 2), (1, 2)], tiles generic::tiles!(Sixteen, "sse2", (5, 1)), bf16 generic::gemm_bf16::<Sixteen>, quantized [(8, 8, 1), (4, 4, 1), (2, 2, 1), (1, 1, 1)]);
+generic::table!(Sixteen, "sse2", rows [(12, 2), (4, 2), (2, 2), (1, 2)], tiles tiles::table!(Sixteen, "sse2", (5, 1)), bf16 generic::gemm_bf16::<Sixteen>, quantized [(8, 8, 1), (4, 4, 1), (2, 2, 1), (1, 1, 1)]);
 
 /// Numbers with room behind them that no kernel may read into a result or write.
 struct Guarded(Vec<f32>, usize);

@@ -731,34 +731,6 @@ macro_rules! table {
 }
 pub(super) use table;
 
-/// The products of tiles of so many rows by so many vectors.
-macro_rules! tiles {
-    ($S:ident, $features:literal, ($R:literal, $V:literal)) => {{
-        #[target_feature(enable = $features)]
-        unsafe fn pack(rows: usize, k: usize, a: Left, round: bool, out: *mut f32) {
-            // SAFETY: the caller's contract.
-            unsafe { tiles::pack::<$R>(rows, k, a, round, out) }
-        }
-        #[target_feature(enable = $features)]
-        unsafe fn gemm(
-            m: usize,
-            n: usize,
-            k: usize,
-            a: *const f32,
-            tile: usize,
-            b: Panel,
-            c: *mut f32,
-            c_stride: usize,
-            add: bool,
-        ) {
-            // SAFETY: the caller's contract.
-            unsafe { tiles::gemm::<$S, $R, $V>(m, n, k, a, tile, b, c, c_stride, add) }
-        }
-        Some(Tiles { rows: $R, pack, gemm })
-    }};
-}
-pub(super) use tiles;
-
 /// Functions of this module, compiled with an instruction set's features.
 macro_rules! compile {
     ($S:ident, $features:literal, $(fn $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)?;)*) => {$(

@@ -3,7 +3,7 @@
 //! As in Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008): a part of some columns of the
 //! right operand lies in the first cache, while tile after tile of the left one comes from the second.
 
-use super::generic::{load_row, store_row};
+use super::generic::tile;
 use super::simd::Simd;
 use super::{Left, PANEL, Panel, PanelRows, ask_for, size_in_tiles};
 use std::mem::MaybeUninit;
@@ -71,7 +71,7 @@ pub unsafe fn gemm<S: Simd, const R: usize, const V: usize>(
     n: usize,
     k: usize,
     a: *const f32,
-    tile: usize,
+    distance: usize,
     b: Panel,
     c: *mut f32,
     c_stride: usize,
@@ -115,8 +115,23 @@ pub unsafe fn gemm<S: Simd, const R: usize, const V: usize>(
                     for row in i + R..m.min(i + 2 * R) {
                         ask_for(c.add(row * c_stride + j).cast(), 4 * WIDTH);
                     }
-                    let (a, c) = (a.add(i / R * tile + start * R), c.add(i * c_stride + j));
-                    one::<S, R, V>(R.min(m - i), n - j, depth, a, right, c, c_stride, add || start > 0);
+                    let (a, c) = (a.add(i / R * distance + start * R), c.add(i * c_stride + j));
+                    let (a, add) = (Left { data: a, row: 1, column: R }, add || start > 0);
+                    if m - i >= R {
+                        tile::<S, R, V>(n - j, depth, a, right, WIDTH, c, c_stride, add);
+                        continue;
+                    }
+                    // Of the last tile only some rows are wanted.
+                    let mut rows = [0.0; WIDTH * PANEL];
+                    const { assert!(R <= PANEL) };
+                    let columns = WIDTH.min(n - j);
+                    for r in 0..if add { m - i } else { 0 } {
+                        std::ptr::copy_nonoverlapping(c.add(r * c_stride), rows.as_mut_ptr().add(r * WIDTH), columns);
+                    }
+                    tile::<S, R, V>(columns, depth, a, right, WIDTH, rows.as_mut_ptr(), WIDTH, add);
+                    for r in 0..m - i {
+                        std::ptr::copy_nonoverlapping(rows.as_ptr().add(r * WIDTH), c.add(r * c_stride), columns);
+                    }
                 }
             }
         }
@@ -149,44 +164,30 @@ impl Ask {
     }
 }
 
-/// One tile, of which `rows` rows are wanted, times columns of which n are.
-#[inline(always)]
-unsafe fn one<S: Simd, const R: usize, const V: usize>(
-    rows: usize,
-    n: usize,
-    k: usize,
-    a: *const f32,
-    b: *const f32,
-    c: *mut f32,
-    c_stride: usize,
-    add: bool,
-) {
-    // SAFETY: the contract, for the rows that are wanted.
-    unsafe {
-        let mut sums = [[S::splat(0.0); V]; R];
-        if add {
-            for r in 0..R {
-                if r < rows {
-                    sums[r] = load_row::<S, V>(n, c.add(r * c_stride));
-                }
-            }
+/// The products of tiles of so many rows by so many vectors, compiled with an instruction set's features.
+macro_rules! table {
+    ($S:ident, $features:literal, ($R:literal, $V:literal)) => {{
+        #[target_feature(enable = $features)]
+        unsafe fn pack(rows: usize, k: usize, a: Left, round: bool, out: *mut f32) {
+            // SAFETY: the caller's contract.
+            unsafe { tiles::pack::<$R>(rows, k, a, round, out) }
         }
-        for p in 0..k {
-            let mut row = [S::splat(0.0); V];
-            for v in 0..V {
-                row[v] = S::load(b.add(p * WIDTH + v * S::LANES));
-            }
-            for r in 0..R {
-                let x = S::splat(*a.add(p * R + r));
-                for v in 0..V {
-                    sums[r][v] = S::fma(x, row[v], sums[r][v]);
-                }
-            }
+        #[target_feature(enable = $features)]
+        unsafe fn gemm(
+            m: usize,
+            n: usize,
+            k: usize,
+            a: *const f32,
+            tile: usize,
+            b: Panel,
+            c: *mut f32,
+            c_stride: usize,
+            add: bool,
+        ) {
+            // SAFETY: the caller's contract.
+            unsafe { tiles::gemm::<$S, $R, $V>(m, n, k, a, tile, b, c, c_stride, add) }
         }
-        for r in 0..R {
-            if r < rows {
-                store_row::<S, V>(n, c.add(r * c_stride), sums[r]);
-            }
-        }
-    }
+        Some(Tiles { rows: $R, pack, gemm })
+    }};
 }
+pub(super) use table;
