@@ -34,7 +34,7 @@ use crate::metrics;
 use crate::progress::{Progress, Watch};
 use crate::recipe::{Control, Distil, Recipe, Sft, Share, Source, Stage, Teacher};
 use crate::remote::Chat;
-use crate::report::{self, Report, Shown};
+use crate::report::{self, Report, Shown, StageReport};
 use crate::sequences::{Read, check_files};
 use crate::spent::{Meter, Spent};
 use crate::tasks::{Style, Task};
@@ -152,8 +152,11 @@ pub fn run(
     report.wall_s = trial.state().wall_s + trial.state().measuring_s + ended.elapsed().as_secs_f64();
 
     if choices.control {
-        match setup.control(&trial, options, stop, watch)? {
-            None => return Ok(Ending::Stopped(trial.state().total_steps)),
+        let (reports, steps) = (trial.state().reports.clone(), trial.state().total_steps);
+        // The control takes as much memory again.
+        drop(trial);
+        match setup.control(&reports, options, stop, watch)? {
+            None => return Ok(Ending::Stopped(steps)),
             Some(control) => report.control = Some(control),
         }
     }
@@ -403,14 +406,13 @@ impl<'a> Setup<'a> {
     /// less on what else the machine does meanwhile than time by the clock. `None` if it was stopped.
     fn control(
         &self,
-        trial: &Trial<'_>,
+        reports: &[StageReport],
         options: &Options<'_>,
         stop: &AtomicBool,
         watch: &mut Watch<'_>,
     ) -> Result<Option<report::Control>> {
         let demonstrated = demonstrations(self.recipe)?;
         let directory = options.directory.join("control");
-        let reports = &trial.state().reports;
         let (stage, values, matched) = match self.recipe.control {
             Control::Direct => {
                 let mixture = vec![Share { style: Style::Direct, share: 1.0 }];
@@ -418,7 +420,7 @@ impl<'a> Setup<'a> {
                     Some(base) => base.beginning(self.seed),
                     None => beginning(self.recipe, &self.config, self.seed, options)?,
                 };
-                (Sft { mixture, ..demonstrated.clone() }, values, &reports[..])
+                (Sft { mixture, ..demonstrated.clone() }, values, reports)
             }
             Control::Sft => {
                 let first = options.directory.join("stages/1");
