@@ -18,6 +18,7 @@ mod gcd;
 mod knights;
 mod letters;
 pub mod lines;
+pub mod mixture;
 pub mod procedural;
 mod product;
 mod remainder;

@@ -11,6 +11,7 @@ use crate::tasks::checker::Checker;
 use crate::tasks::countdown::Countdown;
 use crate::tasks::external::{External, Settings};
 use crate::tasks::lines::{Keys, Lines};
+use crate::tasks::mixture::Mixture;
 use crate::tasks::{Task, built_in, built_in_names};
 
 /// A task and its settings.
@@ -22,6 +23,8 @@ pub enum TaskRecipe {
     Countdown(Countdown),
     /// A built-in task without settings, by its name.
     BuiltIn(&'static str),
+    /// Built-in tasks by their names, each at a level; see [`Mixture`].
+    Mixture(Vec<(&'static str, u32)>),
     /// See [`Lines`].
     Lines(Lines),
     /// See [`External`].
@@ -29,7 +32,7 @@ pub enum TaskRecipe {
 }
 
 /// What says which task it is,
-const KINDS: [&str; 3] = ["name", "file", "command"];
+const KINDS: [&str; 4] = ["name", "tasks", "file", "command"];
 /// and the settings of the one and the other.
 const SETTINGS: [&str; 8] =
     ["digits", "scratchpad", "tries", "checker", "question", "answer", "timeout_s", "memory_mb"];
@@ -43,18 +46,16 @@ impl TaskRecipe {
             None => Ok(()),
         };
         match KINDS.map(|kind| section.has(kind)) {
-            [true, false, false] => {
-                let names: Vec<(&str, &str)> = built_in_names().map(|name| (name, name)).collect();
-                match section.need("name", section.word("name", &names)?)? {
-                    "chain_sum" => only(&["digits", "scratchpad"]).and_then(|()| chain_sum(&section)),
-                    "countdown" => {
-                        only(&["tries"])?;
-                        Ok(Self::Countdown(Countdown { tries: section.whole("tries", 1..=9)?.unwrap_or(9) }))
-                    }
-                    name => only(&[]).map(|()| Self::BuiltIn(name)),
+            [true, false, false, false] => match name(&section)? {
+                "chain_sum" => only(&["digits", "scratchpad"]).and_then(|()| chain_sum(&section)),
+                "countdown" => {
+                    only(&["tries"])?;
+                    Ok(Self::Countdown(Countdown { tries: section.whole("tries", 1..=9)?.unwrap_or(9) }))
                 }
-            }
-            [false, true, false] => {
+                name => only(&[]).map(|()| Self::BuiltIn(name)),
+            },
+            [false, true, false, false] => only(&[]).and_then(|()| mixture(&section)),
+            [false, false, true, false] => {
                 only(&["checker", "question", "answer"])?;
                 let checker = section.word("checker", &Checker::NAMES)?.unwrap_or(Checker::Number);
                 let question = section.text("question")?.unwrap_or("question");
@@ -62,7 +63,7 @@ impl TaskRecipe {
                 let file = section.need("file", section.text("file")?)?;
                 Ok(Self::Lines(Lines::open(Path::new(file), checker, Keys { question, answer })?))
             }
-            [false, false, true] => {
+            [false, false, false, true] => {
                 only(&["timeout_s", "memory_mb"])?;
                 Ok(Self::External(External::start(Settings {
                     command: section.need("command", section.texts("command")?)?,
@@ -70,8 +71,8 @@ impl TaskRecipe {
                     memory_mb: section.whole("memory_mb", 64..=1 << 24)?.unwrap_or(4096),
                 })?))
             }
-            [false, false, false] => Err(section.error("give a name, or a file, or a command")),
-            _ => Err(section.error("give either a name, or a file, or a command")),
+            [false, false, false, false] => Err(section.error("give a name, or tasks, or a file, or a command")),
+            _ => Err(section.error("give either a name, or tasks, or a file, or a command")),
         }
     }
 
@@ -81,10 +82,37 @@ impl TaskRecipe {
             Self::ChainSum(task) => Box::new(task.clone()),
             Self::Countdown(task) => Box::new(task.clone()),
             Self::BuiltIn(name) => built_in(name).expect("a name of the list that it was chosen from"),
+            Self::Mixture(parts) => {
+                let built = |&(name, level): &(&str, u32)| Some((built_in(name)?, level));
+                let parts: Option<Vec<_>> = parts.iter().map(built).collect();
+                Box::new(Mixture::new(parts.expect("names of the list that they were chosen from")))
+            }
             Self::Lines(task) => Box::new(task.clone()),
             Self::External(task) => Box::new(task.clone()),
         }
     }
+}
+
+fn name(section: &Section) -> Result<&'static str> {
+    let names: Vec<(&str, &str)> = built_in_names().map(|name| (name, name)).collect();
+    section.need("name", section.word("name", &names)?)
+}
+
+fn mixture(section: &Section) -> Result<TaskRecipe> {
+    let mut parts: Vec<(&str, u32)> = Vec::new();
+    for table in section.tables("tasks")? {
+        let part = Section::new("task", table, ["name", "level"])?;
+        let name = name(&part)?;
+        if parts.iter().any(|(other, _)| *other == name) {
+            return Err(section.error(format!("{name} is among tasks twice; give it one level")));
+        }
+        let levels = built_in(name).expect("a name of the list that it was chosen from").levels();
+        parts.push((name, part.need_whole("level", levels)?));
+    }
+    if parts.is_empty() {
+        return Err(section.error("tasks is empty; write { name = \"letters\", level = 3 } into it"));
+    }
+    Ok(TaskRecipe::Mixture(parts))
 }
 
 fn chain_sum(section: &Section) -> Result<TaskRecipe> {

@@ -304,8 +304,28 @@ fn broken_recipes_get_one_sentence() {
         ),
         ("\"chain_sum\"", "\"countdown\"", "task: digits is a key of another task"),
         ("\"chain_sum\"", "\"gcd\"", "task: digits is a key of another task"),
-        ("name = \"chain_sum\"", "", "task: give a name, or a file, or a command"),
-        ("name = \"chain_sum\"", "name = \"gcd\"\nfile = \"a\"", "task: give either a name, or a file, or a command"),
+        ("name = \"chain_sum\"", "", "task: give a name, or tasks, or a file, or a command"),
+        (
+            "name = \"chain_sum\"",
+            "name = \"gcd\"\nfile = \"a\"",
+            "task: give either a name, or tasks, or a file, or a command",
+        ),
+        (
+            "name = \"chain_sum\"\ndigits = 1",
+            "tasks = []",
+            "task: tasks is empty; write { name = \"letters\", level = 3 } into it",
+        ),
+        (
+            "name = \"chain_sum\"\ndigits = 1",
+            "tasks = [{ name = \"gcd\", level = 9 }]",
+            "task: level is 9, which is not from 1 to 4",
+        ),
+        (
+            "name = \"chain_sum\"\ndigits = 1",
+            "tasks = [{ name = \"gcd\", level = 1 }, { name = \"gcd\", level = 2 }]",
+            "task: gcd is among tasks twice; give it one level",
+        ),
+        ("name = \"chain_sum\"", "tasks = [{ name = \"gcd\", level = 1 }]", "task: digits is a key of another task"),
         ("name = \"chain_sum\"", "command = []", "task: digits is a key of another task"),
         (
             "name = \"chain_sum\"\ndigits = 1",
