@@ -1,4 +1,4 @@
-//! IEEE half precision, as scales of quantised weights are stored.
+//! Numbers in 16 bits: IEEE half precision, as scales of quantised weights are stored, and bf16.
 
 /// IEEE half precision to single, exactly.
 pub fn f32_from_f16(half: u16) -> f32 {
@@ -29,6 +29,21 @@ pub fn f16_from_f32(x: f32) -> u16 {
     sign | half
 }
 
+/// bf16 to single precision, of which it is the upper half, exactly.
+#[inline(always)]
+pub fn f32_from_bf16(half: u16) -> f32 {
+    f32::from_bits(u32::from(half) << 16)
+}
+
+/// Single precision to bf16, to nearest even; what is too large becomes infinite, and what is not a number stays so.
+#[inline(always)]
+pub fn bf16_from_f32(x: f32) -> u16 {
+    let bits = x.to_bits();
+    // The carry could turn what is no number into one.
+    let kept = if x.is_nan() { bits | 0x40_0000 } else { bits + 0x7fff + (bits >> 16 & 1) };
+    (kept >> 16) as u16
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +63,23 @@ mod tests {
             assert!(actual == expected || actual.is_nan() && expected.is_nan(), "{half:#x}");
             assert_eq!(actual.is_sign_negative(), half & 0x8000 != 0);
         }
+    }
+
+    #[test]
+    fn rounding_to_bf16_goes_to_the_nearest_and_ties_to_even() {
+        for (bits, expected) in [
+            (0x3f80_0000, 0x3f80),
+            (0x3f80_8000, 0x3f80),
+            (0x3f80_8001, 0x3f81),
+            (0x3f81_8000, 0x3f82),
+            (0x7f7f_ffff, 0x7f80),
+            (0xff80_0000, 0xff80),
+        ] {
+            assert_eq!(bf16_from_f32(f32::from_bits(bits)), expected, "{bits:#x}");
+        }
+        assert!(
+            [0x7f80_0001, 0xffff_ffff].iter().all(|&bits| f32_from_bf16(bf16_from_f32(f32::from_bits(bits))).is_nan())
+        );
     }
 
     #[test]

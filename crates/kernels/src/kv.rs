@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::arch::{PAGE, PANEL, prefetch};
 use crate::buffer::Buffer;
 use crate::cpu::Cpu;
+use crate::half::f32_from_bf16;
 use crate::pool::Shareable;
 use crate::view::View;
 
@@ -372,7 +373,7 @@ impl KvPages {
     fn read(&self, slab: usize, scale: usize, places: impl Iterator<Item = usize>) -> Vec<f32> {
         match &self.slabs[slab] {
             Slab::F32(data) => places.map(|at| data[at]).collect(),
-            Slab::Bf16(data) => places.map(|at| f32::from_bits(u32::from(data[at]) << 16)).collect(),
+            Slab::Bf16(data) => places.map(|at| f32_from_bf16(data[at])).collect(),
             Slab::Int8(data, scales) => places.map(|at| f32::from(data[at]) * scales[scale]).collect(),
         }
     }

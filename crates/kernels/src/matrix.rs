@@ -6,6 +6,7 @@ use crate::arch::{PANEL, prefetch};
 use crate::blocks::rows_per_task;
 use crate::buffer::{Buffer, Shared};
 use crate::cpu::Cpu;
+use crate::half::f32_from_bf16;
 use crate::quantized::{Format, Row, Strips};
 use crate::view::View;
 
@@ -254,7 +255,7 @@ impl Matrix {
             Panels::Bf16(b) => {
                 let panel = &b[panel * self.inputs.next_multiple_of(2) * PANEL..];
                 for (p, x) in out.iter_mut().enumerate() {
-                    *x = f32::from_bits(u32::from(panel[(p / 2 * PANEL + column) * 2 + p % 2]) << 16);
+                    *x = f32_from_bf16(panel[(p / 2 * PANEL + column) * 2 + p % 2]);
                 }
             }
             Panels::Quantized(strips) => {

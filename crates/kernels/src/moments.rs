@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use crate::blocks::{chunks_mut_3, rows_per_task};
 use crate::cpu::Cpu;
+use crate::half::{bf16_from_f32, f32_from_bf16};
 use crate::matrix::Dtype;
 use crate::optimizer::{self, AdamW};
 
@@ -65,8 +66,8 @@ impl Moments {
     /// The same in another type, rounded to nearest even where it is the narrower one.
     pub fn cast(self, dtype: Dtype) -> Moments {
         match (self, dtype) {
-            (Moments::F32(moments), Dtype::Bf16) => Moments::Bf16(moments.into_iter().map(nearest).collect()),
-            (Moments::Bf16(moments), Dtype::F32) => Moments::F32(moments.into_iter().map(widened).collect()),
+            (Moments::F32(moments), Dtype::Bf16) => Moments::Bf16(moments.into_iter().map(bf16_from_f32).collect()),
+            (Moments::Bf16(moments), Dtype::F32) => Moments::F32(moments.into_iter().map(f32_from_bf16).collect()),
             (same, _) => same,
         }
     }
@@ -137,16 +138,8 @@ pub fn adamw(
     });
 }
 
-fn widened(x: u16) -> f32 {
-    f32::from_bits(u32::from(x) << 16)
-}
-
 fn widen(x: &[u16], y: &mut [f32]) {
-    y.iter_mut().zip(x).for_each(|(y, &x)| *y = widened(x));
-}
-
-fn nearest(x: f32) -> u16 {
-    rounded(x, 0x7fff + (x.to_bits() >> 16 & 1))
+    y.iter_mut().zip(x).for_each(|(y, &x)| *y = f32_from_bf16(x));
 }
 
 /// The upper half of a number's bits, one more in the last place where `chance`, below 2^16, and the lower half come to 2^16.
@@ -172,7 +165,7 @@ mod tests {
 
     #[test]
     fn chance_is_fair_and_the_same_again() {
-        let (below, above) = (1.0_f32, widened(0x3f81));
+        let (below, above) = (1.0_f32, f32_from_bf16(0x3f81));
         for sign in [1.0, -1.0] {
             let x = sign * (below + 0.25 * (above - below));
             let draws = |shift: u32| (0..100_000).map(move |place| rounded(x, hash(3, place) >> shift & 0xffff));
@@ -191,14 +184,14 @@ mod tests {
 
     #[test]
     fn what_bf16_holds_stays_and_what_is_no_number_too() {
-        for kept in (0..=u16::MAX).filter(|&kept| widened(kept).is_finite()) {
-            assert_eq!((rounded(widened(kept), 0), rounded(widened(kept), 0xffff)), (kept, kept));
+        for kept in (0..=u16::MAX).filter(|&kept| f32_from_bf16(kept).is_finite()) {
+            assert_eq!((rounded(f32_from_bf16(kept), 0), rounded(f32_from_bf16(kept), 0xffff)), (kept, kept));
         }
         for x in [f32::NAN, f32::from_bits(0x7f80_0001), f32::from_bits(0xffff_ffff)] {
-            assert!([0, 0xffff].iter().all(|&chance| widened(rounded(x, chance)).is_nan()));
+            assert!([0, 0xffff].iter().all(|&chance| f32_from_bf16(rounded(x, chance)).is_nan()));
         }
         assert_eq!(
-            [f32::INFINITY, f32::NEG_INFINITY].map(|x| widened(rounded(x, 0xffff))),
+            [f32::INFINITY, f32::NEG_INFINITY].map(|x| f32_from_bf16(rounded(x, 0xffff))),
             [f32::INFINITY, f32::NEG_INFINITY]
         );
     }

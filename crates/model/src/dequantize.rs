@@ -1,6 +1,6 @@
 //! Stored elements to f32, bit for bit as gguf-py has them. Blocks as in llama.cpp's `ggml-common.h`.
 
-use minke_kernels::half::f32_from_f16;
+use minke_kernels::half::{f32_from_bf16, f32_from_f16};
 use minke_kernels::quantized::{Format, Row};
 
 use crate::blocks;
@@ -136,7 +136,7 @@ impl DataType {
             }
             Self::Bf16 => {
                 let (elements, _) = bytes.as_chunks::<2>();
-                out.extend(elements.iter().map(|&b| f32::from_bits((u16::from_le_bytes(b) as u32) << 16)));
+                out.extend(elements.iter().map(|&b| f32_from_bf16(u16::from_le_bytes(b))));
             }
             _ => {
                 let format = self.format().expect("every other type is quantised");
@@ -164,15 +164,6 @@ fn f32_from_f8_e4m3(byte: u8) -> f32 {
         _ => f32::from_bits((exponent + 120) << 23 | mantissa << 20),
     };
     f32::from_bits(magnitude.to_bits() | sign << 31)
-}
-
-/// Single precision to its upper half, to nearest even; what is not a number stays so.
-pub fn bf16_from_f32(x: f32) -> u16 {
-    let bits = x.to_bits();
-    if x.is_nan() {
-        return (bits >> 16) as u16 | 0x40;
-    }
-    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
 }
 
 /// Names of ggml's types that aren't read, so that a refusal can name them.
@@ -204,21 +195,6 @@ pub fn ggml_type_name(number: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rounding_to_bf16_goes_to_the_nearest_and_ties_to_even() {
-        for (bits, expected) in [
-            (0x3f80_0000, 0x3f80),
-            (0x3f80_8000, 0x3f80),
-            (0x3f80_8001, 0x3f81),
-            (0x3f81_8000, 0x3f82),
-            (0x7f7f_ffff, 0x7f80),
-            (0xff80_0000, 0xff80),
-        ] {
-            assert_eq!(bf16_from_f32(f32::from_bits(bits)), expected, "{bits:#x}");
-        }
-        assert!(f32::from_bits((bf16_from_f32(f32::from_bits(0x7f80_0001)) as u32) << 16).is_nan());
-    }
 
     #[test]
     fn the_table_has_every_type_in_its_place() {

@@ -10,12 +10,12 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use minke_kernels::half::f16_from_f32;
+use minke_kernels::half::{bf16_from_f32, f16_from_f32};
 use minke_kernels::pool::Pool;
 
 use crate::checkpoint;
 use crate::config::{Attention, Config};
-use crate::dequantize::{DataType, bf16_from_f32};
+use crate::dequantize::DataType;
 use crate::error::{Error, Result};
 use crate::families::{self, gguf_tensors};
 use crate::gguf::Gguf;

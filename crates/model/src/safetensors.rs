@@ -7,10 +7,11 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 
+use minke_kernels::half::bf16_from_f32;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::dequantize::{DataType, bf16_from_f32};
+use crate::dequantize::DataType;
 use crate::error::{Error, Result, quoted};
 use crate::mmap::Map;
 
@@ -265,6 +266,8 @@ fn invalid(sentence: String) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use minke_kernels::half::f32_from_bf16;
+
     use super::*;
 
     fn file(header: &str, data: &[u8]) -> Vec<u8> {
@@ -286,7 +289,7 @@ mod tests {
                 (entry.shape.clone(), data_type(&entry.dtype).unwrap().to_f32(&bytes[start + begin..start + end]))
             };
             let rounded = a.map(|x| match dtype {
-                DataType::Bf16 => f32::from_bits((bf16_from_f32(x) as u32) << 16),
+                DataType::Bf16 => f32_from_bf16(bf16_from_f32(x)),
                 _ => x,
             });
             assert_eq!(read("a"), (vec![2, 3], rounded.to_vec()));

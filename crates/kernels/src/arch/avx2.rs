@@ -2,7 +2,7 @@
 
 use super::simd::{Bytes, Simd};
 use super::{AdamStep, Format, Kernels, Left, QuantizedLeft, QuantizedRow, Strip, TILE};
-use super::{Panel, Tiles, generic, quantized, tiles};
+use super::{Panel, Tiles, generic, products, quantized, tiles};
 use std::arch::x86_64::*;
 
 struct Avx2;
@@ -283,4 +283,4 @@ impl Bytes for Avx2 {
     }
 }
 
-generic::table!(Avx2, "avx2,fma,f16c", rows [(6, 2), (4, 2), (2, 4), (1, 4)], tiles tiles::table!(Avx2, "avx2,fma,f16c", (6, 2)), bf16 generic::gemm_bf16::<Avx2>, quantized [(8, 4, 1), (4, 4, 1), (2, 2, 2), (1, 1, 2)]);
+generic::table!(Avx2, "avx2,fma,f16c", rows [(6, 2), (4, 2), (2, 4), (1, 4)], tiles tiles::table!(Avx2, "avx2,fma,f16c", (6, 2)), bf16 products::gemm_bf16::<Avx2>, quantized [(8, 4, 1), (4, 4, 1), (2, 2, 2), (1, 1, 2)]);

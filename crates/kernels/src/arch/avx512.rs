@@ -2,7 +2,7 @@
 
 use super::simd::{Bytes, Simd};
 use super::{AdamStep, Format, Kernels, Left, QuantizedLeft, QuantizedRow, Strip, TILE};
-use super::{generic, quantized};
+use super::{generic, products, quantized};
 use std::arch::x86_64::*;
 
 pub(super) struct Avx512;
@@ -277,7 +277,7 @@ unsafe fn tile_bf16<const R: usize>(
         let mut sums = [[_mm512_setzero_ps(); 2]; R];
         if add {
             for (r, row) in sums.iter_mut().enumerate() {
-                *row = generic::load_row::<Avx512, 2>(n, c.add(r * stride));
+                *row = products::load_row::<Avx512, 2>(n, c.add(r * stride));
             }
         }
         for p in 0..k / 2 {
@@ -293,7 +293,7 @@ unsafe fn tile_bf16<const R: usize>(
             }
         }
         for (r, row) in sums.iter().enumerate() {
-            generic::store_row::<Avx512, 2>(n, c.add(r * stride), *row);
+            products::store_row::<Avx512, 2>(n, c.add(r * stride), *row);
         }
     }
 }

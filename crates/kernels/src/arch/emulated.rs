@@ -3,9 +3,9 @@
 use super::simd::{Bytes, Simd};
 use super::{
     AdamStep, Format, Isa, Kernels, Left, PAGE, PANEL, Panel, PanelRows, QuantizedLeft, QuantizedRow, Strip, TILE,
-    Tiles, generic, quantized, size_in_tiles, tiles,
+    Tiles, generic, products, quantized, size_in_tiles, tiles,
 };
-use crate::half::f32_from_f16;
+use crate::half::{f32_from_bf16, f32_from_f16};
 use crate::left::List;
 use crate::quantized::{BLOCK, Strips};
 use crate::random::Random;
@@ -92,12 +92,12 @@ impl Simd for Sixteen {
     }
     unsafe fn load_bf16_pairs(p: *const u16) -> ([f32; 16], [f32; 16]) {
         // SAFETY: see above.
-        let at = |i: usize| f32::from_bits(u32::from(unsafe { *p.add(i) }) << 16);
+        let at = |i: usize| f32_from_bf16(unsafe { *p.add(i) });
         (std::array::from_fn(|i| at(2 * i)), std::array::from_fn(|i| at(2 * i + 1)))
     }
     unsafe fn splat_bf16_pair(p: *const u16) -> ([f32; 16], [f32; 16]) {
         // SAFETY: see above.
-        let at = |i: usize| [f32::from_bits(u32::from(unsafe { *p.add(i) }) << 16); 16];
+        let at = |i: usize| [f32_from_bf16(unsafe { *p.add(i) }); 16];
         (at(0), at(1))
     }
 }
@@ -172,7 +172,7 @@ impl Bytes for Sixteen {
     }
 }
 
-generic::table!(Sixteen, "sse2", rows [(12, 2), (4, 2), (2, 2), (1, 2)], tiles tiles::table!(Sixteen, "sse2", (5, 1)), bf16 generic::gemm_bf16::<Sixteen>, quantized [(8, 8, 1), (4, 4, 1), (2, 2, 1), (1, 1, 1)]);
+generic::table!(Sixteen, "sse2", rows [(12, 2), (4, 2), (2, 2), (1, 2)], tiles tiles::table!(Sixteen, "sse2", (5, 1)), bf16 products::gemm_bf16::<Sixteen>, quantized [(8, 8, 1), (4, 4, 1), (2, 2, 1), (1, 1, 1)]);
 
 /// Numbers with room behind them that no kernel may read into a result or write.
 struct Guarded(Vec<f32>, usize);

@@ -6,16 +6,22 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod dotprod;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod emulated;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod generic;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod products;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod quantized;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod simd;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod tiles;
 
 use crate::quantized::{BLOCK, Format, Strip};
@@ -31,6 +37,10 @@ pub(crate) const PAGE: usize = 32;
 pub enum Isa {
     /// Plain Rust, on any machine: the reference that the others are checked against.
     Portable,
+    /// Every 64-bit ARM.
+    Neon,
+    /// The same with products of bytes (ARMv8.2, 2018 on).
+    Dotprod,
     /// x86-64 with AVX2 and FMA (2013 on).
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ, VL, VNNI and BF16 (2020 on).
@@ -41,12 +51,14 @@ pub enum Isa {
 
 impl Isa {
     /// All of them, slowest first.
-    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Amx];
+    pub const ALL: [Isa; 6] = [Isa::Portable, Isa::Neon, Isa::Dotprod, Isa::Avx2, Isa::Avx512, Isa::Amx];
 
     /// The name used by `MINKE_ISA` and printed by `minke chips`.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",
+            Isa::Neon => "neon",
+            Isa::Dotprod => "dotprod",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
             Isa::Amx => "amx",
@@ -57,6 +69,10 @@ impl Isa {
     pub fn is_available(self) -> bool {
         match self {
             Isa::Portable => true,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => true,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Dotprod => std::arch::is_aarch64_feature_detected!("dotprod"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => {
                 is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
@@ -73,7 +89,7 @@ impl Isa {
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Amx => Isa::Avx512.is_available() && amx::is_available(),
-            #[cfg(not(target_arch = "x86_64"))]
+            // Another machine's.
             _ => false,
         }
     }
@@ -100,14 +116,17 @@ impl Isa {
         assert!(self.is_available(), "{} kernels asked for on a CPU without them", self.name());
         match self {
             Isa::Portable => &portable::KERNELS,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => &neon::KERNELS,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Dotprod => &dotprod::KERNELS,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &avx2::KERNELS,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => &avx512::KERNELS,
             #[cfg(target_arch = "x86_64")]
             Isa::Amx => &amx::KERNELS,
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => &portable::KERNELS,
+            _ => unreachable!("no kernels that are available are missing here"),
         }
     }
 }
@@ -116,23 +135,42 @@ impl Isa {
 /// lines may be under way.
 #[inline]
 pub(crate) fn prefetch<T>(x: &[T]) {
-    #[cfg(target_arch = "x86_64")]
     for line in 0..size_of_val(x).div_ceil(64) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: every x86-64 has SSE, and a prefetch reads nothing; `line` starts inside x.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(x.as_ptr().cast::<i8>().add(64 * line)) };
+        ask::<2>(x.as_ptr().cast::<u8>().wrapping_add(64 * line));
     }
 }
 
 /// Asks for so many bytes from `at` on to be brought into the first cache, wherever that is.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline(always)]
 fn ask_for(at: *const u8, bytes: usize) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     for line in (0..bytes).step_by(64) {
-        // SAFETY: every x86-64 has SSE, and a prefetch reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line).cast()) };
+        ask::<1>(at.wrapping_add(line));
     }
+}
+
+/// Asks for the line of memory at `at` to be brought into this cache, of which there are a first and a second one.
+#[inline(always)]
+fn ask<const CACHE: u8>(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has SSE, and a prefetch reads nothing.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        match CACHE {
+            1 => _mm_prefetch::<_MM_HINT_T0>(at.cast()),
+            _ => _mm_prefetch::<_MM_HINT_T1>(at.cast()),
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a prefetch reads nothing, whatever lies there.
+    unsafe {
+        match CACHE {
+            1 => std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) at, options(readonly, nostack, preserves_flags)),
+            _ => std::arch::asm!("prfm pldl2keep, [{0}]", in(reg) at, options(readonly, nostack, preserves_flags)),
+        }
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
 }
 
 /// A left operand: element (i, p) of an m by k matrix is at `data + i * row + p * column`.

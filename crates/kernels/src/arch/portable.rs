@@ -1,7 +1,7 @@
 //! Plain loops: the reference that every other instruction set is checked against, and what runs where none is known.
 
 use super::{AdamStep, Kernels, Left, OUTLIER, PAGE, PANEL, PART, QuantizedLeft, QuantizedRow, TILE};
-use crate::half::f32_from_f16;
+use crate::half::{bf16_from_f32, f32_from_bf16, f32_from_f16};
 use crate::quantized::{BLOCK, Format, Layout, STRIP, SUPER, Scales, Strip, UNEVEN_CODES, code_at};
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -216,7 +216,6 @@ unsafe fn gemm_bf16(
     c_stride: usize,
     add: bool,
 ) {
-    let widen = |x: u16| f32::from_bits(u32::from(x) << 16);
     // SAFETY: see above.
     unsafe {
         for i in 0..m {
@@ -224,7 +223,8 @@ unsafe fn gemm_bf16(
                 let out = c.add(i * c_stride + j);
                 let mut sum = if add { *out } else { 0.0 };
                 for p in 0..k {
-                    sum += widen(*a.add(i * a_stride + p)) * widen(*b.add((p / 2 * PANEL + j) * 2 + p % 2));
+                    let right = *b.add((p / 2 * PANEL + j) * 2 + p % 2);
+                    sum += f32_from_bf16(*a.add(i * a_stride + p)) * f32_from_bf16(right);
                 }
                 *out = sum;
             }
@@ -458,10 +458,7 @@ unsafe fn to_bf16(n: usize, x: *const f32, y: *mut u16) {
     for i in 0..n {
         // SAFETY: see above.
         unsafe {
-            let x = *x.add(i);
-            let bits = x.to_bits();
-            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-            *y.add(i) = if x.is_nan() { 0x7fc0 } else { rounded as u16 };
+            *y.add(i) = bf16_from_f32(*x.add(i));
         }
     }
 }

@@ -5,7 +5,7 @@
 //! coarse; those have products of their own, in `f32`. Contracts are those of [`super::Kernels`].
 
 use super::simd::Bytes;
-use super::{OUTLIER, PART, QuantizedLeft, QuantizedRow, ask_for, generic};
+use super::{OUTLIER, PART, QuantizedLeft, QuantizedRow, ask_for, products};
 use crate::quantized::{BLOCK, Format, Layout, STRIP, SUPER, Scales, Strip, UNEVEN_CODES};
 
 /// A format as a type, so that its kernels are compiled each by itself.
@@ -143,7 +143,7 @@ unsafe fn tile<S: Bytes, Q: Form, const H: usize, const R: usize, const V: usize
         let mut sums = [[S::splat(0.0); V]; R];
         if add {
             for (r, sum) in sums.iter_mut().enumerate().take(rows - top) {
-                *sum = generic::load_row::<S, V>(n, c.add(r * c_stride));
+                *sum = products::load_row::<S, V>(n, c.add(r * c_stride));
             }
         }
         let mut x_codes = a.codes.add(top * BLOCK);
@@ -221,7 +221,7 @@ unsafe fn tile<S: Bytes, Q: Form, const H: usize, const R: usize, const V: usize
             }
         }
         for (r, sum) in sums.into_iter().enumerate().take(rows - top) {
-            generic::store_row::<S, V>(n, c.add(r * c_stride), sum);
+            products::store_row::<S, V>(n, c.add(r * c_stride), sum);
         }
     }
 }
@@ -339,9 +339,9 @@ unsafe fn size<S: Bytes>(x: S::F) -> S::F {
 /// The mean size of a row's numbers.
 #[inline(always)]
 unsafe fn mean_size<S: Bytes>(blocks: usize, x: *const f32) -> f32 {
-    // SAFETY: the contract; LANES are eight at least.
+    // SAFETY: the contract; LANES are four at least.
     unsafe {
-        let mut sums = [S::splat(0.0); BLOCK / 8];
+        let mut sums = [S::splat(0.0); BLOCK / 4];
         for block in 0..blocks {
             for (i, sum) in sums.iter_mut().enumerate().take(BLOCK / S::LANES) {
                 *sum = S::add(*sum, size::<S>(S::load(x.add(block * BLOCK + i * S::LANES))));

@@ -3,9 +3,10 @@
 //! As in Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008): a part of some columns of the
 //! right operand lies in the first cache, while tile after tile of the left one comes from the second.
 
-use super::generic::tile;
+use super::products::{tile, widen_columns};
 use super::simd::Simd;
-use super::{Left, PANEL, Panel, PanelRows, ask_for, size_in_tiles};
+use super::{Left, PANEL, Panel, PanelRows, ask, ask_for, size_in_tiles};
+use crate::half::{bf16_from_f32, f32_from_bf16};
 use std::mem::MaybeUninit;
 
 /// Columns that stay in the first cache: of two vectors, which with six rows' sums fill sixteen registers.
@@ -50,18 +51,9 @@ pub unsafe fn pack<const R: usize>(rows: usize, k: usize, a: Left, round: bool, 
         }
         if round {
             let out = std::slice::from_raw_parts_mut(out, size_in_tiles(rows, k, R));
-            out.iter_mut().for_each(|x| *x = rounded(*x));
+            out.iter_mut().for_each(|x| *x = f32_from_bf16(bf16_from_f32(*x)));
         }
     }
-}
-
-/// The nearest bf16, ties to even.
-#[inline(always)]
-fn rounded(x: f32) -> f32 {
-    let bits = x.to_bits();
-    let nearest = f32::from_bits(bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000);
-    // The carry could turn what is no number into one.
-    if x.is_nan() { f32::NAN } else { nearest }
 }
 
 /// See [`super::Tiles::gemm`]; V vectors are [`WIDTH`].
@@ -99,15 +91,7 @@ pub unsafe fn gemm<S: Simd, const R: usize, const V: usize>(
                             }
                         }
                     }
-                    PanelRows::Bf16(b) => {
-                        for p in (0..depth).step_by(2) {
-                            for v in (0..WIDTH).step_by(S::LANES) {
-                                let (even, odd) = S::load_bf16_pairs(b.add((start + p) * PANEL + 2 * (j + v)));
-                                S::store(right.add(p * WIDTH + v), even);
-                                S::store(right.add((p + 1) * WIDTH + v), odd);
-                            }
-                        }
-                    }
+                    PanelRows::Bf16(b) => widen_columns::<S, WIDTH>(depth, b.add(start * PANEL + 2 * j), right),
                 }
                 for i in (0..m).step_by(R) {
                     ask.next();
@@ -153,11 +137,9 @@ impl Ask {
 
     #[inline(always)]
     fn next(&mut self) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         let lines = self.each.min(self.lines);
         for _ in 0..lines {
-            // SAFETY: every x86-64 has SSE, and a prefetch reads nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at.cast()) };
+            ask::<2>(self.at);
             self.at = self.at.wrapping_add(64);
         }
         self.lines -= lines;
