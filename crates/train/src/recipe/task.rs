@@ -83,9 +83,8 @@ impl TaskRecipe {
             Self::Countdown(task) => Box::new(task.clone()),
             Self::BuiltIn(name) => built_in(name).expect("a name of the list that it was chosen from"),
             Self::Mixture(parts) => {
-                let built = |&(name, level): &(&str, u32)| Some((built_in(name)?, level));
-                let parts: Option<Vec<_>> = parts.iter().map(built).collect();
-                Box::new(Mixture::new(parts.expect("names of the list that they were chosen from")))
+                let parts = parts.iter().map(|&(name, level)| (Self::BuiltIn(name).build(), level));
+                Box::new(Mixture::new(parts.collect()))
             }
             Self::Lines(task) => Box::new(task.clone()),
             Self::External(task) => Box::new(task.clone()),
@@ -106,7 +105,7 @@ fn mixture(section: &Section) -> Result<TaskRecipe> {
         if parts.iter().any(|(other, _)| *other == name) {
             return Err(section.error(format!("{name} is among tasks twice; give it one level")));
         }
-        let levels = built_in(name).expect("a name of the list that it was chosen from").levels();
+        let levels = TaskRecipe::BuiltIn(name).build().levels();
         parts.push((name, part.need_whole("level", levels)?));
     }
     if parts.is_empty() {

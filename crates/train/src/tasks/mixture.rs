@@ -1,15 +1,14 @@
-//! A mixture: several tasks as one, of which each is a level.
+//! A mixture: several built-in tasks as one, of which each is a level.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
-use std::path::Path;
 
 use minke_kernels::random::Random;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Demonstration, Item, Split, Style, Task};
 
-/// Different tasks, each at one of its levels. The mixture's first level is the first of them and so on; its last level, one more
+/// Different built-in tasks, each at one of its levels. The mixture's first level is the first of them and so on; its last level, one more
 /// than there are tasks, draws from all of them alike. Facts are `[which task, what it keeps]`.
 pub struct Mixture {
     parts: Vec<(Box<dyn Task>, u32)>,
@@ -46,10 +45,6 @@ impl Mixture {
     }
 }
 
-fn facts(which: usize, facts: Value) -> Value {
-    json!([which, facts])
-}
-
 impl Task for Mixture {
     fn name(&self) -> &str {
         &self.name
@@ -79,23 +74,19 @@ impl Task for Mixture {
         };
         let (task, own) = &self.parts[which];
         let item = task.sample(split, *own, random);
-        Item { level, prompt: item.prompt, facts: facts(which, item.facts) }
+        Item { level, prompt: item.prompt, facts: json!([which, item.facts]) }
     }
 
     fn read(&self, prompt: &str) -> Option<Item> {
         self.parts.iter().enumerate().find_map(|(which, (task, level))| {
             let item = task.read(prompt).filter(|item| item.level <= *level)?;
-            Some(Item { level: which as u32 + 1, prompt: item.prompt, facts: facts(which, item.facts) })
+            Some(Item { level: which as u32 + 1, prompt: item.prompt, facts: json!([which, item.facts]) })
         })
     }
 
     fn question(&self, item: &Item) -> String {
         let (task, item) = self.own(item);
         task.question(&item)
-    }
-
-    fn demonstrates(&self) -> bool {
-        self.parts.iter().all(|(task, _)| task.demonstrates())
     }
 
     fn demonstration(&self, item: &Item, style: Style, random: &mut Random) -> Demonstration {
@@ -106,14 +97,6 @@ impl Task for Mixture {
     fn check(&self, item: &Item, answer: &str) -> Result<(), String> {
         let (task, item) = self.whose(item).ok_or("the problem is none of the mixture's")?;
         task.check(&item, answer)
-    }
-
-    fn remember(&self, path: &Path, more: bool) -> crate::Result<()> {
-        self.parts.iter().try_for_each(|(task, _)| task.remember(path, more))
-    }
-
-    fn health(&self) -> crate::Result<()> {
-        self.parts.iter().try_for_each(|(task, _)| task.health())
     }
 }
 
