@@ -1,4 +1,4 @@
-//! The operations that a vector instruction set supplies; the kernels over them are in [`super::generic`].
+//! The operations that a vector instruction set supplies; the kernels over them are in [`super::generic`] and [`super::products`].
 
 /// Vectors of `f32` of one width. All methods are inlined into functions compiled for the instruction set.
 ///

@@ -9,7 +9,7 @@ use super::{Left, PANEL, Panel, PanelRows, ask, ask_for, size_in_tiles};
 use crate::half::{bf16_from_f32, f32_from_bf16};
 use std::mem::MaybeUninit;
 
-/// Columns that stay in the first cache: of two vectors, which with six rows' sums fill sixteen registers.
+/// Columns that stay in the first cache: with six rows' sums, of two vectors of AVX2 each, they fill sixteen registers.
 const WIDTH: usize = 16;
 /// Inner steps that do: 16 KiB.
 const DEPTH: usize = 256;
