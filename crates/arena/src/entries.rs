@@ -1,10 +1,11 @@
-//! What a vote log's text says: votes, imports that stand or fall as a whole, and an end that a crash cut off.
+//! What a vote log's text says: votes, imports that stand or fall as a whole, measurements, and an end that a crash cut off.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::verified::Verified;
 use crate::vote::{VERSION, Vote, check_version};
 
 /// Votes that came from a file. In the log this line stands before them.
@@ -25,6 +26,8 @@ pub enum Entry {
     Vote(Vote),
     /// The head of an import.
     Import(Import),
+    /// What a model got right of problems that can be checked.
+    Verified(Verified),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -45,8 +48,12 @@ impl Entry {
         #[derive(Deserialize)]
         struct Probe {
             import: Option<serde::de::IgnoredAny>,
+            verified: Option<serde::de::IgnoredAny>,
         }
         let probe: Probe = serde_json::from_slice(line).map_err(|e| Error::of_json(&e))?;
+        if probe.verified.is_some() {
+            return Verified::from_json(line).map(Entry::Verified);
+        }
         if probe.import.is_none() {
             return Vote::from_json(line).map(Entry::Vote);
         }
@@ -101,6 +108,8 @@ pub struct Entries {
     pub votes: Vec<Vote>,
     /// All imports, in order.
     pub imports: Vec<Import>,
+    /// All measurements, in order.
+    pub verified: Vec<Verified>,
     /// Bytes up to the end of the last entry that counts.
     pub bytes: usize,
     /// Lines among those bytes.
@@ -124,6 +133,7 @@ pub fn read(text: &[u8], above: usize) -> Result<Entries> {
         if !line.trim_ascii().is_empty() {
             match Entry::from_json(line.trim_ascii_end()) {
                 Ok(Entry::Vote(vote)) => entries.votes.push(vote),
+                Ok(Entry::Verified(verified)) => entries.verified.push(verified),
                 Ok(Entry::Import(import)) if open.is_none() => open = Some((import, entries.votes.len())),
                 Ok(Entry::Import(_)) => {
                     return Err(Error::new(format!(
@@ -212,6 +222,7 @@ mod tests {
         assert!(damaged.starts_with("line 13 is damaged: expected value (column"), "{damaged}");
         let twice = said(&format!("{}\n{text}", import.to_json()));
         assert!(twice.starts_with("line 13 begins an import before"), "{twice}");
+        assert!(said("{\"v\":1,\"verified\":3}\n").contains("invalid type: integer `3`, expected a string"));
         assert!(said("{\"v\":1,\"import\":3}\n").contains("invalid type: integer `3`, expected a string"));
         assert!(said("{\"v\":7,\"import\":\"\"}\n").contains("it has version 7"));
     }

@@ -16,7 +16,7 @@ use crate::vote::{Outcome, Vote};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
-    /// minke's log: votes as [`Vote::to_json`] has them, and heads of imports.
+    /// minke's log: votes as [`Vote::to_json`] has them, heads of imports, and measurements, which are no votes.
     Log,
     /// Chatbot Arena's JSON lines: `model_a`, `model_b`, `winner`, and more.
     ChatbotArena,
@@ -115,7 +115,7 @@ fn json_lines(bytes: &[u8]) -> Contents {
                 Format::ChatbotArena => chatbot_arena(line).map(Some),
                 _ => Entry::from_json(line).map(|entry| match entry {
                     Entry::Vote(vote) => Some(vote),
-                    Entry::Import(_) => None,
+                    Entry::Import(_) | Entry::Verified(_) => None,
                 }),
             },
         );

@@ -2,7 +2,8 @@
 //!
 //! A [`Vote`] says which of two models' answers somebody preferred. Votes are kept in a [`log::VoteLog`], collapsed to
 //! [`Counts`], and fitted: [`fit::fit`] gives the most likely ratings, [`intervals::sandwich`] says how sure they are, and
-//! [`board::board`] puts it all in order. Nothing here knows what a model is, what time it is, or who asks.
+//! [`board::board`] puts it all in order. Beside the votes stands what needs none: [`verified::board`] has models' accuracy on problems
+//! that can be checked, and what it costs. Nothing here knows what a model is, what time it is, or who asks.
 
 pub mod board;
 pub mod bradley_terry;
@@ -19,10 +20,12 @@ pub mod log;
 mod matrix;
 pub mod pairing;
 mod random;
+pub mod verified;
 pub mod vote;
 
 pub use board::Board;
 pub use counts::{Counts, Question};
 pub use error::{Error, Result};
 pub use log::VoteLog;
+pub use verified::Verified;
 pub use vote::{Outcome, Vote};

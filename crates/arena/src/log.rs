@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::entries::{self, Entries, Import, Torn};
 use crate::error::{Error, Result};
+use crate::verified::Verified;
 use crate::vote::Vote;
 
 /// A log, as far as it has been read; others may append at the same time.
@@ -54,6 +55,11 @@ impl VoteLog {
         &self.read.imports
     }
 
+    /// All measurements, oldest first.
+    pub fn verified(&self) -> &[Verified] {
+        &self.read.verified
+    }
+
     /// What a crash has cut off at the end.
     pub fn torn(&self) -> Option<&Torn> {
         self.read.torn.as_ref()
@@ -66,6 +72,15 @@ impl VoteLog {
     pub fn append(&mut self, vote: &Vote) -> Result<()> {
         vote.check()?;
         self.write(vote.to_json() + "\n")
+    }
+
+    /// Appends a measurement; when this returns, it lasts.
+    ///
+    /// # Errors
+    /// What is wrong with it, or what the file system says.
+    pub fn record(&mut self, verified: &Verified) -> Result<()> {
+        verified.check()?;
+        self.write(verified.to_json() + "\n")
     }
 
     /// Appends the votes of a file called `file`, all or, whatever happens, none.
@@ -112,13 +127,15 @@ impl VoteLog {
         let about = |e: Error| Error::new(format!("{} {e}", self.path.display()));
         // The end of a line that lacked it is read now.
         let above = self.read.lines - usize::from(self.open_ended);
-        let Entries { mut votes, mut imports, bytes, lines, torn } = entries::read(&text, above).map_err(about)?;
+        let Entries { mut votes, mut imports, mut verified, bytes, lines, torn } =
+            entries::read(&text, above).map_err(about)?;
         if bytes > 0 {
             self.open_ended = text[bytes - 1] != b'\n';
             self.read.lines = above + lines;
         }
         self.read.votes.append(&mut votes);
         self.read.imports.append(&mut imports);
+        self.read.verified.append(&mut verified);
         self.read.bytes += bytes;
         self.read.torn = torn;
         Ok(())

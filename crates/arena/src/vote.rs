@@ -150,7 +150,11 @@ pub(crate) fn check_version(json: &[u8]) -> Result<()> {
     }
 }
 
-fn check_name(whose: &str, name: &str) -> Result<()> {
+/// That a name can be seen and kept; `whose` says of what it is, in the sentence that says why not.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_name(whose: &str, name: &str) -> Result<()> {
     let wrong = if name.is_empty() {
         "is empty".to_string()
     } else if name.len() > LONGEST_NAME {

@@ -4,6 +4,7 @@ mod cli;
 mod client;
 mod contract;
 mod fetch;
+mod frontier;
 mod hub;
 mod interrupt;
 mod load;

@@ -48,7 +48,7 @@ pub fn width(text: &str) -> usize {
 }
 
 /// Length in bytes of the longest beginning of `text` that takes at most `columns`.
-pub fn fitting(text: &str, columns: usize) -> usize {
+fn fitting(text: &str, columns: usize) -> usize {
     let mut used = 0;
     for (at, c) in text.char_indices() {
         used += c.width().unwrap_or(0);
@@ -57,6 +57,14 @@ pub fn fitting(text: &str, columns: usize) -> usize {
         }
     }
     text.len()
+}
+
+/// A text that takes at most `columns`: cut, with a mark that says so, where it is longer.
+pub fn shortened(text: &str, columns: usize) -> Cow<'_, str> {
+    if width(text) <= columns {
+        return text.into();
+    }
+    format!("{}…", &text[..fitting(text, columns.saturating_sub(1))]).into()
 }
 
 /// How a piece of a line looks.

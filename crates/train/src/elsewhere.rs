@@ -1,19 +1,15 @@
 //! Held-out results of models behind a chat API: the same problems and verifiers as for those that run here.
-//!
-//! Such a model was not taught the form of a completion. It can be shown some: right completions of problems to learn from, as
-//! turns of the conversation before the question (arXiv 2005.14165, section 2).
 
 use minke_kernels::random::Random;
-use minke_model::{Message, Result};
+use minke_model::Result;
 
 use crate::evaluation::{Evaluation, Outcome};
 use crate::format::{Settings, is_right_leniently};
 use crate::generate::Drawing;
 use crate::remote::{Chat, Question, Remote, Reply};
-use crate::tasks::{Item, Style, Task, training_item};
+use crate::tasks::{Item, Task};
 
-/// First words of the random streams of what is shown, and of replies.
-const SHOWN: u32 = 0x7368_6f77;
+/// First word of the random streams of replies.
 const REPLIES: u32 = u32::MAX - 2;
 /// Problems that are asked at a time, so that progress shows.
 const CHUNK: usize = 32;
@@ -28,8 +24,6 @@ pub struct Elsewhere<'a> {
     pub task: &'a dyn Task,
     /// In what words, and what counts as an answer.
     pub settings: &'a Settings,
-    /// Right completions that it is shown before each question.
-    pub shots: u32,
 }
 
 impl Elsewhere<'_> {
@@ -48,11 +42,8 @@ impl Elsewhere<'_> {
     ) -> Result<Option<Evaluation>> {
         let Elsewhere { remote, chat, task, settings, .. } = *self;
         let level = items.first().map_or(0, |item| item.level);
-        let shown = self.shown(level, drawing.seed);
         let question = |problem: usize, sample: u32, temperature: f32| {
-            let mut messages = settings.messages(task.question(&items[problem]));
-            let question = messages.split_off(messages.len() - 1);
-            messages.extend(shown.iter().cloned().chain(question));
+            let messages = settings.messages(task.question(&items[problem]));
             let seed = Random::new(u64::from(drawing.seed), [REPLIES, problem as u32, sample]).next_u32() >> 1;
             Question { messages, temperature, max_tokens: drawing.limit as u32, seed }
         };
@@ -83,21 +74,6 @@ impl Elsewhere<'_> {
         }
         Ok(Some(Evaluation { thought_tokens: f64::NAN, ..Evaluation::of(level, &outcomes) }))
     }
-
-    /// Questions and right completions of problems to learn from, in turns.
-    fn shown(&self, level: u32, seed: u32) -> Vec<Message> {
-        let Elsewhere { task, settings, .. } = *self;
-        let shot = |shot| {
-            let mut random = Random::new(u64::from(seed), [SHOWN, shot, 0]);
-            let item = training_item(task, &[level], &mut random);
-            let style = if settings.think { Style::Think } else { Style::Direct };
-            let completion = settings.completion(&task.demonstration(&item, style, &mut random));
-            let turns = settings.messages(task.question(&item));
-            let turns = turns.into_iter().filter(|message| message.role != "system");
-            turns.chain([Message::new("assistant", &completion)]).collect::<Vec<Message>>()
-        };
-        (0..self.shots).flat_map(shot).collect()
-    }
 }
 
 #[cfg(test)]
@@ -106,10 +82,10 @@ mod tests {
 
     use super::*;
     use crate::tasks::chain_sum::{ChainSum, Scratchpad};
-    use crate::tasks::held_out_items;
+    use crate::tasks::{Style, held_out_items};
 
     #[test]
-    fn replies_are_judged_and_shots_are_right_and_not_held_out() {
+    fn replies_are_judged() {
         let task = ChainSum { digits: 1..=1, scratchpad: Scratchpad::Plain };
         let items = held_out_items(&task, 2, 10);
         let remote = Remote { url: "http://localhost/v1".into(), model: "m".into(), key_env: None };
@@ -129,25 +105,17 @@ mod tests {
             Ok(questions.iter().map(reply).collect())
         };
         let drawing = Drawing { seed: 3, temperature: 1.0, limit: 20 };
-        let settings = Settings { system: Some("Add.".into()), ..Settings::default() };
-        let measure = |shots, samples, heed: &mut dyn FnMut(usize) -> bool| {
-            let there = Elsewhere { remote: &remote, chat: &chat, task: &task, settings: &settings, shots };
+        let settings = Settings::default().showing(&task, 2, 1, 3);
+        let measure = |samples, heed: &mut dyn FnMut(usize) -> bool| {
+            let there = Elsewhere { remote: &remote, chat: &chat, task: &task, settings: &settings };
             there.evaluate(&items, samples, drawing, heed).unwrap()
         };
-        assert_eq!(measure(0, 0, &mut |_| false), None);
-        let measured = measure(2, 3, &mut |_| true).unwrap();
+        assert_eq!(measure(0, &mut |_| false), None);
+        let measured = measure(3, &mut |_| true).unwrap();
         assert_eq!((measured.level, measured.items, measured.accuracy, measured.lenient), (2, 10, 1.0, Some(1.0)));
         assert_eq!(measured.sampled.unwrap().pass_at_1, 0.0);
         let asked = asked.into_inner();
         assert_eq!(asked.len(), 40);
-        let roles: Vec<&str> = asked[0].messages.iter().map(|message| message.role.as_str()).collect();
-        assert_eq!(roles, ["system", "user", "assistant", "user", "assistant", "user"]);
-        for turns in asked[0].messages[1..5].chunks(2) {
-            let question = turns[0].content.lines().next().unwrap();
-            let sum = question.trim_start_matches("What is ").trim_end_matches('?');
-            let shot = task.read(&format!("{sum}=")).unwrap();
-            assert_eq!(settings.score(&task, &shot, &turns[1].content, true).reward, 1.0, "{turns:?}");
-            assert!(!items.contains(&shot), "{question} is held out");
-        }
+        assert!(asked.iter().all(|question| question.messages.len() == 3));
     }
 }

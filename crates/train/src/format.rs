@@ -68,7 +68,7 @@ impl Format {
             (None, Some(think), Some(end_think), Some(end)) => {
                 if settings.is_some() {
                     return Err(Error::new(
-                        "[format] is for models with a chat template, but this one is made from scratch; leave it out",
+                        "[format] and --shots are for models with a chat template, but this one is made from scratch; leave them out",
                     ));
                 }
                 (Kind::Bare { think, end_think }, vec![end])
@@ -427,6 +427,6 @@ mod tests {
         assert!(error.contains("no chat template, and its tokenizer lacks one of"), "{error}");
         let bare = Tokenizer::characters(&['1'], &SPECIALS).unwrap();
         let error = Format::new(bare, None, Some(Settings::default())).err().unwrap().to_string();
-        assert!(error.contains("[format] is for models with a chat template"), "{error}");
+        assert!(error.contains("[format] and --shots are for models with a chat template"), "{error}");
     }
 }

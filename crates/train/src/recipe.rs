@@ -348,7 +348,8 @@ fn read_format(table: Table) -> Result<Settings> {
         true => said("instruction")?,
         false => Settings::default().instruction.filter(|_| think),
     };
-    Ok(Settings { system: said("system")?, instruction, think, lenient: section.flag("lenient")?.unwrap_or(false) })
+    let (system, lenient) = (said("system")?, section.flag("lenient")?.unwrap_or(false));
+    Ok(Settings { system, instruction, think, lenient, ..Settings::default() })
 }
 
 fn read_model(table: Table) -> Result<(Source, (Dtype, Dtype), usize, f32)> {

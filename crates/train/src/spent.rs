@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::system::{Energy, POWERCAP, core_seconds};
+pub use crate::system::core_seconds;
+use crate::system::{Energy, POWERCAP};
 
 /// What was spent on something. What nobody knows is `None`, also of sums with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

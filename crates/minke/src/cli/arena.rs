@@ -6,6 +6,7 @@ mod contestant;
 mod export;
 mod import;
 mod picture;
+mod verified;
 mod vote;
 
 use std::path::Path;
@@ -71,7 +72,7 @@ fn log() -> Result<VoteLog> {
 }
 
 /// The store's log, to be written: with a directory to be in.
-fn writable_log() -> Result<VoteLog> {
+pub fn writable_log() -> Result<VoteLog> {
     let path = Store::open()?.votes_file();
     let home = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(home)

@@ -3,6 +3,7 @@
 mod answers;
 mod asked;
 mod endpoint;
+mod record;
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -20,6 +21,7 @@ use minke_train::format::Format;
 use minke_train::generate::{Drawing, Generator};
 use minke_train::intervals::Interval;
 use minke_train::rollouts::Rollout;
+use minke_train::spent::core_seconds;
 use minke_train::tasks::{Item, built_in_names, held_out_items};
 use serde::Serialize;
 
@@ -36,7 +38,9 @@ use crate::speculate::Speculation;
   minke eval sums --task chain_sum --level 8 --samples 8     held-out sums of eight numbers, greedy and pass@8
   minke eval countdown --task countdown --level 2
   minke eval sums --recipe recipes/sums.toml --answers a.jsonl     what the run's report measured, one by one
-  minke eval http://127.0.0.1:8080/v1#gemma --task chain_sum --shots 4     another server's model, shown four right answers
+  minke eval qwen --task chain_sum --shots 4                 shown four right answers first
+  minke eval http://127.0.0.1:8080/v1#gemma --task chain_sum                another server's model
+  minke eval sums --task chain_sum --record sums             and kept for `minke arena board --verified`
   minke eval smollm2 --text golden/smollm2/text.txt          perplexity
 
 The problems are those that no training on the task ever sees. An endpoint's key is in MINKE_KEY.")]
@@ -80,9 +84,12 @@ pub struct Eval {
     /// Write each problem's greedy completion into a file, as a line of JSON: its prompt and tokens, its text and reward
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     answers: Option<PathBuf>,
-    /// Right answers to other problems that an endpoint's model is shown first
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=64), conflicts_with_all = ["text", "answers"])]
+    /// Right answers to other problems that the model is shown first
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=64), conflicts_with = "text")]
     shots: u32,
+    /// Keep the result under this model's name in the store, for `minke arena board --verified`
+    #[arg(long, value_name = "NAME", conflicts_with = "text")]
+    record: Option<String>,
     /// Print {"level": …, "accuracy": …, "interval": …, …}, or {"tokens": …, "nll": …, "perplexity": …}
     #[arg(long)]
     json: bool,
@@ -104,12 +111,18 @@ fn digits(text: &str) -> Result<RangeInclusive<u32>, String> {
 }
 
 #[derive(Serialize)]
-#[serde(transparent)]
-struct Measured(Evaluation);
+struct Measured {
+    #[serde(flatten)]
+    evaluation: Evaluation,
+    /// Seconds of cores' time that the completions took; none where they were made elsewhere.
+    core_s: Option<f64>,
+}
 
 impl Show for Measured {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Evaluation { level, items, accuracy, interval, lenient, thought_tokens, truncated, sampled, .. } = &self.0;
+        let Measured { evaluation, core_s } = self;
+        let Evaluation { level, items, accuracy, interval, lenient, thought_tokens, truncated, sampled, .. } =
+            evaluation;
         let line = |name: &str, part: f64, Interval { low, high }: &Interval| {
             format!("{name:<9} {:5.1} %  ({:.1}–{:.1}, 95 %)", 100.0 * part, 100.0 * low, 100.0 * high)
         };
@@ -124,17 +137,16 @@ impl Show for Measured {
         // Nobody counts those of a model elsewhere.
         let thought =
             if thought_tokens.is_nan() { String::new() } else { format!("{thought_tokens:.1} tokens of thought, ") };
-        writeln!(out, "{thought}{:.1} % cut off{lenient}", 100.0 * truncated)
+        writeln!(out, "{thought}{:.1} % cut off{lenient}", 100.0 * truncated)?;
+        let completions = *items as f64 * (1.0 + sampled.as_ref().map_or(0.0, |sampled| sampled.k as f64));
+        core_s.map_or(Ok(()), |core_s| writeln!(out, "{:.2} core-seconds a completion", core_s / completions))
     }
 }
 
 fn accuracy(arguments: &Eval, asked: &Asked) -> Result<()> {
     let (task, eval) = (&*asked.task, &asked.eval);
-    let levels = task.levels();
-    if !levels.contains(&eval.level) {
-        bail!("{} has the levels {} to {}; give one of these with --level", task.name(), levels.start(), levels.end());
-    }
     let items = held_out_items(task, eval.level, eval.items as usize);
+    let record = arguments.record.as_deref().map(|name| record::Record::open(name, asked)).transpose()?;
     let watched = io::stderr().is_terminal();
     let heed = |done: usize| {
         if watched {
@@ -142,26 +154,30 @@ fn accuracy(arguments: &Eval, asked: &Asked) -> Result<()> {
         }
         true
     };
-    let evaluation = match endpoint::remote(&arguments.model)? {
-        Some(remote) => endpoint::evaluate(arguments, asked, &remote, &items, heed),
+    let measured = match endpoint::remote(&arguments.model)? {
+        Some(remote) => {
+            endpoint::evaluate(arguments, asked, &remote, &items, heed).map(|evaluation| (evaluation, None))
+        }
         None => here(arguments, asked, &items, heed),
     };
     if watched {
         eprint!("\r\x1b[K");
     }
-    print(&Measured(evaluation?.context("nothing was evaluated")?), arguments.json)
+    let (evaluation, core_s) = measured?;
+    let measured = Measured { evaluation: evaluation.context("nothing was evaluated")?, core_s };
+    if let Some(record) = record {
+        record.keep(&measured)?;
+    }
+    print(&measured, arguments.json)
 }
 
-/// Results of a model that runs here.
+/// Results of a model that runs here, and the seconds of cores' time that its completions took.
 fn here(
     arguments: &Eval,
     asked: &Asked,
     items: &[Item],
     heed: impl FnMut(usize) -> bool,
-) -> Result<Option<Evaluation>> {
-    if arguments.shots > 0 {
-        bail!("--shots is for the model of an endpoint, given as URL#MODEL; leave it out");
-    }
+) -> Result<(Option<Evaluation>, Option<f64>)> {
     let Asked { settings, dtype, eval, seed, .. } = asked;
     let task = &*asked.task;
     let cpu = load::cpu()?;
@@ -184,7 +200,9 @@ fn here(
     let mut generator = Generator::new(task, &format);
     let pages = Limits::within(1 << 30, transformer.kv_layout()).pages;
     generator.guess(speculation.drafter(&cpu, &transformer, pages), speculation.predictor());
-    Ok(generator.evaluate(&cpu, &transformer, items, eval.samples, drawing, heed, keep)?)
+    let begin = core_seconds();
+    let evaluation = generator.evaluate(&cpu, &transformer, items, eval.samples, drawing, heed, keep)?;
+    Ok((evaluation, core_seconds().zip(begin).map(|(end, begin)| end - begin)))
 }
 
 #[derive(Serialize)]

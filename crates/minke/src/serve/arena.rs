@@ -8,6 +8,7 @@ mod fight;
 pub mod kept;
 pub mod model;
 mod pace;
+mod verified;
 
 use std::sync::Arc;
 

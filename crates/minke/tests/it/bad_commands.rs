@@ -225,6 +225,7 @@ fn measuring() -> Vec<Case> {
         with("eval m --recipe no-such.toml"),
         with("eval m --recipe sums.toml --task chain_sum"),
         with("eval m --task chain_sum --shots 2"),
+        typed_where("eval m --task chain_sum --record ", "a name of nothing").copy(&model, "m"),
         with("eval ftp://host/v1#m --task chain_sum"),
         with("eval http://host/v1#m --task chain_sum --answers a.jsonl"),
         with("eval http://host/v1#m --task chain_sum --answers a.jsonl --shots 2"),
@@ -324,6 +325,23 @@ fn voting() -> Vec<Case> {
         typed("arena board --ties third"),
         typed("arena board --bootstrap 0"),
         typed("arena board --seed 3"),
+        typed("arena board --lenient"),
+        typed("arena board --verified --judged"),
+        typed("arena board --verified --svg board.svg"),
+        typed_where("arena board --verified", "models that were asked different things").file(
+            "home/votes.jsonl",
+            ["a", "b"]
+                .map(|x| {
+                    format!(
+                        "{{\"v\":1,\"verified\":\"{x} 1\",\"model\":\"{x}\",\"items\":9,\"right\":1,\"lenient\":1}}\n"
+                    )
+                })
+                .concat(),
+        ),
+        typed_where("arena board --verified", "more right answers than problems").file(
+            "home/votes.jsonl",
+            "{\"v\":1,\"verified\":\"a 1\",\"model\":\"a\",\"items\":9,\"right\":10,\"lenient\":10}\n",
+        ),
         typed_where("arena board --svg no/such/board.svg", "a vote in the log").file("home/votes.jsonl", vote),
         typed_where("arena board", "`MINKE_HOME` a file").file("home", ""),
         typed("arena export"),

@@ -1,9 +1,13 @@
 //! How a published model is spoken to and judged: strictly, or as a lenient reader would.
 
+use minke_kernels::random::Random;
 use minke_model::Message;
 
 use super::{Completion, END, END_THINK, Score, THINK, checked};
-use crate::tasks::{Demonstration, Item, Task};
+use crate::tasks::{Demonstration, Item, Style, Task, training_item};
+
+/// First word of the random streams of what is shown.
+const SHOWN: u32 = 0x7368_6f77;
 
 /// What a published model is asked to do, besides the question.
 const INSTRUCTION: &str = "Think between <think> and </think>, then write only the answer.";
@@ -19,15 +23,35 @@ pub struct Settings {
     pub think: bool,
     /// The last number or line of a completion counts as its answer, whatever it looks like besides.
     pub lenient: bool,
+    /// Questions and right completions, in turns, that stand before each question.
+    pub shown: Vec<Message>,
 }
 
 impl Settings {
-    /// What a model behind a chat API is asked: the question and what stands around it.
+    /// What a model is asked: the question and what stands around it.
     pub fn messages(&self, question: String) -> Vec<Message> {
-        let mut messages: Vec<Message> = self.system.iter().map(|text| Message::new("system", text)).collect();
-        let text = [Some(question), self.instruction.clone()].into_iter().flatten().collect::<Vec<String>>().join("\n");
-        messages.push(Message::new("user", text));
-        messages
+        let system = self.system.iter().map(|text| Message::new("system", text));
+        system.chain(self.shown.iter().cloned()).chain([self.turn(question)]).collect()
+    }
+
+    /// A question as a turn of the conversation.
+    fn turn(&self, question: String) -> Message {
+        let lines: Vec<String> = [Some(question), self.instruction.clone()].into_iter().flatten().collect();
+        Message::new("user", lines.join("\n"))
+    }
+
+    /// The same, and right completions of `shots` problems of a level that are shown first (arXiv 2005.14165, section 2): the same
+    /// ones before every question, none of them held out.
+    pub fn showing(mut self, task: &dyn Task, level: u32, shots: u32, seed: u32) -> Settings {
+        let shot = |shot| {
+            let mut random = Random::new(u64::from(seed), [SHOWN, shot, 0]);
+            let item = training_item(task, &[level], &mut random);
+            let style = if self.think { Style::Think } else { Style::Direct };
+            let completion = self.completion(&task.demonstration(&item, style, &mut random));
+            [self.turn(task.question(&item)), Message::new("assistant", completion)]
+        };
+        self.shown = (0..shots).flat_map(shot).collect();
+        self
     }
 
     /// A right completion, without what ends it.
@@ -63,7 +87,7 @@ impl Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { system: None, instruction: Some(INSTRUCTION.into()), think: true, lenient: false }
+        Settings { system: None, instruction: Some(INSTRUCTION.into()), think: true, lenient: false, shown: Vec::new() }
     }
 }
 
@@ -95,6 +119,28 @@ fn last_number(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tasks::chain_sum::{ChainSum, Scratchpad};
+    use crate::tasks::held_out_items;
+
+    #[test]
+    fn what_is_shown_is_right_and_not_held_out() {
+        let task = ChainSum { digits: 1..=1, scratchpad: Scratchpad::Plain };
+        let items = held_out_items(&task, 2, 10);
+        let settings = Settings { system: Some("Add.".into()), ..Settings::default() };
+        let messages = |shots| settings.clone().showing(&task, 2, shots, 3).messages(task.question(&items[0]));
+        assert_eq!(messages(0), settings.messages(task.question(&items[0])));
+        let shown = messages(2);
+        let roles: Vec<&str> = shown.iter().map(|message| message.role.as_str()).collect();
+        assert_eq!(roles, ["system", "user", "assistant", "user", "assistant", "user"]);
+        for turns in shown[1..5].chunks(2) {
+            let question = turns[0].content.lines().next().unwrap();
+            let sum = question.trim_start_matches("What is ").trim_end_matches('?');
+            let shot = task.read(&format!("{sum}=")).unwrap();
+            assert_eq!(settings.score(&task, &shot, &turns[1].content, true).reward, 1.0, "{turns:?}");
+            assert!(!items.contains(&shot), "{question} is held out");
+        }
+        assert_ne!(shown[1], shown[3]);
+    }
 
     #[test]
     fn the_last_number_is_found_whatever_stands_around_it() {

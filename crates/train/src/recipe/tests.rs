@@ -67,7 +67,7 @@ fn formats_are_read() {
     let read =
         |format: &str| Recipe::parse("tiny", &format!("{}\n[format]\n{format}", tiny())).unwrap().format.unwrap();
     assert_eq!(read(""), Settings::default());
-    let bare = Settings { system: None, instruction: None, think: false, lenient: false };
+    let bare = Settings { system: None, instruction: None, think: false, lenient: false, shown: Vec::new() };
     assert_eq!(read("think = false"), bare);
     assert_eq!(read("instruction = \"\"\nthink = true"), Settings { think: true, ..bare.clone() });
     let told = Settings { system: Some("a".into()), instruction: Some("b".into()), lenient: true, ..bare };

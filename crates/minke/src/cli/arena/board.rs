@@ -12,9 +12,9 @@ use minke_arena::formats::{self, Format};
 use minke_arena::{Counts, Question, Vote};
 use serde::Serialize;
 
-use super::{log, open, picture};
+use super::{log, open, picture, verified};
 use crate::output::{Show, print};
-use crate::terminal::{self, Line, Style, fitting, is_styled, width};
+use crate::terminal::{self, Line, Style, is_styled, shortened, width};
 use crate::units::grouped;
 
 /// Columns where the output goes to no terminal.
@@ -28,6 +28,7 @@ const WELL_KNOWN: f64 = 50.0;
   minke arena board --reasoning --ties davidson      votes on the reasoning; ties as an outcome of their own
   minke arena board --log human.json --svg board.svg votes of a file, and a picture of the ratings
   minke arena board --judged                         votes of tasks' verifiers, which are no people
+  minke arena board --verified --svg verified.svg    accuracy on problems that can be checked, against cost
   minke arena board --json                           every number
 
 Ratings are Bradley and Terry's: 400 points are odds of ten to one, and the mean is 1000. A model's rank is one more than
@@ -42,6 +43,12 @@ pub struct Board {
     /// Rank by the votes of tasks' verifiers instead of people's
     #[arg(long, conflicts_with = "reasoning")]
     judged: bool,
+    /// No votes: what models got right of problems that can be checked, as `minke eval --record` keeps it, and what an answer cost
+    #[arg(long, conflicts_with_all = ["reasoning", "judged", "ties", "reweight", "bootstrap"])]
+    verified: bool,
+    /// Of these, take answers that a lenient reader finds right, whatever their form
+    #[arg(long, requires = "verified")]
+    lenient: bool,
     /// Count a tie as half a win for each, or as an outcome of its own (Davidson's model)
     #[arg(long, value_name = "half|davidson", default_value = "half", hide_possible_values = true)]
     ties: TiesArgument,
@@ -54,7 +61,7 @@ pub struct Board {
     /// Which random samples
     #[arg(long, value_name = "N", default_value_t = 1, requires = "bootstrap")]
     seed: u64,
-    /// Draw the ratings and their intervals into this file
+    /// Draw the ratings and their intervals, or accuracy against cost, into this file
     #[arg(long, value_name = "FILE.svg")]
     svg: Option<PathBuf>,
     /// Print {"models": [{"model": …, "rating": …, "lower": …, "upper": …, "rank": …, "votes": …, …}, …], …}
@@ -91,6 +98,10 @@ struct NoVotes {
 }
 
 pub fn run(arguments: &Board) -> Result<()> {
+    if arguments.verified {
+        let log = arguments.log.as_deref().map_or_else(log, open)?;
+        return verified::run(log.verified(), arguments.lenient, arguments.svg.as_deref(), arguments.json);
+    }
     let (votes, place) = match &arguments.log {
         Some(path) => (votes_of(path)?, path.clone()),
         None => {
@@ -252,9 +263,7 @@ fn table(models: &[Standing], columns: usize) -> Vec<Line> {
     let ends = |fold: fn(f64, f64) -> f64, of: fn(&Standing) -> f64| models.iter().map(of).reduce(fold).unwrap_or(0.0);
     let (low, high) = (ends(f64::min, |s| s.lower), ends(f64::max, |s| s.upper));
     let row = |rank: &str, model: &str, style: Style, cell: &dyn Fn(&Column) -> String, bar: String| {
-        let model =
-            if width(model) > name { format!("{}…", &model[..fitting(model, name - 1)]) } else { model.into() };
-        let mut line = Line::new().add(style, format!("{rank:>4}  ")).add(style, model).to(6 + name);
+        let mut line = Line::new().add(style, format!("{rank:>4}  ")).add(style, shortened(model, name)).to(6 + name);
         for column in &kept {
             let (wide, cell) = (widest(column), cell(column));
             line = line.add(style, format!("{}{cell}", " ".repeat(wide - width(&cell))));

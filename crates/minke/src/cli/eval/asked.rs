@@ -1,6 +1,6 @@
 //! What `minke eval` is asked to measure: a recipe's task, format and `[eval]`, or a built-in task, and what flags say instead.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use minke_model::Precision;
 use minke_train::format::Settings;
 use minke_train::tasks::chain_sum::{ChainSum, Scratchpad};
@@ -12,8 +12,10 @@ use crate::cli::DtypeArgument;
 
 /// What is measured, and how.
 pub struct Asked {
+    /// Of the problems: the recipe's, or the task's with what else it is told.
+    pub name: String,
     pub task: Box<dyn Task>,
-    /// How a published model is spoken to and judged, where a recipe says so.
+    /// How a published model is spoken to and judged, where a recipe or a flag says so.
     pub settings: Option<Settings>,
     /// How weights are kept.
     pub dtype: Precision,
@@ -36,7 +38,8 @@ impl Asked {
                     task.remember(&told, false)?;
                 }
                 let dtype = Precision::In(recipe.dtype);
-                Asked { task, settings: recipe.format, dtype, eval: recipe.eval, seed: recipe.seed }
+                let (name, settings) = (recipe.name, recipe.format);
+                Asked { name, task, settings, dtype, eval: recipe.eval, seed: recipe.seed }
             }
             None => {
                 let eval = recipe::Eval {
@@ -49,13 +52,15 @@ impl Asked {
                     every_items: 500,
                 };
                 let name = arguments.task.as_deref().unwrap_or_default();
-                let task = match name {
-                    "chain_sum" => {
-                        Box::new(ChainSum { digits: arguments.digits.clone(), scratchpad: Scratchpad::Plain })
-                    }
-                    _ => built_in(name).with_context(|| format!("no task is called {name}"))?,
+                let digits = &arguments.digits;
+                let (name, task): (String, Box<dyn Task>) = match name {
+                    "chain_sum" => (
+                        format!("chain_sum of {}–{} digits,", digits.start(), digits.end()),
+                        Box::new(ChainSum { digits: digits.clone(), scratchpad: Scratchpad::Plain }),
+                    ),
+                    _ => (name.into(), built_in(name).with_context(|| format!("no task is called {name}"))?),
                 };
-                Asked { task, settings: None, dtype: DtypeArgument::Stored.into(), eval, seed: 1 }
+                Asked { name, task, settings: None, dtype: DtypeArgument::Stored.into(), eval, seed: 1 }
             }
         };
         let eval = &mut asked.eval;
@@ -69,6 +74,19 @@ impl Asked {
             *value = flag.unwrap_or(*value);
         }
         asked.dtype = dtype.map_or(asked.dtype, Precision::from);
+        let (task, level) = (&*asked.task, asked.eval.level);
+        let levels = task.levels();
+        if !levels.contains(&level) {
+            let (name, first, last) = (task.name(), levels.start(), levels.end());
+            bail!("{name} has the levels {first} to {last}; give one of these with --level");
+        }
+        if arguments.shots > 0 {
+            if !task.demonstrates() {
+                bail!("{} has no right answers to show; leave out --shots", task.name());
+            }
+            let settings = asked.settings.take().unwrap_or_default();
+            asked.settings = Some(settings.showing(task, level, arguments.shots, asked.seed));
+        }
         Ok(asked)
     }
 }

@@ -36,6 +36,6 @@ pub fn evaluate(
     let drawing = Drawing { seed: *seed, temperature: eval.temperature, limit: eval.max_new_tokens as usize };
     let chat: &Chat<'_> = &|remote, questions| remote::chat(remote, questions, &stop);
     let settings = settings.clone().unwrap_or_default();
-    let model = Elsewhere { remote, chat, task: &*asked.task, settings: &settings, shots: arguments.shots };
+    let model = Elsewhere { remote, chat, task: &*asked.task, settings: &settings };
     Ok(model.evaluate(items, eval.samples, drawing, heed)?)
 }

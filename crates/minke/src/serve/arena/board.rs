@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use minke_arena::Board;
 use minke_arena::board::{FirstPlace, Standing};
 
-use super::{AREA, Boards, boards, in_words, kept, path_of, shortened, votes};
+use super::{AREA, Boards, boards, in_words, kept, path_of, shortened, verified, votes};
 use crate::serve::Shared;
 use crate::serve::chat::models;
 use crate::serve::error::Failure;
@@ -20,6 +20,7 @@ const HEIGHT: f64 = 18.0;
 
 pub async fn show(State(shared): State<Shared>, Extension(visitor): Extension<Visitor>) -> Result<Markup, Failure> {
     let (names, votes) = (models(&shared).await?, votes(&shared).await?);
+    let measured = verified::section(&shared).await?;
     let person = visitor.person.id;
     let waiting = shared.database.with(move |c| kept::waiting(c, person)).await?;
     let Boards { answers, thoughts, judged } = boards(votes).await?;
@@ -51,6 +52,7 @@ pub async fn show(State(shared): State<Shared>, Extension(visitor): Extension<Vi
                 p.quiet { "Battles on tasks whose answers can be checked, voted on by the tasks' own verifiers." }
                 (table(board))
             }
+            (measured)
             @if !new.is_empty() {
                 h2 { "Not voted on yet" }
                 ul.names { @for name in new { li { a href=(path_of(name)) { (name) } } } }

@@ -1,0 +1,86 @@
+//! Verified accuracy against cost as a picture (SVG): a dot for each model, and the line of those that nothing cheaper beats.
+
+use maud::{Markup, html};
+use minke_arena::verified::{Board, Standing};
+
+/// Width and height of all, and of what stands around the plot.
+const WIDTH: f64 = 720.0;
+const HEIGHT: f64 = 380.0;
+const LEFT: f64 = 56.0;
+const RIGHT: f64 = 24.0;
+const TOP: f64 = 16.0;
+const BOTTOM: f64 = 48.0;
+/// Beyond this part of the width, names stand left of their dots.
+const NAMES_LEFT: f64 = 0.6;
+
+/// Draws a board; models whose cost is not known are left out. None where that is all of them.
+pub fn svg(board: &Board) -> Option<Markup> {
+    let mut dots: Vec<(&Standing, f64)> = board.models.iter().filter_map(|s| Some((s, s.core_s?.max(1e-3)))).collect();
+    dots.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let (first, last) = (dots.first()?.1.log10().floor(), dots.last()?.1.log10().ceil());
+    let last = last.max(first + 1.0);
+    let x = |cost: f64| LEFT + (cost.log10() - first) / (last - first) * (WIDTH - LEFT - RIGHT);
+    let y = |part: f64| TOP + (1.0 - part) * (HEIGHT - TOP - BOTTOM);
+    // What the least expensive of the best so far gets right is the most that can be had for a cost, up to the next.
+    let frontier = dots.iter().filter(|(standing, _)| standing.frontier).enumerate();
+    let line = frontier.map(|(i, (standing, cost))| match i {
+        0 => format!("M{:.1} {:.1}", x(*cost), y(standing.accuracy)),
+        _ => format!("H{:.1}V{:.1}", x(*cost), y(standing.accuracy)),
+    });
+    let line = line.collect::<String>();
+    let bottom = HEIGHT - BOTTOM;
+    Some(html! {
+        svg.frontier xmlns="http://www.w3.org/2000/svg" viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } font-family="sans-serif" font-size="13"
+            role="img" aria-label="Verified accuracy against the cost of an answer" {
+            rect.ground width=(WIDTH) height=(HEIGHT) fill="#fff" {}
+            @for part in [0.0, 0.25, 0.5, 0.75, 1.0] {
+                path.grid d={ "M" (LEFT) " " (y(part)) "H" (WIDTH - RIGHT) } stroke="#ddd" {}
+                text.quiet x=(LEFT - 8.0) y=(y(part) + 4.5) text-anchor="end" fill="#777" { (100.0 * part) " %" }
+            }
+            @for power in first as i32..=last as i32 {
+                path.grid d={ "M" (format!("{:.1}", x(10f64.powi(power)))) " " (TOP) "V" (bottom) } stroke="#ddd" {}
+                text.quiet x=(format!("{:.1}", x(10f64.powi(power)))) y=(bottom + 18.0) text-anchor="middle" fill="#777" { (10f64.powi(power)) }
+            }
+            text.quiet x=((LEFT + WIDTH - RIGHT) / 2.0) y=(HEIGHT - 8.0) text-anchor="middle" fill="#777" { "core-seconds an answer" }
+            path.best d=(line) fill="none" stroke="#1f6fb4" stroke-dasharray="4 4" {}
+            @for (standing, cost) in &dots { (dot(standing, x(*cost), &y)) }
+        }
+    })
+}
+
+/// A model's dot on its interval, and its name.
+fn dot(Standing { model, accuracy, lower, upper, .. }: &Standing, x: f64, y: &dyn Fn(f64) -> f64) -> Markup {
+    let (side, anchor) = if x > NAMES_LEFT * WIDTH { (-10.0, "end") } else { (10.0, "start") };
+    html! {
+        path.interval d=(format!("M{x:.1} {:.1}V{:.1}", y(*lower), y(*upper))) stroke="#1f6fb4" stroke-width="2" {}
+        circle.dot cx=(format!("{x:.1}")) cy=(format!("{:.1}", y(*accuracy))) r="4.5" fill="#1f6fb4" {}
+        text x=(format!("{:.1}", x + side)) y=(format!("{:.1}", y(*accuracy) + 4.5)) text-anchor=(anchor) fill="#222" { (model) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use minke_arena::Verified;
+    use minke_arena::verified::board;
+
+    use super::svg;
+
+    #[test]
+    fn every_model_whose_cost_is_known_has_its_dot() {
+        let one = |model: &str, right, core_ms| {
+            let (model, problems) = (model.to_string(), "letters 3".to_string());
+            Verified { model, problems, items: 50, right, lenient: right, core_ms }
+        };
+        let measured = [
+            one("a<b>", 40, Some(9_000)),
+            one("large", 50, Some(500_000)),
+            one("far", 1, None),
+            one("free", 0, Some(0)),
+        ];
+        let picture = svg(&board(&measured, false).unwrap()).unwrap().into_string();
+        assert_eq!(picture.matches("<circle").count(), 3, "{picture}");
+        assert!(picture.contains("a&lt;b&gt;") && !picture.contains("far") && !picture.contains("NaN"), "{picture}");
+        assert!(!picture.contains("inf") && picture.contains("text-anchor=\"end\" fill=\"#222\">large"), "{picture}");
+        assert!(svg(&board(&measured[2..3], false).unwrap()).is_none());
+    }
+}
