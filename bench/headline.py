@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Models trained here beside a larger one that was published: held-out accuracy, task by task, and what an answer costs.
 
-usage: bench/headline.py LARGER.gguf [NAME=OURS ...] [--tasks letters:3 reversal:6 ...] [--items 50] [--board BOARD.svg] [--minke FILE]
-                         [--server LLAMA_SERVER]
+usage: bench/headline.py LARGER.gguf [NAME=OURS ...] [--tasks letters:3 reversal:6 ...] [--items 50] [--board BOARD.svg]
+                         [--name LARGER] [--minke FILE] [--server LLAMA_SERVER]
 
 OURS is a model directory or a run, such as of recipes/smollm2-skills.toml. Both run in minke: the same held-out problems, verifiers and
 cores. Ours is judged strictly. The larger one, which was taught no form of answers, is judged leniently (its last line or number counts),
@@ -99,6 +99,7 @@ def main():
     p.add_argument("larger")
     p.add_argument("ours", nargs="*", metavar="NAME=OURS")
     p.add_argument("--minke", help="this binary, instead of building one")
+    p.add_argument("--name", help="of the larger model in the results, instead of its file's")
     p.add_argument("--server", help="llama.cpp's, which answers for the larger model")
     p.add_argument("--tasks", nargs="+", help="NAME or NAME:LEVEL")
     p.add_argument("--items", type=int, default=50)
@@ -110,7 +111,8 @@ def main():
         with open(PATH) as f:
             measured = json.load(f)
     names = [(task, level(minke, task, wanted)) for task, _, wanted in (named.partition(":") for named in a.tasks or tasks(minke))]
-    larger = os.path.basename(a.larger).removesuffix(".gguf") + (" by llama.cpp" if a.server else "")
+    larger = a.name or os.path.basename(a.larger).removesuffix(".gguf")
+    larger += " by llama.cpp" if a.server else ""
     ways = [(f"{larger}, {shots} shown", shots) for shots in SHOTS]
     ours = [named.partition("=")[::2] for named in a.ours]
     server = Server(a.server, a.larger) if a.server else None

@@ -1,7 +1,7 @@
 //! Verified accuracy against cost as a picture (SVG): a dot for each model, and the line of those that nothing cheaper beats.
 
 use maud::{Markup, html};
-use minke_arena::verified::{Board, Standing};
+use minke_arena::verified::Board;
 
 /// Width and height of all, and of what stands around the plot.
 const WIDTH: f64 = 720.0;
@@ -12,10 +12,12 @@ const TOP: f64 = 16.0;
 const BOTTOM: f64 = 48.0;
 /// Beyond this part of the width, names stand left of their dots.
 const NAMES_LEFT: f64 = 0.6;
+/// Height of a name.
+const LINE: f64 = 16.0;
 
 /// Draws a board; models whose cost is not known are left out. None where that is all of them.
 pub fn svg(board: &Board) -> Option<Markup> {
-    let mut dots: Vec<(&Standing, f64)> = board.models.iter().filter_map(|s| Some((s, s.core_s?.max(1e-3)))).collect();
+    let mut dots: Vec<_> = board.models.iter().filter_map(|s| Some((s, s.core_s?.max(1e-3)))).collect();
     dots.sort_by(|a, b| a.1.total_cmp(&b.1));
     let (first, last) = (dots.first()?.1.log10().floor(), dots.last()?.1.log10().ceil());
     let last = last.max(first + 1.0);
@@ -43,19 +45,35 @@ pub fn svg(board: &Board) -> Option<Markup> {
             }
             text.quiet x=((LEFT + WIDTH - RIGHT) / 2.0) y=(HEIGHT - 8.0) text-anchor="middle" fill="#777" { "core-seconds an answer" }
             path.best d=(line) fill="none" stroke="#1f6fb4" stroke-dasharray="4 4" {}
-            @for (standing, cost) in &dots { (dot(standing, x(*cost), &y)) }
+            @for (standing, cost) in &dots {
+                path.interval d=(format!("M{0:.1} {1:.1}V{2:.1}", x(*cost), y(standing.lower), y(standing.upper))) stroke="#1f6fb4" stroke-width="2" {}
+                circle.dot cx=(format!("{:.1}", x(*cost))) cy=(format!("{:.1}", y(standing.accuracy))) r="4.5" fill="#1f6fb4" {}
+            }
+            @for name in names(dots.iter().map(|(standing, cost)| (standing.model.as_str(), x(*cost), y(standing.accuracy)))) { (name) }
         }
     })
 }
 
-/// A model's dot on its interval, and its name.
-fn dot(Standing { model, accuracy, lower, upper, .. }: &Standing, x: f64, y: &dyn Fn(f64) -> f64) -> Markup {
-    let (side, anchor) = if x > NAMES_LEFT * WIDTH { (-10.0, "end") } else { (10.0, "start") };
-    html! {
-        path.interval d=(format!("M{x:.1} {:.1}V{:.1}", y(*lower), y(*upper))) stroke="#1f6fb4" stroke-width="2" {}
-        circle.dot cx=(format!("{x:.1}")) cy=(format!("{:.1}", y(*accuracy))) r="4.5" fill="#1f6fb4" {}
-        text x=(format!("{:.1}", x + side)) y=(format!("{:.1}", y(*accuracy) + 4.5)) text-anchor=(anchor) fill="#222" { (model) }
-    }
+/// Names beside their dots, each above those that it would cover.
+fn names<'a>(dots: impl Iterator<Item = (&'a str, f64, f64)>) -> Vec<Markup> {
+    let mut dots: Vec<(&str, f64, f64)> = dots.collect();
+    dots.sort_by(|a, b| b.2.total_cmp(&a.2));
+    // How far down there is room, on the left and on the right.
+    let mut room = [f64::INFINITY; 2];
+    let name = |(model, x, y): (&str, f64, f64)| {
+        let is_left = x > NAMES_LEFT * WIDTH;
+        let (side, anchor) = if is_left { (-10.0, "end") } else { (10.0, "start") };
+        let room = &mut room[usize::from(is_left)];
+        let above = y.min(*room);
+        *room = above - LINE;
+        html! {
+            @if above < y {
+                path.grid d=(format!("M{x:.1} {y:.1}L{:.1} {above:.1}", x + 0.8 * side)) stroke="#ddd" {}
+            }
+            text x=(format!("{:.1}", x + side)) y=(format!("{:.1}", above + 4.5)) text-anchor=(anchor) fill="#222" { (model) }
+        }
+    };
+    dots.into_iter().map(name).collect()
 }
 
 #[cfg(test)]

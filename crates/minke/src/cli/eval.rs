@@ -191,7 +191,10 @@ fn here(
     let longest = longest.collect::<minke_model::Result<Vec<usize>>>()?.into_iter().max().unwrap_or(0);
     let room = transformer.context().saturating_sub(longest);
     if room == 0 {
-        bail!("the model can run {} tokens, and a problem has {longest}; give a lower --level", transformer.context());
+        bail!(
+            "the model can run {} tokens, and a problem has {longest}; give a lower --level or fewer --shots",
+            transformer.context()
+        );
     }
     let limit = room.min(eval.max_new_tokens as usize);
     let drawing = Drawing { seed: *seed, temperature: eval.temperature, limit };

@@ -181,22 +181,23 @@ fn verified_accuracy_is_kept_and_stands_beside_its_cost() {
     let place = Place::new();
     let model = repository().join("golden/models/llama-chat");
     let model = model.to_str().unwrap();
-    let eval = ["eval", model, "--task", "letters", "--level", "3", "--items", "12", "--max-tokens", "4", "--record"];
+    let eval =
+        ["eval", model, "--task", "chain_sum", "--digits", "1", "--items", "12", "--max-tokens", "4", "--record"];
     let with = |more: &[&'static str]| [&eval[..], more].concat();
     assert!(place.run(&["arena", "board", "--verified"]).contains("Nothing was measured yet"));
     assert!(place.run(&with(&["plain"])).contains("core-seconds a completion"));
-    let shown = place.json(&with(&["shown", "--shots", "2"]));
+    let shown = place.json(&with(&["shown", "--shots", "1"]));
     assert!(shown["core_s"].as_f64().unwrap() > 0.0 && shown["items"] == 12, "{shown}");
     // Samples hide what the greedy completions cost.
     place.run(&with(&["sampled", "--samples", "2"]));
     let board = place.json(&["arena", "board", "--verified", "--svg", "board.svg"]);
-    assert_eq!((&board["problems"], &board["judged"]), (&json!(["letters 3"]), &json!("strictly")));
+    assert_eq!((&board["problems"], &board["judged"]), (&json!(["chain_sum of 1–1 digits, 2"]), &json!("strictly")));
     let costs = board["models"].as_array().unwrap().iter().map(|model| model["core_s"].is_number());
     assert_eq!(costs.collect::<Vec<bool>>(), [true, false, true], "{board}");
     let picture = fs::read_to_string(place.path("board.svg")).unwrap();
     assert_eq!(picture.matches("<circle").count(), 2, "{picture}");
     let words = place.run(&["arena", "board", "--verified", "--lenient"]);
-    assert!(words.contains("letters 3") && words.contains("judged leniently"), "{words}");
+    assert!(words.contains("chain_sum of") && words.contains("judged leniently"), "{words}");
     // A board of votes has no use for them.
     assert!(place.run(&["arena", "board"]).contains("There are no votes"));
 }

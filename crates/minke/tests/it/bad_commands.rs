@@ -224,11 +224,9 @@ fn measuring() -> Vec<Case> {
         with("eval m"),
         with("eval m --recipe no-such.toml"),
         with("eval m --recipe sums.toml --task chain_sum"),
-        with("eval m --task chain_sum --shots 2"),
         typed_where("eval m --task chain_sum --record ", "a name of nothing").copy(&model, "m"),
         with("eval ftp://host/v1#m --task chain_sum"),
         with("eval http://host/v1#m --task chain_sum --answers a.jsonl"),
-        with("eval http://host/v1#m --task chain_sum --answers a.jsonl --shots 2"),
     ]
 }
 

@@ -13,9 +13,8 @@ use crate::frontier;
 use crate::output::{Show, print};
 use crate::terminal::{Line, Style, is_styled, shortened, width};
 
-/// Longest name that is shown whole, and columns of a model's accuracy in the table of problems.
-const NAME: usize = 32;
-const CELL: usize = 18;
+/// Longest name that is shown whole.
+const NAME: usize = 44;
 /// Columns that a line may take.
 const COLUMNS: usize = 200;
 
@@ -60,31 +59,31 @@ impl Show for Shown {
             line.write(&mut &mut *out, COLUMNS, styled)?;
             writeln!(out)
         };
-        let name = board.models.iter().map(|s| width(&s.model)).max().unwrap_or(0).clamp(5, NAME);
-        let row = |style, [model, accuracy, interval, cost, note]: [&str; 5]| {
-            let cells = format!("{accuracy:>10}{interval:>16}{cost:>12}  ");
-            Line::new()
-                .add(style, shortened(model, name))
-                .to(name)
-                .add(style, cells)
-                .add(Style::Accent, note.to_string())
+        let longest =
+            |names: &mut dyn Iterator<Item = &String>| names.map(|name| width(name)).max().unwrap_or(0).clamp(8, NAME);
+        let name = longest(&mut board.models.iter().map(|standing| &standing.model));
+        let row = |style, number: &str, model: &str, cells: [&str; 3], mark: &str| {
+            let cells = format!("{:>10}{:>16}{:>10}  ", cells[0], cells[1], cells[2]);
+            let line = Line::new().add(style, format!("{number:>3}  {}", shortened(model, name)));
+            line.to(5 + name).add(style, cells).add(Style::Accent, mark)
         };
-        write(row(Style::Dim, ["model", "accuracy", "95 % interval", "core-s", ""]))?;
-        for Standing { model, accuracy, lower, upper, core_s, frontier, .. } in &board.models {
+        write(row(Style::Dim, "", "model", ["accuracy", "95 % interval", "core-s"], ""))?;
+        for (number, standing) in (1..).zip(&board.models) {
+            let Standing { model, accuracy, lower, upper, core_s, frontier, .. } = standing;
             let interval = format!("{:.1}–{:.1}", 100.0 * lower, 100.0 * upper);
             let cost = core_s.map_or("–".into(), |core_s| format!("{core_s:.3}"));
-            let note = if *frontier { "●" } else { "" };
-            write(row(Style::Plain, [model, &percent(*accuracy), &interval, &cost, note]))?;
+            let mark = if *frontier { "●" } else { "" };
+            write(row(Style::Plain, &number.to_string(), model, [&percent(*accuracy), &interval, &cost], mark))?;
         }
         write(Line::new())?;
-        let problems = board.problems.iter().map(|problems| width(problems)).max().unwrap_or(0).clamp(8, NAME);
-        let cells = |style, cell: &dyn Fn(&Standing) -> String, head: &str| {
-            let cells = board.models.iter().map(|standing| format!("{:>CELL$}", shortened(&cell(standing), CELL - 2)));
-            Line::new().add(style, shortened(head, problems)).to(problems).add(style, cells.collect::<String>())
+        let problems = longest(&mut board.problems.iter());
+        let cells = |style, head: &str, cells: &mut dyn Iterator<Item = String>| {
+            let line = Line::new().add(style, shortened(head, problems)).to(problems);
+            line.add(style, cells.map(|cell| format!("{cell:>9}")).collect::<String>())
         };
-        write(cells(Style::Dim, &|standing| standing.model.clone(), "problems"))?;
+        write(cells(Style::Dim, "problems", &mut (1..=board.models.len()).map(|number| number.to_string())))?;
         for (at, problems) in board.problems.iter().enumerate() {
-            write(cells(Style::Plain, &|standing| percent(standing.parts[at]), problems))?;
+            write(cells(Style::Plain, problems, &mut board.models.iter().map(|standing| percent(standing.parts[at]))))?;
         }
         write(Line::new())?;
         writeln!(

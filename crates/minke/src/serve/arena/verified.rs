@@ -36,11 +36,13 @@ fn shown(board: &Board) -> Markup {
         div.scroll {
             table.board {
                 thead {
-                    tr { th { "Model" } th.number { "Right" } th { "95 % interval" } th.number { "Core-seconds an answer" } }
+                    tr { th { "" } th { "Model" } th.number { "Right" } th { "95 % interval" } th.number { "Core-seconds an answer" } }
                 }
                 tbody {
-                    @for Standing { model, accuracy, lower, upper, core_s, .. } in &board.models {
+                    @for (number, standing) in (1..).zip(&board.models) {
+                        @let Standing { model, accuracy, lower, upper, core_s, .. } = standing;
                         tr {
+                            td { (number) }
                             th scope="row" { (model) }
                             td.number { (format!("{:.1} %", 100.0 * accuracy)) }
                             td { (format!("{:.1}–{:.1}", 100.0 * lower, 100.0 * upper)) }
@@ -53,7 +55,7 @@ fn shown(board: &Board) -> Markup {
         @if board.problems.len() > 1 {
             div.scroll {
                 table.board {
-                    thead { tr { th { "Problems" } @for Standing { model, .. } in &board.models { th.number { (model) } } } }
+                    thead { tr { th { "Problems" } @for number in 1..=board.models.len() { th.number { (number) } } } }
                     tbody {
                         @for (at, problems) in board.problems.iter().enumerate() {
                             tr {
