@@ -32,9 +32,9 @@ pub async fn section(shared: &Shared) -> Result<Markup, Failure> {
 fn shown(board: &Board) -> Markup {
     html! {
         p.quiet { "Held-out problems, judged strictly by the tasks' verifiers; each kind weighs the same." }
-        @if let Some(picture) = frontier::svg(board) { (picture) }
+        @if let Some(picture) = frontier::svg(board) { div.scroll { (picture) } }
         div.scroll {
-            table.board {
+            table.board.verified {
                 thead {
                     tr { th { "" } th { "Model" } th.number { "Right" } th { "95 % interval" } th.number { "Core-seconds an answer" } }
                 }
@@ -54,7 +54,7 @@ fn shown(board: &Board) -> Markup {
         }
         @if board.problems.len() > 1 {
             div.scroll {
-                table.board {
+                table.board.verified {
                     thead { tr { th { "Problems" } @for number in 1..=board.models.len() { th.number { (number) } } } }
                     tbody {
                         @for (at, problems) in board.problems.iter().enumerate() {
