@@ -6,8 +6,8 @@ usage: bench/headline.py LARGER.gguf [NAME=OURS ...] [--tasks letters:3 reversal
 
 OURS is a model directory or a run, such as of recipes/smollm2-skills.toml. Both run in minke: the same held-out problems, verifiers and
 cores. Ours is judged strictly. The larger one, which was taught no form of answers, is judged leniently (its last line or number counts),
-is asked in each of three ways (as it is; shown four, shown eight right answers to other problems), and the best of these counts, task by
-task. Levels are each task's lowest unless one is given; tasks are all seventeen unless some are.
+is asked in each of four ways (as ours is; in plain words; shown four, shown eight right answers to other problems), and the best of these
+counts, task by task. Levels are each task's lowest unless one is given; tasks are all seventeen unless some are.
 
 Results go to bench/results/headline.json, each with its commit; what is there is not measured again, so evidence may accumulate. At the end
 stand the tasks in which ours is not ahead. With --server, llama.cpp answers for the larger model, as a check on ours: its results have a
@@ -21,7 +21,12 @@ import argparse, json, os, re, socket, subprocess, tempfile, time, urllib.reques
 
 from common import ROOT, build, run, where, write
 
-SHOTS = [0, 4, 8]
+WAYS = {
+    "as ours": [],
+    "in words": ["--instruction", "Think step by step, then write only the answer on the last line."],
+    "4 shown": ["--shots", "4"],
+    "8 shown": ["--shots", "8"],
+}
 # Room for a larger model's own way of thinking, of which it may have more than it is shown.
 TOKENS = 256
 PATH = os.path.join(ROOT, "bench/results/headline.json")
@@ -70,10 +75,10 @@ class Server:
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(minke, model, task, at, items, shots, server):
+def measure(minke, model, task, at, items, how, server):
     begin = server and server.core_s()
     [result] = run([minke, "eval", model, "--task", task, "--level", str(at), "--items", str(items), "--max-tokens", str(TOKENS),
-                    "--shots", str(shots), "--json"])
+                    *how, "--json"])
     if server:
         result["core_s"] = round(server.core_s() - begin, 2)
     return {key: result[key] for key in KEPT} | where()
@@ -113,18 +118,18 @@ def main():
     names = [(task, level(minke, task, wanted)) for task, _, wanted in (named.partition(":") for named in a.tasks or tasks(minke))]
     larger = a.name or os.path.basename(a.larger).removesuffix(".gguf")
     larger += " by llama.cpp" if a.server else ""
-    ways = [(f"{larger}, {shots} shown", shots) for shots in SHOTS]
+    ways = {f"{larger}, {way}": how for way, how in WAYS.items()}
     ours = [named.partition("=")[::2] for named in a.ours]
     server = Server(a.server, a.larger) if a.server else None
     try:
         for task, at in names:
             key = f"{task}:{at}"
             larger_model = server.reference if server else a.larger
-            for name, model, shots, by in [(n, m, 0, None) for n, m in ours] + [(n, larger_model, s, server) for n, s in ways]:
+            for name, model, how, by in [(n, m, [], None) for n, m in ours] + [(n, larger_model, how, server) for n, how in ways.items()]:
                 of = measured.setdefault(name, {})
                 if of.get(key, {}).get("items", 0) >= a.items:
                     continue
-                of[key] = measure(minke, model, task, at, a.items, shots, by)
+                of[key] = measure(minke, model, task, at, a.items, how, by)
                 one = of[key]
                 print(f"{key:14} {name:48} {100 * one['accuracy']:5.1f} %, leniently {100 * one['lenient']:5.1f} %  "
                       f"{one['core_s'] / one['items']:.2f} core-s an answer", flush=True)
@@ -134,7 +139,7 @@ def main():
             server.process.terminate()
             server.process.wait()
     for name, _ in ours:
-        best = lambda key: max(measured[way][key]["lenient"] for way, _ in ways)
+        best = lambda key: max(measured[way][key]["lenient"] for way in ways)
         behind = [key for key in (f"{task}:{at}" for task, at in names) if measured[name][key]["accuracy"] <= best(key)]
         print(f"{name} is not ahead in: " + (", ".join(behind) or "none"))
     if a.board:

@@ -87,6 +87,9 @@ pub struct Eval {
     /// Right answers to other problems that the model is shown first
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=64), conflicts_with = "text")]
     shots: u32,
+    /// What stands below each question instead of the usual line; a thought in tags is then not asked for
+    #[arg(long, value_name = "TEXT", conflicts_with = "text")]
+    instruction: Option<String>,
     /// Keep the result under this model's name in the store, for `minke arena board --verified`
     #[arg(long, value_name = "NAME", conflicts_with = "text")]
     record: Option<String>,

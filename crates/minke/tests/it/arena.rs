@@ -190,12 +190,15 @@ fn verified_accuracy_is_kept_and_stands_beside_its_cost() {
     assert!(shown["core_s"].as_f64().unwrap() > 0.0 && shown["items"] == 12, "{shown}");
     // Samples hide what the greedy completions cost.
     place.run(&with(&["sampled", "--samples", "2"]));
+    place.run(&with(&["asked", "--instruction", "Write only the sum.", "--answers", "asked.jsonl"]));
+    let asked = String::from_utf8(place.read("asked.jsonl")).unwrap();
+    assert!(asked.contains("Write only the sum.") && !asked.contains("Think between"), "{asked}");
     let board = place.json(&["arena", "board", "--verified", "--svg", "board.svg"]);
     assert_eq!((&board["problems"], &board["judged"]), (&json!(["chain_sum of 1–1 digits, 2"]), &json!("strictly")));
     let costs = board["models"].as_array().unwrap().iter().map(|model| model["core_s"].is_number());
-    assert_eq!(costs.collect::<Vec<bool>>(), [true, false, true], "{board}");
+    assert_eq!(costs.collect::<Vec<bool>>(), [true, true, false, true], "{board}");
     let picture = fs::read_to_string(place.path("board.svg")).unwrap();
-    assert_eq!(picture.matches("<circle").count(), 2, "{picture}");
+    assert_eq!(picture.matches("<circle").count(), 3, "{picture}");
     let words = place.run(&["arena", "board", "--verified", "--lenient"]);
     assert!(words.contains("chain_sum of") && words.contains("judged leniently"), "{words}");
     // A board of votes has no use for them.

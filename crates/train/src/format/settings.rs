@@ -96,10 +96,15 @@ pub fn is_right_leniently(task: &dyn Task, item: &Item, text: &str) -> bool {
     lenient_answer(task, item, text).is_ok()
 }
 
-/// The answer that a lenient reader finds: what follows the thought, its last line, or its last number.
+/// The answer that a lenient reader finds: what follows the thought (or the thought, if nothing does), its last line, or its last number.
 fn lenient_answer(task: &dyn Task, item: &Item, text: &str) -> std::result::Result<String, String> {
     let text = text.strip_suffix(END).unwrap_or(text);
-    let rest = text.rsplit_once(END_THINK).map_or(text, |(_, rest)| rest).trim();
+    let rest = match text.rsplit_once(END_THINK) {
+        Some((thought, rest)) if rest.trim().is_empty() => thought.trim_start().trim_start_matches(THINK),
+        Some((_, rest)) => rest,
+        None => text,
+    };
+    let rest = rest.trim();
     let line = rest.lines().last().unwrap_or_default().trim();
     let found = [Some(rest.to_string()), Some(line.to_string()), last_number(rest)].into_iter().flatten();
     let right = found.into_iter().find(|answer| task.check(item, answer).is_ok());
@@ -140,6 +145,23 @@ mod tests {
             assert!(!items.contains(&shot), "{question} is held out");
         }
         assert_ne!(shown[1], shown[3]);
+    }
+
+    #[test]
+    fn a_lenient_reader_looks_where_people_would() {
+        let task = ChainSum { digits: 1..=1, scratchpad: Scratchpad::Plain };
+        let item = task.read("3+4=").unwrap();
+        for (text, right) in [
+            ("<think>3+4=7</think>7", true),
+            ("<think>7</think>", true),
+            ("<think>3+4=7</think> \n", true),
+            ("The sum is 7.", true),
+            ("<think>7</think>8", false),
+            ("<think>7 or 8</think>", false),
+            ("<think></think>", false),
+        ] {
+            assert_eq!(is_right_leniently(&task, &item, text), right, "{text}");
+        }
     }
 
     #[test]

@@ -80,6 +80,10 @@ impl Asked {
             let (name, first, last) = (task.name(), levels.start(), levels.end());
             bail!("{name} has the levels {first} to {last}; give one of these with --level");
         }
+        if let Some(line) = &arguments.instruction {
+            let instruction = Some(line.clone()).filter(|line| !line.is_empty());
+            asked.settings = Some(Settings { instruction, think: false, ..asked.settings.take().unwrap_or_default() });
+        }
         if arguments.shots > 0 {
             if !task.demonstrates() {
                 bail!("{} has no right answers to show; leave out --shots", task.name());
