@@ -27,10 +27,15 @@ pub use checksum::Checksums;
 /// The area in the navigation.
 const AREA: &str = "/arena";
 
+/// The store's log, as it is now.
+async fn log(shared: &Shared) -> Result<VoteLog, Failure> {
+    let path = shared.loaded.store().votes_file();
+    blocking(move || Ok(VoteLog::open(path)?)).await
+}
+
 /// All votes in the log.
 async fn votes(shared: &Shared) -> Result<Vec<Vote>, Failure> {
-    let path = shared.loaded.store().votes_file();
-    blocking(move || Ok(VoteLog::open(path)?.votes().to_vec())).await
+    Ok(log(shared).await?.votes().to_vec())
 }
 
 /// The two that meet next, A on the left, each with a seed.

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use minke_arena::Board;
 use minke_arena::board::{FirstPlace, Standing};
 
-use super::{AREA, Boards, boards, in_words, kept, path_of, shortened, verified, votes};
+use super::{AREA, Boards, boards, in_words, kept, log, path_of, shortened, verified};
 use crate::serve::Shared;
 use crate::serve::chat::models;
 use crate::serve::error::Failure;
@@ -19,11 +19,10 @@ const WIDTH: f64 = 180.0;
 const HEIGHT: f64 = 18.0;
 
 pub async fn show(State(shared): State<Shared>, Extension(visitor): Extension<Visitor>) -> Result<Markup, Failure> {
-    let (names, votes) = (models(&shared).await?, votes(&shared).await?);
-    let measured = verified::section(&shared).await?;
+    let (names, log) = (models(&shared).await?, log(&shared).await?);
     let person = visitor.person.id;
     let waiting = shared.database.with(move |c| kept::waiting(c, person)).await?;
-    let Boards { answers, thoughts, judged } = boards(votes).await?;
+    let Boards { answers, thoughts, judged } = boards(log.votes().to_vec()).await?;
     let voted = |name: &String| answers.iter().any(|board| board.models.iter().any(|s| s.model == *name));
     let new: Vec<&String> = names.iter().filter(|name| !voted(name)).collect();
     let body = html! {
@@ -52,7 +51,7 @@ pub async fn show(State(shared): State<Shared>, Extension(visitor): Extension<Vi
                 p.quiet { "Battles on tasks whose answers can be checked, voted on by the tasks' own verifiers." }
                 (table(board))
             }
-            (measured)
+            (verified::section(log.verified()))
             @if !new.is_empty() {
                 h2 { "Not voted on yet" }
                 ul.names { @for name in new { li { a href=(path_of(name)) { (name) } } } }

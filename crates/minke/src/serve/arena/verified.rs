@@ -1,32 +1,24 @@
 //! The arena's section of verified accuracy against cost.
 
 use maud::{Markup, html};
-use minke_arena::VoteLog;
+use minke_arena::Verified;
 use minke_arena::verified::{Board, Standing, board};
 
 use crate::frontier;
-use crate::serve::Shared;
-use crate::serve::error::Failure;
-use crate::serve::loaded::blocking;
 
 /// What models got right of problems that can be checked; nothing where nothing was measured.
-pub async fn section(shared: &Shared) -> Result<Markup, Failure> {
-    let path = shared.loaded.store().votes_file();
-    let made = blocking(move || {
-        let log = VoteLog::open(path)?;
-        // Models that were asked different things are no failure of the page.
-        Ok(board(log.verified(), false).map_err(|error| error.to_string()))
-    });
-    Ok(match made.await? {
-        Ok(board) if board.models.is_empty() => html! {},
-        made => html! {
-            h2 { "Right on problems that can be checked" }
-            @match &made {
-                Ok(board) => (shown(board)),
-                Err(sentence) => p.notice { (sentence) },
-            }
-        },
-    })
+pub fn section(measured: &[Verified]) -> Markup {
+    if measured.is_empty() {
+        return html! {};
+    }
+    html! {
+        h2 { "Right on problems that can be checked" }
+        @match board(measured, false) {
+            Ok(board) => (shown(&board)),
+            // Models that were asked different things are no failure of the page.
+            Err(error) => p.notice { (error.to_string()) },
+        }
+    }
 }
 
 fn shown(board: &Board) -> Markup {
