@@ -8,7 +8,8 @@ use std::arch::x86_64::__cpuid_count;
 use std::cell::Cell;
 use std::sync::LazyLock;
 
-use super::avx512::{self, Avx512};
+use super::avx512::Avx512;
+use super::avx512bf16;
 use super::{Format, Kernels, PANEL, QuantizedLeft, Strip, TILE, ask_for, quantized};
 use crate::gemm::FEW;
 
@@ -19,7 +20,7 @@ const AHEAD: usize = 4096;
 /// bf16 in a tile's row: inner steps of one product of tiles.
 const STEP: usize = 32;
 
-pub(super) static KERNELS: Kernels = Kernels { bf16_inner: 2048, gemm_bf16, gemm_quantized, ..avx512::KERNELS };
+pub(super) static KERNELS: Kernels = Kernels { bf16_inner: 2048, gemm_bf16, gemm_quantized, ..avx512bf16::KERNELS };
 
 /// Whether the CPU has tiles of bf16, and the system lets this process use them (asked once).
 pub(super) fn is_available() -> bool {
@@ -269,7 +270,7 @@ unsafe fn gemm_bf16(
 }
 
 /// See [`Kernels::gemm_quantized`]: AVX-512's, which asks ahead for few rows.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn gemm_quantized(
     format: Format,
     m: usize,
@@ -283,7 +284,7 @@ unsafe fn gemm_quantized(
 ) {
     if m > FEW {
         // SAFETY: the caller's contract.
-        return unsafe { (avx512::KERNELS.gemm_quantized)(format, m, n, blocks, a, b, c, c_stride, add) };
+        return unsafe { (avx512bf16::KERNELS.gemm_quantized)(format, m, n, blocks, a, b, c, c_stride, add) };
     }
     quantized::gemm!(Avx512, ahead AHEAD, [(2, 2, 1), (1, 1, 1)], format, m, n, blocks, a, b, c, c_stride, add)
 }

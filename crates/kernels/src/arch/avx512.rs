@@ -1,8 +1,8 @@
-//! AVX-512 with BF16 and VNNI: sixteen lanes, thirty-two registers, and dot products of bf16 pairs and of four bytes.
+//! AVX-512 with VNNI: sixteen lanes, thirty-two registers, and dot products of four bytes.
 
 use super::simd::{Bytes, Simd};
 use super::{AdamStep, Format, Kernels, Left, QuantizedLeft, QuantizedRow, Strip, TILE};
-use super::{generic, products, quantized};
+use super::{Panel, Tiles, generic, products, quantized, tiles};
 use std::arch::x86_64::*;
 
 pub(super) struct Avx512;
@@ -134,8 +134,13 @@ impl Simd for Avx512 {
     unsafe fn store_bf16(p: *mut u16, x: __m512) {
         // SAFETY: see above.
         unsafe {
-            let packed: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(x));
-            _mm256_storeu_si256(p.cast(), packed);
+            let bits = _mm512_castps_si512(x);
+            let odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            // A NaN must stay one: the carry could turn it into an infinity or a zero.
+            let nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+            let rounded = _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0_0000));
+            _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
         }
     }
     #[inline(always)]
@@ -260,72 +265,4 @@ impl Bytes for Avx512 {
     }
 }
 
-/// `R` rows by one panel of bf16, by the dot product of pairs.
-#[inline(always)]
-unsafe fn tile_bf16<const R: usize>(
-    n: usize,
-    k: usize,
-    a: *const u16,
-    a_stride: usize,
-    panel: *const u16,
-    c: *mut f32,
-    stride: usize,
-    add: bool,
-) {
-    // SAFETY: the caller's pointers are valid for R rows of k (even) and n <= 32 columns.
-    unsafe {
-        let mut sums = [[_mm512_setzero_ps(); 2]; R];
-        if add {
-            for (r, row) in sums.iter_mut().enumerate() {
-                *row = products::load_row::<Avx512, 2>(n, c.add(r * stride));
-            }
-        }
-        for p in 0..k / 2 {
-            let b: [__m512bh; 2] = [
-                std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(panel.add(p * 64).cast())),
-                std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(panel.add(p * 64 + 32).cast())),
-            ];
-            for (r, row) in sums.iter_mut().enumerate() {
-                let pair = a.add(r * a_stride + 2 * p).cast::<i32>().read_unaligned();
-                let pair: __m512bh = std::mem::transmute(_mm512_set1_epi32(pair));
-                row[0] = _mm512_dpbf16_ps(row[0], pair, b[0]);
-                row[1] = _mm512_dpbf16_ps(row[1], pair, b[1]);
-            }
-        }
-        for (r, row) in sums.iter().enumerate() {
-            products::store_row::<Avx512, 2>(n, c.add(r * stride), *row);
-        }
-    }
-}
-
-/// bf16 GEMM on one panel; the arguments are those of [`Kernels::gemm_bf16`].
-#[inline(always)]
-unsafe fn gemm_pairs(
-    m: usize,
-    n: usize,
-    k: usize,
-    a: *const u16,
-    a_stride: usize,
-    panel: *const u16,
-    c: *mut f32,
-    stride: usize,
-    add: bool,
-) {
-    let k = k.next_multiple_of(2);
-    let mut i = 0;
-    macro_rules! tiles {
-        ($($rows:literal),+) => {$(
-            while m - i >= $rows {
-                // SAFETY: the rows i.. lie inside the caller's m rows.
-                unsafe {
-                    tile_bf16::<$rows>(n, k, a.add(i * a_stride), a_stride, panel, c.add(i * stride), stride, add);
-                }
-                i += $rows;
-            }
-        )+};
-    }
-    // Small ones for what decoding has: the heads of a group.
-    tiles!(12, 8, 6, 4, 3, 2, 1);
-}
-
-generic::table!(Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni", rows [(12, 2), (4, 2), (2, 2), (1, 2)], tiles None, bf16 gemm_pairs, quantized [(8, 8, 1), (4, 4, 1), (2, 2, 1), (1, 1, 1)]);
+generic::table!(Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", rows [(12, 2), (4, 2), (2, 2), (1, 2)], tiles tiles::table!(Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", (12, 2)), bf16 products::gemm_bf16::<Avx512>, quantized [(8, 8, 1), (4, 4, 1), (2, 2, 1), (1, 1, 1)]);

@@ -6,6 +6,8 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512bf16;
 #[cfg(target_arch = "aarch64")]
 mod dotprod;
 #[cfg(all(test, target_arch = "x86_64"))]
@@ -43,15 +45,18 @@ pub enum Isa {
     Dotprod,
     /// x86-64 with AVX2 and FMA (2013 on).
     Avx2,
-    /// x86-64 with AVX-512 F, BW, DQ, VL, VNNI and BF16 (2020 on).
+    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI (2019 on).
     Avx512,
+    /// The same with products of pairs of bf16 (2020 on).
+    Avx512Bf16,
     /// The same with AMX's tiles of bf16 (Intel's servers, 2023 on).
     Amx,
 }
 
 impl Isa {
     /// All of them, slowest first.
-    pub const ALL: [Isa; 6] = [Isa::Portable, Isa::Neon, Isa::Dotprod, Isa::Avx2, Isa::Avx512, Isa::Amx];
+    pub const ALL: [Isa; 7] =
+        [Isa::Portable, Isa::Neon, Isa::Dotprod, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
 
     /// The name used by `MINKE_ISA` and printed by `minke chips`.
     pub fn name(self) -> &'static str {
@@ -61,6 +66,7 @@ impl Isa {
             Isa::Dotprod => "dotprod",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Avx512Bf16 => "avx512bf16",
             Isa::Amx => "amx",
         }
     }
@@ -84,13 +90,23 @@ impl Isa {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512bf16")
                     && is_x86_feature_detected!("avx512vnni")
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx => Isa::Avx512.is_available() && amx::is_available(),
+            Isa::Avx512Bf16 => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => Isa::Avx512Bf16.is_available() && amx::is_available(),
             // Another machine's.
             _ => false,
+        }
+    }
+
+    /// Whether this CPU, which can run it, is faster with it than with those before it.
+    fn is_faster(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => avx512bf16::is_faster(),
+            _ => true,
         }
     }
 
@@ -102,7 +118,7 @@ impl Isa {
         let available = || Isa::ALL.into_iter().filter(|isa| isa.is_available());
         let names = || available().map(Isa::name).collect::<Vec<_>>().join(", ");
         match wanted {
-            None | Some("") => Ok(available().next_back().unwrap_or(Isa::Portable)),
+            None | Some("") => Ok(available().rfind(|isa| isa.is_faster()).unwrap_or(Isa::Portable)),
             Some(name) => match Isa::ALL.into_iter().find(|isa| isa.name() == name) {
                 Some(isa) if isa.is_available() => Ok(isa),
                 Some(_) => Err(format!("MINKE_ISA={name}: this CPU lacks it; choose one of {}", names())),
@@ -124,6 +140,8 @@ impl Isa {
             Isa::Avx2 => &avx2::KERNELS,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => &avx512::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => &avx512bf16::KERNELS,
             #[cfg(target_arch = "x86_64")]
             Isa::Amx => &amx::KERNELS,
             _ => unreachable!("no kernels that are available are missing here"),

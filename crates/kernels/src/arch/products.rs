@@ -209,16 +209,16 @@ pub unsafe fn gemm_bf16<S: Simd>(
     }
 }
 
-/// `depth` rows of W columns of a panel of bf16, whose rows lie in pairs, in `f32`; of an odd number one more.
+/// `depth` rows of `width` columns of a panel of bf16, whose rows lie in pairs, in `f32`; of an odd number one more.
 #[inline(always)]
-pub unsafe fn widen_columns<S: Simd, const W: usize>(depth: usize, b: *const u16, to: *mut f32) {
+pub unsafe fn widen_columns<S: Simd>(width: usize, depth: usize, b: *const u16, to: *mut f32) {
     for p in (0..depth).step_by(2) {
-        for at in (0..W).step_by(S::LANES) {
-            // SAFETY: the contract, for pairs of rows; LANES divides W.
+        for at in (0..width).step_by(S::LANES) {
+            // SAFETY: the contract, for pairs of rows; LANES divides `width`.
             unsafe {
                 let (even, odd) = S::load_bf16_pairs(b.add(p * PANEL + 2 * at));
-                S::store(to.add(p * W + at), even);
-                S::store(to.add((p + 1) * W + at), odd);
+                S::store(to.add(p * width + at), even);
+                S::store(to.add((p + 1) * width + at), odd);
             }
         }
     }
@@ -245,7 +245,7 @@ unsafe fn widened<S: Simd, const R: usize, const V: usize>(
         let depth = DEPTH.min(k - start);
         // SAFETY: the contract; depths stay below k, and what is read of the scratch was written just before.
         unsafe {
-            widen_columns::<S, PANEL>(depth, b.add(start * PANEL), right);
+            widen_columns::<S>(PANEL, depth, b.add(start * PANEL), right);
             for i in (0..m).step_by(R) {
                 for r in 0..R {
                     for p in 0..depth {

@@ -9,14 +9,12 @@ use super::{Left, PANEL, Panel, PanelRows, ask, ask_for, size_in_tiles};
 use crate::half::{bf16_from_f32, f32_from_bf16};
 use std::mem::MaybeUninit;
 
-/// Columns that stay in the first cache: with six rows' sums, of two vectors of AVX2 each, they fill sixteen registers.
-const WIDTH: usize = 16;
-/// Inner steps that do: 16 KiB.
-const DEPTH: usize = 256;
+/// Numbers of the right operand that stay in the first cache: 16 KiB.
+const STAY: usize = 4096;
 
-/// What stays in the first cache; its rows begin with the cache's lines.
+/// Where they do; its rows begin with the cache's lines.
 #[repr(align(64))]
-struct Columns([[MaybeUninit<f32>; WIDTH]; DEPTH]);
+struct Columns([MaybeUninit<f32>; STAY]);
 
 /// See [`super::Tiles::pack`].
 #[inline(always)]
@@ -56,7 +54,7 @@ pub unsafe fn pack<const R: usize>(rows: usize, k: usize, a: Left, round: bool, 
     }
 }
 
-/// See [`super::Tiles::gemm`]; V vectors are [`WIDTH`].
+/// See [`super::Tiles::gemm`]; `V` vectors' columns stay in the first cache, and with `R` rows' sums fill the registers.
 #[inline(always)]
 pub unsafe fn gemm<S: Simd, const R: usize, const V: usize>(
     m: usize,
@@ -69,52 +67,53 @@ pub unsafe fn gemm<S: Simd, const R: usize, const V: usize>(
     c_stride: usize,
     add: bool,
 ) {
-    const { assert!(V * S::LANES == WIDTH && PANEL.is_multiple_of(WIDTH)) };
-    let mut right = Columns([const { [const { MaybeUninit::<f32>::uninit() }; WIDTH] }; DEPTH]);
+    const { assert!(PANEL.is_multiple_of(V * S::LANES) && R <= PANEL) };
+    let width = V * S::LANES;
+    let most = STAY / width;
+    let mut right = Columns([const { MaybeUninit::uninit() }; STAY]);
     let right: *mut f32 = right.0.as_mut_ptr().cast();
     let bytes = match b.rows {
         PanelRows::F32(..) => PANEL * 4,
         PanelRows::Bf16(_) => PANEL * 2,
     } * k;
-    let mut ask = Ask::new(b.ahead, bytes, n.div_ceil(WIDTH) * m.div_ceil(R) * k.div_ceil(DEPTH));
+    let mut ask = Ask::new(b.ahead, bytes, n.div_ceil(width) * m.div_ceil(R) * k.div_ceil(most));
     // With nothing to sum, one empty visit still sets the output.
-    for start in (0..k.max(1)).step_by(DEPTH) {
-        let depth = DEPTH.min(k - start);
-        for j in (0..n).step_by(WIDTH) {
-            // SAFETY: the contract; depths stay below k and columns below PANEL, and DEPTH is even, as bf16's pairs need it.
+    for start in (0..k.max(1)).step_by(most) {
+        let depth = most.min(k - start);
+        for j in (0..n).step_by(width) {
+            // SAFETY: the contract; depths stay below k and columns below PANEL, and `most` is even, as bf16's pairs need it.
             unsafe {
                 match b.rows {
                     PanelRows::F32(b, stride) => {
                         for p in 0..depth {
-                            for v in (0..WIDTH).step_by(S::LANES) {
-                                S::store(right.add(p * WIDTH + v), S::load(b.add((start + p) * stride + j + v)));
+                            for v in (0..width).step_by(S::LANES) {
+                                S::store(right.add(p * width + v), S::load(b.add((start + p) * stride + j + v)));
                             }
                         }
                     }
-                    PanelRows::Bf16(b) => widen_columns::<S, WIDTH>(depth, b.add(start * PANEL + 2 * j), right),
+                    PanelRows::Bf16(b) => widen_columns::<S>(width, depth, b.add(start * PANEL + 2 * j), right),
                 }
                 for i in (0..m).step_by(R) {
                     ask.next();
                     // What the next tile is added to begins its sums, which nothing else would hide the wait for.
                     for row in i + R..m.min(i + 2 * R) {
-                        ask_for(c.add(row * c_stride + j).cast(), 4 * WIDTH);
+                        ask_for(c.add(row * c_stride + j).cast(), 4 * width);
                     }
                     let (a, c) = (a.add(i / R * distance + start * R), c.add(i * c_stride + j));
                     let (a, add) = (Left { data: a, row: 1, column: R }, add || start > 0);
                     if m - i >= R {
-                        tile::<S, R, V>(n - j, depth, a, right, WIDTH, c, c_stride, add);
+                        tile::<S, R, V>(n - j, depth, a, right, width, c, c_stride, add);
                         continue;
                     }
                     // Of the last tile only some rows are wanted.
-                    let mut rows = [0.0; WIDTH * PANEL];
-                    const { assert!(R <= PANEL) };
-                    let columns = WIDTH.min(n - j);
+                    let mut rows = [0.0; PANEL * PANEL];
+                    let columns = width.min(n - j);
                     for r in 0..if add { m - i } else { 0 } {
-                        std::ptr::copy_nonoverlapping(c.add(r * c_stride), rows.as_mut_ptr().add(r * WIDTH), columns);
+                        std::ptr::copy_nonoverlapping(c.add(r * c_stride), rows.as_mut_ptr().add(r * width), columns);
                     }
-                    tile::<S, R, V>(columns, depth, a, right, WIDTH, rows.as_mut_ptr(), WIDTH, add);
+                    tile::<S, R, V>(columns, depth, a, right, width, rows.as_mut_ptr(), width, add);
                     for r in 0..m - i {
-                        std::ptr::copy_nonoverlapping(rows.as_ptr().add(r * WIDTH), c.add(r * c_stride), columns);
+                        std::ptr::copy_nonoverlapping(rows.as_ptr().add(r * width), c.add(r * c_stride), columns);
                     }
                 }
             }
