@@ -12,8 +12,9 @@ const TOP: f64 = 16.0;
 const BOTTOM: f64 = 48.0;
 /// Beyond this part of the width, names stand left of their dots.
 const NAMES_LEFT: f64 = 0.6;
-/// Height of a name.
+/// Height of a name, and about the width of one of its letters.
 const LINE: f64 = 16.0;
+const LETTER: f64 = 7.5;
 
 /// Draws a board; models whose cost is not known are left out. None where that is all of them.
 pub fn svg(board: &Board) -> Option<Markup> {
@@ -54,23 +55,28 @@ pub fn svg(board: &Board) -> Option<Markup> {
     })
 }
 
-/// Names beside their dots, each above those that it would cover.
+/// Names beside their dots, each above what it would cover.
 fn names<'a>(dots: impl Iterator<Item = (&'a str, f64, f64)>) -> Vec<Markup> {
     let mut dots: Vec<(&str, f64, f64)> = dots.collect();
     dots.sort_by(|a, b| b.2.total_cmp(&a.2));
-    // How far down there is room, on the left and on the right.
-    let mut room = [f64::INFINITY; 2];
+    // Where dots and names stand: from, to, and at which height.
+    let mut taken: Vec<_> = dots.iter().map(|&(_, x, y)| (x - 8.0, x + 8.0, y)).collect();
     let name = |(model, x, y): (&str, f64, f64)| {
         let is_left = x > NAMES_LEFT * WIDTH;
         let (side, anchor) = if is_left { (-10.0, "end") } else { (10.0, "start") };
-        let room = &mut room[usize::from(is_left)];
-        let above = y.min(*room);
-        *room = above - LINE;
+        let begin = x + side;
+        let end = begin + side.signum() * LETTER * model.chars().count() as f64;
+        let (from, to) = (begin.min(end), begin.max(end));
+        let mut above = y;
+        while let Some(other) = taken.iter().find(|t| t.0 < to && from < t.1 && (t.2 - above).abs() < LINE) {
+            above = other.2 - LINE;
+        }
+        taken.push((from, to, above));
         html! {
             @if above < y {
                 path.grid d=(format!("M{x:.1} {y:.1}L{:.1} {above:.1}", x + 0.8 * side)) stroke="#ddd" {}
             }
-            text x=(format!("{:.1}", x + side)) y=(format!("{:.1}", above + 4.5)) text-anchor=(anchor) fill="#222" { (model) }
+            text x=(format!("{begin:.1}")) y=(format!("{:.1}", above + 4.5)) text-anchor=(anchor) fill="#222" { (model) }
         }
     };
     dots.into_iter().map(name).collect()
