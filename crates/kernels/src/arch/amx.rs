@@ -8,7 +8,7 @@ use std::arch::x86_64::__cpuid_count;
 use std::cell::Cell;
 use std::sync::LazyLock;
 
-use super::avx512::Avx512;
+use super::avx512::{self, Avx512};
 use super::avx512bf16;
 use super::{Format, Kernels, PANEL, QuantizedLeft, Strip, TILE, ask_for, quantized};
 use crate::gemm::FEW;
@@ -284,7 +284,7 @@ unsafe fn gemm_quantized(
 ) {
     if m > FEW {
         // SAFETY: the caller's contract.
-        return unsafe { (avx512bf16::KERNELS.gemm_quantized)(format, m, n, blocks, a, b, c, c_stride, add) };
+        return unsafe { (avx512::KERNELS.gemm_quantized)(format, m, n, blocks, a, b, c, c_stride, add) };
     }
     quantized::gemm!(Avx512, ahead AHEAD, [(2, 2, 1), (1, 1, 1)], format, m, n, blocks, a, b, c, c_stride, add)
 }
