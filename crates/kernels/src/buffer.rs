@@ -143,10 +143,23 @@ impl<T: Element> Buffer<T> {
     pub fn resize(&mut self, len: usize) {
         let Memory::Lines(lines) = &mut self.memory else { panic!("a lasting buffer keeps its length") };
         let count = Self::lines_for(len);
-        // Buffers are large and grow seldom; memory that a vector takes ahead would stay theirs.
-        lines.reserve_exact(count.saturating_sub(lines.len()));
-        lines.resize(count, Line([0; 64]));
+        // Never fewer of them, or what is gained next time would be cleared for nothing.
+        if lines.len() < count {
+            // Buffers are large and grow seldom; memory that a vector takes ahead would stay theirs.
+            lines.reserve_exact(count - lines.len());
+            lines.resize(count, Line([0; 64]));
+        }
         self.len = len;
+    }
+
+    /// The same memory for `len` numbers of another kind, of any value.
+    ///
+    /// # Panics
+    /// If they do not fit, or the buffer is one of those that last.
+    pub(crate) fn recast<U: Element>(self, len: usize) -> Buffer<U> {
+        let Memory::Lines(lines) = &self.memory else { panic!("a lasting buffer keeps its kind") };
+        assert!(Buffer::<U>::lines_for(len) <= lines.len(), "{len} numbers in {} lines", lines.len());
+        Buffer { memory: self.memory, len, element: PhantomData }
     }
 
     /// Length that it can have without asking for more memory.

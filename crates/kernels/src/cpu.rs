@@ -12,7 +12,7 @@ pub struct Cpu {
     isa: Isa,
     pub(crate) kernels: &'static Kernels,
     pool: Pool,
-    /// Buffers handed back by [`Scratch`].
+    /// Buffers handed back by [`Scratch`] and [`crate::matrix::Packed`].
     spare: Mutex<Vec<Buffer>>,
 }
 
@@ -53,6 +53,11 @@ impl Cpu {
     ///
     /// A training step would otherwise ask the system for hundreds of megabytes, and for their pages to be cleared.
     pub fn scratch(&self, len: usize) -> Scratch<'_> {
+        Scratch { cpu: self, buffer: self.spare(len) }
+    }
+
+    /// Memory that was handed back, or new: `len` numbers of any value.
+    pub(crate) fn spare(&self, len: usize) -> Buffer {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         // The smallest that is large enough, or else the largest, which then grows.
         let fits =
@@ -65,7 +70,12 @@ impl Cpu {
             // Whoever reads what was not written shall notice.
             buffer.fill(f32::NAN);
         }
-        Scratch { cpu: self, buffer }
+        buffer
+    }
+
+    /// Keeps memory for [`Cpu::spare`].
+    pub(crate) fn hand_back(&self, buffer: Buffer) {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
     }
 }
 
@@ -90,7 +100,6 @@ impl DerefMut for Scratch<'_> {
 
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {
-        let buffer = std::mem::take(&mut self.buffer);
-        self.cpu.spare.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        self.cpu.hand_back(std::mem::take(&mut self.buffer));
     }
 }

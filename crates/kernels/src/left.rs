@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::arch::{Left, QuantizedLeft, QuantizedRow, TILE, size_in_tiles};
+use crate::arch::{Left, PANEL, QuantizedLeft, QuantizedRow, TILE, prefetch, size_in_tiles};
 use crate::buffer::Buffer;
 use crate::cpu::Cpu;
 use crate::gemm::{BLOCK, Job};
@@ -110,8 +110,8 @@ impl<'a> Lefts<'a> {
                         tiles - size_in_tiles(rows, cols, height)
                     }
                     Form::Bf16 => {
-                        bf16 += rows * cols.next_multiple_of(2);
-                        bf16 - rows * cols.next_multiple_of(2)
+                        bf16 += rows * bf16_stride(cols);
+                        bf16 - rows * bf16_stride(cols)
                     }
                     Form::Quantized(_) => {
                         // The last tile may be padded.
@@ -194,7 +194,7 @@ impl<'a> Lefts<'a> {
     /// Rows from `row` on of job `job`'s bf16 operand, from column `start` on; and the distance between rows.
     pub fn bf16(&self, job: usize, row: usize, start: usize) -> Option<(*const u16, usize)> {
         let left = &self.rounded[self.places[job]?];
-        let stride = left.view.cols().next_multiple_of(2);
+        let stride = bf16_stride(left.view.cols());
         (left.form == Form::Bf16).then(|| (self.storage.bf16[left.at + row * stride + start..].as_ptr(), stride))
     }
 
@@ -244,21 +244,14 @@ impl Rounded<'_> {
                 unsafe { (tiles.pack)(rows.len(), cols, a, round, places.tiles.get().add(self.at + rows.start * cols)) }
             }
             Form::Bf16 => {
-                let stride = cols.next_multiple_of(2);
+                let stride = bf16_stride(cols);
                 // SAFETY: `Lefts::new` made room for all rows of this operand at `at`, and these rows are this task's.
                 let out = unsafe {
                     let first = places.bf16.get().add(self.at + rows.start * stride);
                     std::slice::from_raw_parts_mut(first, rows.len() * stride)
                 };
                 if view.row_stride() == 1 && view.rows() > 1 {
-                    for (view, out) in (0..rows.len()).step_by(BLOCK).zip(out.chunks_mut((BLOCK * stride).max(1))) {
-                        round_transposed(
-                            cpu,
-                            self.view.rows_from(rows.start + view, BLOCK.min(rows.len() - view)),
-                            out,
-                        );
-                    }
-                    return;
+                    return round_transposed(cpu, view, stride, out);
                 }
                 for (i, out) in out.chunks_exact_mut(stride.max(1)).enumerate() {
                     // SAFETY: a row's `cols` elements, into at least as many.
@@ -358,21 +351,45 @@ fn padded(rows: usize) -> usize {
     if rows == 0 { 0 } else { QuantizedLeft::height(rows) }
 }
 
-/// Rounds `a`, whose columns are contiguous and at most [`BLOCK`] long, into rows of its width rounded up to even.
-fn round_transposed(cpu: &Cpu, a: View<'_>, out: &mut [u16]) {
+/// From one row of bf16 to the next: an even number; and not a multiple of a KiB, since the rows of a register tile, which are
+/// read side by side, would then share a few places of the first cache.
+fn bf16_stride(cols: usize) -> usize {
+    let even = cols.next_multiple_of(2);
+    if even.is_multiple_of(512) { even + 2 * PAIRS } else { even }
+}
+
+/// Pairs of bf16 in a line of memory.
+const PAIRS: usize = 16;
+/// Columns that are asked for before they are rounded.
+const AHEAD: usize = 16;
+
+/// Rounds `a`, whose columns are contiguous, into rows `stride` apart: a line of some rows at a time, by way of the first cache.
+fn round_transposed(cpu: &Cpu, a: View<'_>, stride: usize, out: &mut [u16]) {
     let (rows, cols) = (a.rows(), a.cols());
-    let padded = cols.next_multiple_of(2);
-    let mut pair = [[0_u16; BLOCK]; 2];
-    for p in (0..cols).step_by(2) {
-        for (p, rounded) in (p..cols).zip(&mut pair) {
-            // SAFETY: a column has `rows` elements, at most BLOCK.
-            unsafe { (cpu.kernels.to_bf16)(rows, a.t().row(p)[..rows].as_ptr(), rounded.as_mut_ptr()) };
-        }
-        if p + 1 == cols {
-            pair[1].fill(0);
-        }
-        for (i, out) in out.chunks_exact_mut(padded).enumerate() {
-            (out[p], out[p + 1]) = (pair[0][i], pair[1][i]);
+    // [pairs][PANEL][2], as the kernel has it.
+    let mut lines = [[0_u16; 2]; PAIRS * PANEL];
+    for p in (0..cols).step_by(2 * PAIRS) {
+        let pairs = PAIRS.min((cols - p).div_ceil(2));
+        for row in (0..rows).step_by(PANEL) {
+            let height = PANEL.min(rows - row);
+            for (pair, line) in lines.chunks_exact_mut(PANEL).take(pairs).enumerate() {
+                let mut columns = [[0.0; PANEL]; 2];
+                for (p, column) in (p + 2 * pair..cols).zip(&mut columns) {
+                    column[..height].copy_from_slice(&a.t().row(p)[row..row + height]);
+                    if p + AHEAD < cols {
+                        prefetch(&a.t().row(p + AHEAD)[row..row + height]);
+                    }
+                }
+                // SAFETY: all three are of PANEL columns.
+                unsafe {
+                    (cpu.kernels.to_bf16_pairs)(columns[0].as_ptr(), columns[1].as_ptr(), line.as_mut_ptr().cast());
+                }
+            }
+            for (i, out) in out[row * stride..].chunks_mut(stride).take(height).enumerate() {
+                for (out, pairs) in out[p..].chunks_exact_mut(2).zip(lines.chunks_exact(PANEL)).take(pairs) {
+                    out.copy_from_slice(&pairs[i]);
+                }
+            }
         }
     }
 }

@@ -41,7 +41,7 @@ pub mod view;
 pub use arch::Isa;
 pub use buffer::{Buffer, Shared};
 pub use cpu::Cpu;
-pub use matrix::{Dtype, Matrix, Packing};
+pub use matrix::{Dtype, Matrix, Packed, Packing};
 pub use moments::Moments;
 pub use pool::Pool;
 pub use view::View;

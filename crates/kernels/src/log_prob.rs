@@ -10,7 +10,7 @@ use crate::blocks::rows_per_task;
 use crate::cpu::Cpu;
 use crate::gemm::{Job, Mode, Operand, gemm};
 use crate::math;
-use crate::matrix::{Dtype, Matrix, Packing};
+use crate::matrix::{Dtype, Matrix, Packed, Packing};
 use crate::view::View;
 
 /// Logits of a row that are held at once.
@@ -237,7 +237,7 @@ pub(crate) fn head_backward(
     let blocks = row_blocks(rows).filter(|&(start, n)| moves(start..start + n));
     let pack = |start, n| Matrix::pack(cpu, dtype, hidden.rows_from(start, n).t());
     let packed = |(start, n)| (start, n, learnt.is_some().then(|| pack(start, n)));
-    let blocks: Vec<(usize, usize, Option<Matrix>)> = blocks.map(packed).collect();
+    let blocks: Vec<(usize, usize, Option<Packed<'_>>)> = blocks.map(packed).collect();
     if blocks.is_empty() {
         return;
     }

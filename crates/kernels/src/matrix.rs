@@ -1,6 +1,6 @@
 //! Weights, packed once for the products that read them often.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use crate::arch::{PANEL, prefetch};
 use crate::blocks::rows_per_task;
@@ -87,13 +87,13 @@ pub(crate) enum Panels {
 
 impl Matrix {
     /// Packs `w`, `outputs` by `inputs`, for some products.
-    pub fn pack(cpu: &Cpu, dtype: Dtype, w: View<'_>) -> Matrix {
+    pub fn pack<'a>(cpu: &'a Cpu, dtype: Dtype, w: View<'_>) -> Packed<'a> {
         let (f32, bf16) = Matrix::lengths(w);
         let panels = match dtype {
-            Dtype::F32 => Panels::F32(Buffer::zeros(f32)),
-            Dtype::Bf16 => Panels::Bf16(Buffer::zeros(bf16)),
+            Dtype::F32 => Panels::F32(cpu.spare(f32)),
+            Dtype::Bf16 => Panels::Bf16(cpu.spare(bf16.div_ceil(2)).recast(bf16)),
         };
-        Matrix::filled(cpu, w, panels)
+        Packed { cpu, matrix: Matrix::filled(cpu, w, panels) }
     }
 
     /// Packs `w`, `outputs` by `inputs`, for as long as its model is kept.
@@ -305,6 +305,29 @@ impl Matrix {
     }
 }
 
+/// A matrix for some products, whose memory goes back to be used again when it is dropped: see [`Cpu::scratch`].
+pub struct Packed<'a> {
+    cpu: &'a Cpu,
+    matrix: Matrix,
+}
+
+impl Deref for Packed<'_> {
+    type Target = Matrix;
+    fn deref(&self) -> &Matrix {
+        &self.matrix
+    }
+}
+
+impl Drop for Packed<'_> {
+    fn drop(&mut self) {
+        match &mut self.matrix.panels {
+            Panels::F32(buffer) => self.cpu.hand_back(std::mem::take(buffer)),
+            Panels::Bf16(buffer) => self.cpu.hand_back(std::mem::take(buffer).recast(0)),
+            Panels::Quantized(_) => unreachable!("packed as numbers"),
+        }
+    }
+}
+
 /// Rows that are asked for before they are rounded.
 const AHEAD: usize = 16;
 
@@ -325,6 +348,10 @@ fn pack_pairs(cpu: &Cpu, w: View<'_>, first: usize, out: &mut [u16]) {
             unsafe { (cpu.kernels.to_bf16_pairs)(even.as_ptr(), odd.as_ptr(), out.as_mut_ptr()) };
         }
         return;
+    }
+    if columns < PANEL || !inputs.is_multiple_of(2) {
+        // What pads columns and pairs is not written below.
+        out.fill(0);
     }
     let (mut row, mut rounded) = (vec![0.0; inputs], vec![0_u16; inputs]);
     for j in 0..columns {

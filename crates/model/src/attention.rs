@@ -15,7 +15,7 @@ use minke_kernels::heads::{Heads, copy_heads};
 use minke_kernels::kv::{KvPages, Span};
 use minke_kernels::norm::{rms_norm, rms_norm_backward};
 use minke_kernels::rope::{Direction, RopeTable, rope};
-use minke_kernels::{Buffer, Cpu, Matrix, View};
+use minke_kernels::{Buffer, Cpu, Matrix, Packed, View};
 
 use crate::config::{Attention, Config};
 use crate::error::Result;
@@ -376,14 +376,14 @@ impl Latent {
         self.output.backward(cpu, values, d_x, out, Mode::Set, &mut d_values, gradient);
         let d_value = |h: usize| View::columns(&d_values, rows, heads * value, h * value, value);
         let mut d_out = cpu.scratch(rows * heads * latent);
-        let packed: Vec<Matrix> = (0..heads).map(|h| pack(value_rows(h))).collect();
+        let packed: Vec<Packed<'_>> = (0..heads).map(|h| pack(value_rows(h))).collect();
         let jobs: Vec<Job<'_>> = (0..heads)
             .map(|h| Job { a: d_value(h), b: Operand::Packed(&packed[h]), row: 0, col: h * latent })
             .collect();
         gemm(cpu, &mut d_out, heads * latent, Mode::Set, &jobs);
         if !self.kv_up.frozen {
             let out = |h: usize| View::columns(&a.out, rows, heads * latent, h * latent, latent);
-            let packed: Vec<Matrix> = (0..heads).map(|h| pack(out(h))).collect();
+            let packed: Vec<Packed<'_>> = (0..heads).map(|h| pack(out(h))).collect();
             let jobs: Vec<Job<'_>> = (0..heads)
                 .map(|h| {
                     let row = h * (nope + value) + nope;
@@ -404,7 +404,7 @@ impl Latent {
         let (queries, stride) = self.query(a);
         let d_absorbed = |h: usize| View::columns(&d_qkv, rows, width, h * key, latent);
         if !self.kv_up.frozen {
-            let packed: Vec<Matrix> = (0..heads).map(|h| pack(d_absorbed(h))).collect();
+            let packed: Vec<Packed<'_>> = (0..heads).map(|h| pack(d_absorbed(h))).collect();
             let jobs: Vec<Job<'_>> = (0..heads)
                 .map(|h| {
                     let nope = View::columns(queries, rows, stride, h * head, nope);
@@ -416,7 +416,7 @@ impl Latent {
         let mut d_down = cpu.scratch(rows * down);
         let mut d_query = cpu.scratch(if self.query.is_some() { rows * heads * head } else { 0 });
         let into = if self.query.is_some() { &mut d_query } else { &mut d_down };
-        let packed: Vec<Matrix> = (0..heads).map(|h| pack(key_rows(h).t())).collect();
+        let packed: Vec<Packed<'_>> = (0..heads).map(|h| pack(key_rows(h).t())).collect();
         let jobs: Vec<Job<'_>> = (0..heads)
             .map(|h| Job { a: d_absorbed(h), b: Operand::Packed(&packed[h]), row: 0, col: h * head })
             .collect();

@@ -6,7 +6,7 @@ use minke_kernels::cpu::Scratch;
 use minke_kernels::elementwise::{combine, combine_backward, gather_rows, scatter_rows_add, swiglu, swiglu_backward};
 use minke_kernels::gemm::{Job, Mode, Operand, gemm};
 use minke_kernels::router::{Router, Scoring, balance, route, route_backward};
-use minke_kernels::{Buffer, Cpu, Dtype, Matrix, View};
+use minke_kernels::{Buffer, Cpu, Dtype, Matrix, Packed, View};
 
 use crate::config::{Config, Experts};
 use crate::error::Result;
@@ -353,7 +353,7 @@ impl Mixture {
             return;
         }
         let busy = self.busy(sorted);
-        let packed: Vec<Matrix> = busy.clone().map(|(e, _)| weight(e).pack_transposed(cpu, values)).collect();
+        let packed: Vec<Packed<'_>> = busy.clone().map(|(e, _)| weight(e).pack_transposed(cpu, values)).collect();
         let jobs = busy.clone().zip(&packed).map(|((_, places), matrix)| {
             let a = dy.rows_from(places.start, places.len());
             Job { a, b: Operand::Packed(matrix), row: places.start, col: 0 }
@@ -363,7 +363,7 @@ impl Mixture {
         let pack = |(expert, places): (&Gated, &Range<usize>)| {
             Matrix::pack(cpu, weight(expert).dtype(), x.rows_from(places.start, places.len()).t())
         };
-        let packed: Vec<Matrix> = busy.clone().map(pack).collect();
+        let packed: Vec<Packed<'_>> = busy.clone().map(pack).collect();
         let jobs = busy.zip(&packed).map(|((expert, places), matrix)| Job {
             a: dy.rows_from(places.start, places.len()).t(),
             b: Operand::Packed(matrix),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use minke_kernels::gemm::{Job, Mode, Operand, gemm};
-use minke_kernels::{Cpu, Dtype, Matrix, Packing, View};
+use minke_kernels::{Cpu, Dtype, Matrix, Packed, Packing, View};
 
 use crate::checkpoint::Checkpoint;
 use crate::dequantize::DataType;
@@ -352,7 +352,7 @@ impl Weight {
     }
 
     /// Its numbers in an arena, packed for products dy W.
-    pub fn pack_transposed(&self, cpu: &Cpu, values: &[f32]) -> Matrix {
+    pub fn pack_transposed<'a>(&self, cpu: &'a Cpu, values: &[f32]) -> Packed<'a> {
         Matrix::pack(cpu, self.dtype(), self.rows(values).t())
     }
 }

@@ -195,10 +195,10 @@ impl Report {
         writeln!(out, "# {}\n", self.recipe)?;
         writeln!(
             out,
-            "A {} of {} parameters, `{}`, seed {}: **{}** of {} held-out problems at level {}, in {} all in all \
+            "A {} of {:.1} million parameters, `{}`, seed {}: **{}** of {} held-out problems at level {}, in {} all in all \
              ({binary}, {isa}, {dtype}).\n",
             self.family,
-            self.parameters,
+            self.parameters as f64 / 1e6,
             self.task,
             self.seed,
             percent(think.accuracy, think.interval),
@@ -379,7 +379,7 @@ mod tests {
         let text = report().markdown();
         for part in [
             "# sums\n",
-            "A deepseek_v3 of 1000000 parameters, `chain_sum`, seed 1: **75.0 % (30.1 to 95.4)** of 4 held-out problems \
+            "A deepseek_v3 of 1.0 million parameters, `chain_sum`, seed 1: **75.0 % (30.1 to 95.4)** of 4 held-out problems \
              at level 3, in 1 h 2 min all in all (minke 0.1.0, avx2, bf16).",
             "\nIt is a test.\n",
             "The control, the same model trained to answer without a thought for 1 min 15 s (300 steps): **75.0 % (30.1 to \

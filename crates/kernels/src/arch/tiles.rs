@@ -12,6 +12,9 @@ use std::mem::MaybeUninit;
 /// Numbers of the right operand that stay in the first cache: 16 KiB.
 const STAY: usize = 4096;
 
+/// Columns that are put into tiles at a time: whole lines of a tile.
+const COLUMNS: usize = 16;
+
 /// Where they do; its rows begin with the cache's lines.
 #[repr(align(64))]
 struct Columns([MaybeUninit<f32>; STAY]);
@@ -22,10 +25,12 @@ pub unsafe fn pack<const R: usize>(rows: usize, k: usize, a: Left, round: bool, 
     // SAFETY: the contract: rows of `k` are readable at `a`, and there is room for as many tiles at `out`.
     unsafe {
         if a.row == 1 {
-            // Whole columns lie together, so they are read one after the other.
-            for p in 0..k {
+            // Whole columns lie together: of some of them tile after tile, so that each line of a tile is written at once.
+            for start in (0..k).step_by(COLUMNS) {
                 for i in (0..rows / R * R).step_by(R) {
-                    std::ptr::copy_nonoverlapping(a.data.add(p * a.column + i), out.add(i * k + p * R), R);
+                    for p in start..k.min(start + COLUMNS) {
+                        std::ptr::copy_nonoverlapping(a.data.add(p * a.column + i), out.add(i * k + p * R), R);
+                    }
                 }
             }
         } else {
