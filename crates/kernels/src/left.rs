@@ -7,7 +7,7 @@ use crate::arch::{Left, PANEL, QuantizedLeft, QuantizedRow, TILE, prefetch, size
 use crate::buffer::Buffer;
 use crate::cpu::Cpu;
 use crate::gemm::{BLOCK, Job};
-use crate::matrix::Panels;
+use crate::matrix::{AHEAD, Panels};
 use crate::pool::Shareable;
 use crate::quantized::{self, Layout};
 use crate::view::View;
@@ -253,7 +253,7 @@ impl Rounded<'_> {
                 if view.row_stride() == 1 && view.rows() > 1 {
                     return round_transposed(cpu, view, stride, out);
                 }
-                for (i, out) in out.chunks_exact_mut(stride.max(1)).enumerate() {
+                for (i, out) in out.chunks_exact_mut(stride).enumerate() {
                     // SAFETY: a row's `cols` elements, into at least as many.
                     with_row(view, i, |row| unsafe { (cpu.kernels.to_bf16)(cols, row.as_ptr(), out.as_mut_ptr()) });
                     out[cols..].fill(0);
@@ -360,8 +360,6 @@ fn bf16_stride(cols: usize) -> usize {
 
 /// Pairs of bf16 in a line of memory.
 const PAIRS: usize = 16;
-/// Columns that are asked for before they are rounded.
-const AHEAD: usize = 16;
 
 /// Rounds `a`, whose columns are contiguous, into rows `stride` apart: a line of some rows at a time, by way of the first cache.
 fn round_transposed(cpu: &Cpu, a: View<'_>, stride: usize, out: &mut [u16]) {

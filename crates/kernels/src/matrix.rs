@@ -323,13 +323,14 @@ impl Drop for Packed<'_> {
         match &mut self.matrix.panels {
             Panels::F32(buffer) => self.cpu.hand_back(std::mem::take(buffer)),
             Panels::Bf16(buffer) => self.cpu.hand_back(std::mem::take(buffer).recast(0)),
-            Panels::Quantized(_) => unreachable!("packed as numbers"),
+            // `Matrix::pack` makes none.
+            Panels::Quantized(_) => {}
         }
     }
 }
 
 /// Rows that are asked for before they are rounded.
-const AHEAD: usize = 16;
+pub(crate) const AHEAD: usize = 16;
 
 /// Rounds the rows of `w` from `first` into a panel of pairs, [inputs / 2, rounded up][PANEL][2].
 fn pack_pairs(cpu: &Cpu, w: View<'_>, first: usize, out: &mut [u16]) {

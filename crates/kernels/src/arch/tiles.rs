@@ -12,12 +12,12 @@ use std::mem::MaybeUninit;
 /// Numbers of the right operand that stay in the first cache: 16 KiB.
 const STAY: usize = 4096;
 
-/// Columns that are put into tiles at a time: whole lines of a tile.
-const COLUMNS: usize = 16;
-
 /// Where they do; its rows begin with the cache's lines.
 #[repr(align(64))]
 struct Columns([MaybeUninit<f32>; STAY]);
+
+/// Columns of a left operand that are put into tiles at a time: whole lines of a tile.
+const PACKED: usize = 16;
 
 /// See [`super::Tiles::pack`].
 #[inline(always)]
@@ -26,9 +26,9 @@ pub unsafe fn pack<const R: usize>(rows: usize, k: usize, a: Left, round: bool, 
     unsafe {
         if a.row == 1 {
             // Whole columns lie together: of some of them tile after tile, so that each line of a tile is written at once.
-            for start in (0..k).step_by(COLUMNS) {
+            for start in (0..k).step_by(PACKED) {
                 for i in (0..rows / R * R).step_by(R) {
-                    for p in start..k.min(start + COLUMNS) {
+                    for p in start..k.min(start + PACKED) {
                         std::ptr::copy_nonoverlapping(a.data.add(p * a.column + i), out.add(i * k + p * R), R);
                     }
                 }
