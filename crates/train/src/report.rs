@@ -195,10 +195,10 @@ impl Report {
         writeln!(out, "# {}\n", self.recipe)?;
         writeln!(
             out,
-            "A {} of {:.1} million parameters, `{}`, seed {}: **{}** of {} held-out problems at level {}, in {} all in all \
+            "A {} of {} parameters, `{}`, seed {}: **{}** of {} held-out problems at level {}, in {} all in all \
              ({binary}, {isa}, {dtype}).\n",
             self.family,
-            self.parameters as f64 / 1e6,
+            count(self.parameters),
             self.task,
             self.seed,
             percent(think.accuracy, think.interval),
@@ -286,6 +286,11 @@ pub(crate) fn duration(seconds: f64) -> String {
 fn fence(texts: &[&String]) -> String {
     let longest = texts.iter().flat_map(|text| text.split(|c| c != '`')).map(str::len).max().unwrap_or(0);
     "`".repeat(longest.max(2) + 1)
+}
+
+/// A number of parameters, in millions where there are as many.
+fn count(parameters: u64) -> String {
+    if parameters < 1_000_000 { parameters.to_string() } else { format!("{:.1} million", parameters as f64 / 1e6) }
 }
 
 #[cfg(test)]
